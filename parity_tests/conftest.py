@@ -1,4 +1,4 @@
-"""Shared by all tests: the precision that parity is proven in, and small helpers."""
+"""Shared by all tests: matmul precision, grouping of tests over workers, and fixtures."""
 
 import os
 from collections.abc import Iterator
@@ -6,8 +6,8 @@ from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# Most of the time goes into compiling: in tests JAX compiles quickly; `make docs` proves what it compiles for users.
-# No flag here cures XLA's known miscompilations (`attention-bridge info`): the code is right as users compile it.
+# Compilation dominates the run time, so JAX compiles with few optimisations here; `make docs` tests the default ones.
+# No flag here works around XLA's known miscompilations (`attention-bridge info`): the code is right without them.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
@@ -21,7 +21,7 @@ import pytest
 from attention_bridge.parity.comparison import pinned_precision
 from attention_bridge.parity.proof import forget_compiled
 
-# What a family promises beyond the proof that every mechanism goes through: conventions, equalities, refusals.
+# Test files of mechanism families, slow tests that go beyond the proof of every mechanism.
 FAMILIES = (
     "classic",
     "delta",
@@ -44,7 +44,7 @@ _groups: set[tuple[str, ...]] = set()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is compiled for one mechanism, or by one file, stays in one process (`--dist loadgroup`)."""
+    """Group tests by mechanism, or else by file, so that one process reuses compiled code (`--dist loadgroup`)."""
     for item in items:
         if item.path.stem.removeprefix("test_") in FAMILIES:
             item.add_marker(pytest.mark.slow)
@@ -54,13 +54,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
-    """Groups that nobody sees would cost half of the time again, and build one wheel in two places at once."""
+    """Stop if tests are not grouped, which takes half as long again and builds one wheel in two processes at once."""
     if node.config.getoption("dist") == "loadgroup" and not all("@" in each for each in ids):
         pytest.exit(f"pytest {pytest.__version__} and this pytest-xdist do not group tests", returncode=4)
 
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """A worker that goes on to another group now and then lets go of what it compiled before."""
+    """Drop compiled code when a worker has run several groups and moves to the next one."""
     groups = [each.get_closest_marker("xdist_group").args for each in (item, nextitem) if each is not None]
     _groups.update(groups)
     if len(_groups) > GROUPS_AT_ONCE and len(set(groups)) > 1:
@@ -70,7 +70,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 @pytest.fixture(autouse=True)
 def precision() -> Iterator[None]:
-    """Float32 means float32: no TF32, no bfloat16 passes, in either framework."""
+    """Float32 products in full float32 in either framework: no TF32, no bfloat16 passes."""
     with pinned_precision():
         yield
 
@@ -82,7 +82,7 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture
 def as_shipped() -> Iterator[None]:
-    """Without the shape checks that these tests add to every annotated function: what a user runs."""
+    """Disable the shape checks that the tests add to every annotated function, as in a user's installation."""
     before = jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", True)
     yield

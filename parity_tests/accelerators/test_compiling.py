@@ -1,4 +1,4 @@
-"""What is read from a program without compiling it: its cost, its kernels, and what no chip should be asked for."""
+"""Programs analysed without compilation: their cost, their kernels, and operations that accelerators lack."""
 
 import jax
 import jax.numpy as jnp
@@ -30,14 +30,14 @@ def counted(function, *shapes):
     return product_flops(Program("", function, shapes))
 
 
-def test_a_product_takes_two_operations_for_each_pair_that_is_summed():
+def test_matrix_product_costs_two_operations_per_summed_pair():
     assert counted(jnp.matmul, A, B) == 2 * 3 * 5 * 7
     batched = jax.ShapeDtypeStruct((4, 3, 5), "float32")
     assert counted(lambda a, b: jnp.einsum("bij,jk->ibk", a, b), batched, B) == 4 * 2 * 3 * 5 * 7
     assert counted(jnp.add, A, A) == 0
 
 
-def test_a_loop_counts_as_often_as_it_runs_and_what_it_calls_counts_too():
+def test_loop_body_and_called_functions_count_in_every_iteration():
     def turns(a, b):
         step = jax.jit(lambda a, b: a + (a @ b) @ b.T)
         return jax.lax.scan(lambda a, _: (step(a, b), None), a, length=11)[0]
@@ -48,7 +48,7 @@ def test_a_loop_counts_as_often_as_it_runs_and_what_it_calls_counts_too():
     )
 
 
-def test_a_loop_whose_turns_are_not_known_is_refused():
+def test_loop_with_unknown_iteration_count_raises():
     def loop(a, b):
         return jax.lax.while_loop(lambda a: a.sum() < 1, lambda a: a + a @ b @ b.T, a)
 
@@ -66,12 +66,12 @@ def test_cost_of_attention_without_a_softmax_is_linear(form, backward):
 
 @both_ways
 @pytest.mark.parametrize("form", QUADRATIC, ids=lambda form: form.function)
-def test_cost_of_its_parallel_form_is_not(form, backward):
+def test_cost_of_the_parallel_form_is_quadratic(form, backward):
     costs = [product_flops(form_program(form, length, backward)) for length in (128, 256)]
     assert costs[1] >= 3.5 * costs[0]
 
 
-def test_nor_is_that_of_softmax_attention():
+def test_cost_of_softmax_attention_is_quadratic():
     def cost(length):
         shapes = [jax.ShapeDtypeStruct((1, 4, length, 64), "float32")] * 3
         return counted(lambda *x: ops.dot_product_attention(*x, implementation="reference"), *shapes)
@@ -79,7 +79,7 @@ def test_nor_is_that_of_softmax_attention():
     assert cost(512) == 4 * cost(256)
 
 
-def test_float64_is_seen_and_text_that_is_like_it_is_not():
+def test_float64_is_found_and_similar_text_is_not():
     program = Program("", lambda a: a.astype("float64").astype("float32"), (A,))
     assert foreign(export_for(Program("", lambda a: 2 * a, (A,)))) == ()
     with jax.enable_x64(True):
@@ -98,7 +98,7 @@ def test_float64_is_seen_and_text_that_is_like_it_is_not():
         "stablehlo.send is_host_transfer = true",
     ],
 )
-def test_a_call_of_the_host_is_seen(text):
+def test_host_callback_is_found(text):
     assert foreign(text) == ("host callback",)
 
 
@@ -113,14 +113,14 @@ def test_kernels_have_their_own_names_and_other_calls_are_none():
     assert kernels(text) == ("__cudnn$fmhaSoftmax", "splash_mha_dq")
 
 
-def test_without_the_compiler_it_says_what_to_install(monkeypatch):
+def test_missing_compiler_raises_with_its_installation(monkeypatch):
     compiling.tpu_devices.cache_clear()
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"libtpu; .* pip install 'attention-bridge\[tpu-aot\]'$"):
         compile_for(Program("", jnp.matmul, (A, B)))
 
 
-def test_a_mechanism_is_the_proof_s_own_program():
+def test_mechanism_program_is_that_of_the_proof():
     (mechanism,) = select(["MultiHeadSelfAttention"])
     program = compiling.program_of(mechanism, dtype="bfloat16")
     outputs, (of_parameters, of_inputs) = jax.eval_shape(program.function, *program.arguments)

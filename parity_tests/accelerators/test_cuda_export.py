@@ -1,4 +1,4 @@
-"""The JAX mirror as StableHLO for NVIDIA's GPUs, made without one: what their compiler would be given."""
+"""The JAX mirror exported as StableHLO for NVIDIA GPUs, without a GPU: the programs that their compiler receives."""
 
 from functools import partial
 from types import SimpleNamespace
@@ -28,13 +28,13 @@ LENGTH = 512
 
 @pytest.fixture
 def cudnn(monkeypatch):
-    """As if there were a GPU: only then does JAX write cuDNN's operations down."""
+    """Pretend that a GPU is present: only then does JAX emit cuDNN operations."""
     monkeypatch.setattr(native, "_gpu_is_here", lambda: True)
     monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91900)
 
 
 def exported(length=LENGTH, dtype="bfloat16", **options):
-    """Gradients of `dot_product_attention` with grouped heads."""
+    """The exported gradients of `dot_product_attention` with grouped heads."""
     shapes = [jax.ShapeDtypeStruct((1, heads, length, 64), dtype) for heads in (4, 2, 2)]
     return export_for(gradients_of("", partial(ops.dot_product_attention, **options), shapes))
 
@@ -53,7 +53,7 @@ def test_every_mechanism_is_exported_forward_and_backward(mechanism):
     ids=["all keys", "causal", "window"],
 )
 @pytest.mark.usefixtures("cudnn")
-def test_long_attention_in_16_bits_is_cudnn_s_and_makes_no_mask(options, dtype):
+def test_long_16_bit_attention_uses_cudnn_without_a_mask_array(options, dtype):
     text = exported(dtype=dtype, **options)
     assert kernels(text) == FUSED
     assert foreign(text) == ()
@@ -61,7 +61,7 @@ def test_long_attention_in_16_bits_is_cudnn_s_and_makes_no_mask(options, dtype):
 
 
 @pytest.mark.usefixtures("cudnn")
-def test_what_hides_more_than_places_is_a_bias_of_its():
+def test_mask_beyond_positions_becomes_a_cudnn_bias():
     text = exported(is_causal=True, mask=jax.numpy.tri(LENGTH, k=7, dtype=bool))
     assert kernels(text) == FUSED_WITH_BIAS
     assert f"{LENGTH}x{LENGTH}x" in text
@@ -73,13 +73,13 @@ def test_what_hides_more_than_places_is_a_bias_of_its():
     ids=["float32", "odd length", "short", "softcap"],
 )
 @pytest.mark.usefixtures("cudnn")
-def test_what_cudnn_cannot_do_is_exported_without_it(options):
+def test_calls_that_cudnn_does_not_support_are_exported_without_it(options):
     text = exported(is_causal=True, **options)
     assert kernels(text) == ()
     assert foreign(text) == ()
 
 
-def test_without_a_gpu_it_is_blockwise_and_its_memory_is_no_matrix():
+def test_attention_without_a_gpu_is_blockwise_without_a_square_matrix():
     text = exported(length=2048, is_causal=True)
     assert kernels(text) == ()
     assert "2048x2048x" not in text
@@ -87,12 +87,12 @@ def test_without_a_gpu_it_is_blockwise_and_its_memory_is_no_matrix():
 
 
 @pytest.mark.parametrize(("capability", "able"), [("7.5", False), ("8.0", True), ("10.3", True)])
-def test_cudnn_s_attention_is_for_gpus_that_have_it(capability, able, monkeypatch):
+def test_cudnn_attention_needs_a_gpu_that_supports_it(capability, able, monkeypatch):
     monkeypatch.setattr(native.jax, "devices", lambda kind: [SimpleNamespace(compute_capability=capability)])
     assert native._gpu_is_here.__wrapped__() is able
 
 
-def test_a_call_of_the_host_has_no_way_through():
+def test_host_callback_cannot_be_exported():
     x = jax.ShapeDtypeStruct((3,), "float32")
     with pytest.raises(ValueError, match="platform"):
         export_for(Program("", lambda x: jax.pure_callback(lambda y: y, x, x), (x,)))

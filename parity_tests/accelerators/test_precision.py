@@ -1,4 +1,4 @@
-"""Products in the precisions of accelerators, emulated: what is rounded, what is not, and how far it carries."""
+"""Products in the precisions of accelerators, emulated: which values are rounded, and the resulting errors."""
 
 from collections.abc import Callable
 from functools import partial
@@ -23,7 +23,7 @@ from attention_bridge.parity import instances
 from attention_bridge.parity.measure import CONSTANT, error, summed_terms
 from benchmarks import precision as page
 
-# What a factor is off by at most, relative to itself.
+# The largest relative rounding error of a factor.
 ROUNDOFF = {
     "float32": 2.0**-24,
     "bfloat16 in three passes": 2.0**-16,
@@ -31,11 +31,11 @@ ROUNDOFF = {
     "bfloat16 in one pass": 2.0**-8,
 }
 ONE_PASS = {"TF32": to_tf32, "bfloat16 in one pass": to_bfloat16}
-OUTER = {"matrix and vector", "vectors"}  # whose gradients PyTorch multiplies element by element
+OUTER = {"matrix and vector", "vectors"}  # PyTorch multiplies their gradients element by element
 MULTIPLIES_NOTHING = {"SinusoidalEmbedding", "LearnedEmbedding"}
 
 B, M, N, K = 2, 5, 7, 11
-# Functions that are products of their first two tensors, and what else may be added.
+# Functions that are products of their first two tensors, plus the third tensor where there is one.
 PRODUCTS: dict[str, tuple[Callable[..., Tensor], tuple[tuple[int, ...], ...]]] = {
     "matrices": (torch.mm, ((M, K), (K, N))),
     "batches of matrices": (torch.bmm, ((B, M, K), (B, K, N))),
@@ -55,7 +55,7 @@ def random(rng: np.random.Generator, *shapes: tuple[int, ...]) -> list[Tensor]:
 
 
 @pytest.mark.parametrize(("rounded", "bits"), [(to_tf32, 11), (to_bfloat16, 8)], ids=["TF32", "bfloat16"])
-def test_a_number_becomes_the_nearest_that_has_so_few_bits(rng, rounded, bits):
+def test_value_is_rounded_to_the_nearest_with_so_few_bits(rng, rounded, bits):
     x = rng.standard_normal(4001).astype(np.float32) * np.float32(2.0) ** rng.integers(-60, 60, 4001)
     x = x.astype(np.float32)
     fraction, exponent = np.frexp(x.astype(np.float64))
@@ -63,8 +63,8 @@ def test_a_number_becomes_the_nearest_that_has_so_few_bits(rng, rounded, bits):
     np.testing.assert_array_equal(rounded(torch.from_numpy(x)).numpy(), nearest)
 
 
-def test_halves_go_away_from_zero_in_tf32_and_to_even_in_bfloat16():
-    tf32, bfloat16 = 2.0**-11, 2.0**-8  # halves of the last bit of 1
+def test_ties_round_away_from_zero_in_tf32_and_to_even_in_bfloat16():
+    tf32, bfloat16 = 2.0**-11, 2.0**-8  # half of the last bit of 1
     assert to_tf32(torch.tensor([1 + tf32, -1 - tf32, 1 + 3 * tf32])).tolist() == [
         1 + 2 * tf32,
         -1 - 2 * tf32,
@@ -78,12 +78,12 @@ def test_halves_go_away_from_zero_in_tf32_and_to_even_in_bfloat16():
 
 
 @pytest.mark.parametrize("rounded", [to_tf32, to_bfloat16])
-def test_what_is_not_finite_stays_what_it_is(rounded):
+def test_non_finite_values_and_zeros_are_unchanged(rounded):
     x = torch.tensor([float("inf"), -float("inf"), float("nan"), 0.0, -0.0])
     np.testing.assert_array_equal(rounded(x).numpy(), x.numpy())
 
 
-def test_two_parts_of_a_number_are_nearly_all_of_it(rng):
+def test_two_bfloat16_parts_nearly_sum_to_the_value(rng):
     (x,) = random(rng, (4001,))
     first, second = in_two_parts(x)
     assert ((first.double() + second.double() - x.double()).abs() <= 2.0**-16 * x.abs().double()).all()
@@ -91,7 +91,7 @@ def test_two_parts_of_a_number_are_nearly_all_of_it(rng):
 
 @pytest.mark.parametrize("precision", ONE_PASS)
 @pytest.mark.parametrize("word", PRODUCTS)
-def test_the_factors_of_a_product_are_rounded_forward_and_backward_and_nothing_else(rng, word, precision):
+def test_only_the_factors_of_a_product_are_rounded_forward_and_backward(rng, word, precision):
     function, shapes = PRODUCTS[word]
     tensors, rounded = random(rng, *shapes), ONE_PASS[precision]
     factors = [rounded(x) for x in tensors[:2]]
@@ -104,7 +104,7 @@ def test_the_factors_of_a_product_are_rounded_forward_and_backward_and_nothing_e
         gradients = torch.autograd.grad(found, leaves, cotangent)
     assert error(found.detach().numpy(), expected.numpy()) < CONSTANT * 2.0**-24 * K**0.5
 
-    # Each factor's gradient is the product of the other, rounded, with the rounded gradient of the output.
+    # Each factor's gradient is the product of the other rounded factor and the rounded gradient of the output.
     exact = [x.double().requires_grad_() for x in (*factors, *(x.detach() for x in tensors[2:]))]
     output = function(*exact)
     of_factors = torch.autograd.grad(output, exact[:2], rounded(cotangent).double(), retain_graph=True)
@@ -116,7 +116,7 @@ def test_the_factors_of_a_product_are_rounded_forward_and_backward_and_nothing_e
 
 
 @pytest.mark.parametrize("word", PRODUCTS)
-def test_three_passes_are_the_product_but_for_what_two_bfloat16_numbers_do_not_hold(rng, word):
+def test_three_passes_are_accurate_up_to_two_bfloat16_parts(rng, word):
     function, shapes = PRODUCTS[word]
     tensors = [x.requires_grad_() for x in random(rng, *shapes)]
     expected = function(*(x.double() for x in tensors))
@@ -129,13 +129,13 @@ def test_three_passes_are_the_product_but_for_what_two_bfloat16_numbers_do_not_h
         assert error(ours.detach().numpy(), exact.detach().numpy()) < CONSTANT * 2.0**-16 * (B * M * N) ** 0.5
 
 
-def test_products_of_other_dtypes_are_left_alone(rng):
+def test_products_of_other_dtypes_are_unchanged(rng):
     x, y = (t.double() for t in random(rng, (M, K), (K, N)))
     with emulated_products("bfloat16 in one pass"):
         assert torch.equal(x @ y, (x.float().double() @ y))
 
 
-def test_after_the_context_products_are_what_they_were(rng):
+def test_products_are_restored_after_the_context(rng):
     x, y = random(rng, (M, K), (K, N))
     before = x @ y
     with emulated_products("TF32"):
@@ -143,7 +143,7 @@ def test_after_the_context_products_are_what_they_were(rng):
     assert torch.equal(x @ y, before)
 
 
-def test_an_unknown_precision_is_refused_in_one_sentence():
+def test_unknown_precision_raises_one_sentence():
     with (
         pytest.raises(InputError, match=r"^precision must be one of float32, .*, got float16$"),
         emulated_products("float16"),
@@ -152,7 +152,7 @@ def test_an_unknown_precision_is_refused_in_one_sentence():
 
 
 def check(mechanism: Mechanism) -> None:
-    """Each precision is off by what its rounding explains, and by more than the next finer one."""
+    """Assert that each precision errs within its rounding bound, and more than the next finer one."""
     found = page.emulated(mechanism)
     terms = summed_terms(instances.parameters(mechanism), page.given_to(mechanism))
     for precision, (output, gradient) in found.items():
@@ -166,25 +166,25 @@ def check(mechanism: Mechanism) -> None:
         assert all(finer < coarser for finer, coarser in pairwise(outputs)), outputs
 
 
-def test_a_coarser_precision_is_further_off_and_by_no_more_than_it_explains():
+def test_coarser_precision_errs_more_and_within_its_bound():
     (mechanism,) = select(["GroupedQueryAttention"])
     check(mechanism)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mechanism", CATALOGUE, ids=lambda mechanism: mechanism.name)
-def test_no_product_of_any_mechanism_hides_from_the_emulation(mechanism):
+def test_every_product_of_every_mechanism_is_emulated(mechanism):
     check(mechanism)
 
 
-def test_the_page_is_printed_with_a_column_a_precision(monkeypatch):
+def test_page_has_a_column_per_precision(monkeypatch):
     monkeypatch.setattr(page, "CATALOGUE", select(["ScaledDotProductAttention"]))
     row = page.page("cpu").splitlines()[-1]
     assert row.startswith("| ScaledDotProductAttention |")
     assert row.count("|") == len(PRECISIONS) + 2
 
 
-def test_on_a_device_each_setting_of_each_framework_is_measured_and_put_back():
+def test_device_measures_each_setting_of_each_framework_and_restores_it():
     (mechanism,) = select(["ScaledDotProductAttention"])
     before = torch.get_float32_matmul_precision()
     found = page.on_device(mechanism, "cpu")

@@ -1,6 +1,6 @@
-"""Attention over several devices: second derivatives, and keys that no query attends to, in both frameworks.
+"""Attention sharded over devices: second derivatives and fully masked keys, in both frameworks.
 
-What two devices computed comes from processes of their own, see `sharded_derivatives.py`.
+The results on two devices are computed in separate processes by `parity_tests.helpers.sharded_derivatives`.
 """
 
 import subprocess
@@ -27,7 +27,7 @@ MIRRORS = ("torch", "jax")
 
 @pytest.fixture
 def one_device(tmp_path):
-    """A mesh of this process alone: a ring of one."""
+    """A mesh with one device: a ring of one."""
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     yield Shards(make_mesh({"sequence": 1}), (), (), 0)
     dist.destroy_process_group()
@@ -36,7 +36,7 @@ def one_device(tmp_path):
 @pytest.mark.parametrize("part", [ring_part, exchange_part])
 def test_second_derivative_of_one_devices_part_is_right(one_device, part, as_shipped):
     given = [torch.tensor(x, requires_grad=True) for x in arrays("bias", "sinks").values()]
-    narrow = [torch.tensor(x, requires_grad=True) for x in arrays().values()]  # as fused kernels have them
+    narrow = [torch.tensor(x, requires_grad=True) for x in arrays().values()]  # as in fused kernels
 
     def biased(query, key, value, bias, sinks):
         return part(checked_call(query, key, value, bias, sinks=sinks, softcap=2.0), shards=one_device)
@@ -49,10 +49,10 @@ def test_second_derivative_of_one_devices_part_is_right(one_device, part, as_shi
 
 
 @pytest.mark.parametrize("part", [ring_part, exchange_part])
-def test_a_sink_of_nothing_beside_a_query_that_sees_nothing(one_device, part, as_shipped):
+def test_sink_of_minus_infinity_with_a_fully_masked_row(one_device, part, as_shipped):
     *given, sinks = (torch.tensor(x) for x in arrays("sinks").values())
     sinks[0] = -torch.inf
-    mask = torch.arange(given[0].shape[-2])[:, None] > 0  # the first query sees no key
+    mask = torch.arange(given[0].shape[-2])[:, None] > 0  # the first row is fully masked
     leaves = [x.requires_grad_() for x in (*given, sinks)]
     call = checked_call(*leaves[:3], mask=mask, sinks=sinks)
     output = part(call, shards=one_device)
@@ -70,7 +70,7 @@ def test_a_sink_of_nothing_beside_a_query_that_sees_nothing(one_device, part, as
 
 @cache
 def on_one_device(name):
-    """Output, gradients and second derivatives by the definition."""
+    """Output, gradients and second derivatives of the definition."""
     given, options = (
         TWICE[name]
         if name in TWICE
@@ -88,7 +88,7 @@ def on_one_device(name):
 
 
 def run(mirror, path, *more):
-    """What every case gave on two devices."""
+    """The results of every case on two devices."""
     subprocess.run(
         [sys.executable, "-m", "parity_tests.helpers.sharded_derivatives", mirror, str(path), *more],
         cwd=Path(__file__).parents[2],
@@ -105,7 +105,7 @@ def results(tmp_path_factory):
 
 
 def errors(found, scheme, name):
-    """How far each array of a case is from the definition on one device; inf where it is not finite."""
+    """The error of each array of a case against the definition on one device; inf for arrays that are not finite."""
     expected = on_one_device(name)
     got = {key: found[f"{scheme}/{name}/{key}"] for key in expected}
     return {
@@ -121,20 +121,20 @@ def errors(found, scheme, name):
 @pytest.mark.parametrize("mirror", MIRRORS)
 class TestTwoDevices:
     @pytest.mark.parametrize("name", TWICE)
-    def test_second_derivative_is_that_of_the_definition(self, results, mirror, scheme, name):
+    def test_second_derivative_equals_the_definition(self, results, mirror, scheme, name):
         found = errors(results[mirror], scheme, name)
         assert any(key.startswith("second") for key in found)
         assert max(found.values()) <= BOUND, found
 
     @pytest.mark.parametrize("held", HELD)
     @pytest.mark.parametrize("kind", DEAD)
-    def test_key_that_no_query_attends_to_has_no_influence(self, results, mirror, scheme, kind, held):
+    def test_fully_masked_key_has_no_influence(self, results, mirror, scheme, kind, held):
         found = errors(results[mirror], scheme, f"{kind}/{held}")
         assert max(found.values()) <= BOUND, found
 
 
 @pytest.mark.slow
-def test_gradient_that_does_not_go_back_would_be_noticed(tmp_path):
+def test_missing_gradient_communication_is_detected(tmp_path):
     found = run("torch", tmp_path / "broken.npz", "broken")
     twice = [name for name, *_, twice in cases() if twice]
     assert any(max(errors(found, "ring", name).values()) > 1e-3 for name in twice)

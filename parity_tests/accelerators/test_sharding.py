@@ -1,7 +1,7 @@
-"""Several devices compute what one does: attention and whole models, forward and backward, in both frameworks.
+"""Sharded attention and whole models equal those on one device, forward and backward, in both frameworks.
 
-What they computed comes from processes of their own, see `sharded.py`; here it is compared with one device, with the
-definition in float64, and with the other framework.
+The results on several devices are computed in separate processes by `parity_tests.helpers.sharded`. Here they are
+compared with one device, with the float64 definition, and with the other framework.
 """
 
 import os
@@ -51,7 +51,7 @@ each_model = pytest.mark.parametrize(("mirror", "name", "mesh"), PLACED, ids=map
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """What every case gave, by framework; both run at once."""
+    """The results of every case, by framework; both frameworks run at the same time."""
     folder = tmp_path_factory.mktemp("sharded")
     running = {
         mirror: subprocess.Popen(
@@ -70,19 +70,19 @@ def results(tmp_path_factory):
 
 
 def of(results, mirror, *case):
-    """What one case gave, by name."""
+    """The results of one case, by name."""
     prefix = "/".join(case) + "/"
     return {key.removeprefix(prefix): x for key, x in results[mirror].items() if key.startswith(prefix)}
 
 
 @cache
 def call_on_one_device(mirror, name):
-    """Output and gradients of a call by the definition, in float64."""
+    """Output and float64 gradients of a call by the definition."""
     return of_definition(mirror, *given(name))
 
 
 def of_definition(mirror, arrays, options, cotangent):
-    """Output and gradients by the definition, as the arrays are."""
+    """Output and gradients by the definition, in the dtype of the arrays."""
     alone = MIRRORS[mirror]
     options = {**options, "implementation": "reference"}
     output = np.asarray(alone("dot_product_attention", **arrays, **options))
@@ -102,8 +102,8 @@ def model_on_one_device(name):
 
 
 def assert_same_model(found, expected, bound=BOUND):
-    """Every output and gradient within the bound."""
-    scales = gradient_scales(expected)  # of an output, too, the largest number
+    """Assert that every output and gradient is within the bound."""
+    scales = gradient_scales(expected)  # for an output, its largest value
     assert found.keys() == expected.keys()
     for key, x in found.items():
         assert x.dtype == np.float64
@@ -114,7 +114,7 @@ def assert_same_model(found, expected, bound=BOUND):
 class TestCalls:
     @each_call
     @each_mirror
-    def test_attention_on_several_devices_is_that_on_one(self, results, mirror, name, mesh, scheme):
+    def test_sharded_attention_equals_attention_on_one_device(self, results, mirror, name, mesh, scheme):
         found, expected = of(results, mirror, name, mesh, scheme), call_on_one_device(mirror, name)
         assert found.keys() == expected.keys()
         for key, x in found.items():
@@ -123,7 +123,7 @@ class TestCalls:
 
     @each_call
     @each_mirror
-    def test_and_what_the_oracle_says(self, results, mirror, name, mesh, scheme):
+    def test_sharded_attention_equals_the_oracle(self, results, mirror, name, mesh, scheme):
         arrays, options, _ = given(name)
         output, seen = oracle(**arrays, **options)
         found = of(results, mirror, name, mesh, scheme)
@@ -143,7 +143,7 @@ class TestCalls:
 
     @pytest.mark.parametrize(("name", "dtype"), NARROW.items())
     @each_mirror
-    def test_a_ring_rounds_no_more_than_its_dtype_explains(self, results, mirror, name, dtype):
+    def test_ring_error_in_16_bits_is_within_its_bound(self, results, mirror, name, dtype):
         arrays, options, cotangent = given(name, dtype)
         found, expected = of(results, mirror, name, dtype), of_definition(mirror, arrays, options, cotangent)
         bounds = tolerances(dtype, HEAD_DIM + KEY)
@@ -153,7 +153,7 @@ class TestCalls:
 
     @pytest.mark.parametrize("control", CONTROLS)
     @each_mirror
-    def test_a_ring_or_an_exchange_that_is_broken_would_be_noticed(self, results, mirror, control):
+    def test_broken_ring_or_all_to_all_is_detected(self, results, mirror, control):
         found, expected = of(results, mirror, control), call_on_one_device(mirror, "causal")
         wrong = [key for key, x in found.items() if error(x, expected[key]) > 1e-3]
         assert {"output", "query", "key", "value"} <= {*wrong}
@@ -161,16 +161,16 @@ class TestCalls:
 
 @pytest.mark.slow
 class TestOperators:
-    """What DTensor of PyTorch 2.13 does wrong is mended within `on_mesh`."""
+    """DTensor of PyTorch 2.13 has faulty operators, which are replaced inside `on_mesh`."""
 
     @pytest.mark.parametrize(("before", "after"), VIEWED)
-    def test_view_of_a_redistributed_array_is_that_on_one_device(self, results, before, after):
+    def test_view_of_a_redistributed_array_equals_that_on_one_device(self, results, before, after):
         found, x = of(results, "torch", "operators", "viewed", str(before), str(after)), operands()[0]
         assert error(found["output"], np.exp(x).reshape(4, 4, 64)) <= BOUND
         assert error(found["gradient"], 2 * np.exp(2 * x)) <= BOUND
 
     @pytest.mark.parametrize("sides", SOLVED, ids=str)
-    def test_triangular_system_is_solved_however_its_sides_are_shared_out(self, results, sides):
+    def test_triangular_system_is_solved_for_any_sharding(self, results, sides):
         found = of(results, "torch", "operators", "solved", *map(str, sides))
         lower, right = (torch.from_numpy(x).requires_grad_() for x in operands()[1])
         output = torch_attention.ops.solve_unit_lower(lower, right)
@@ -181,7 +181,7 @@ class TestOperators:
     @pytest.mark.parametrize("place", [0, 1])
     @pytest.mark.parametrize("axis", [1, -3])
     @pytest.mark.parametrize("name", ALONG)
-    def test_axis_that_is_shared_out_is_read_as_on_one_device(self, results, name, axis, place):
+    def test_operation_along_a_sharded_axis_equals_that_on_one_device(self, results, name, axis, place):
         found = of(results, "torch", "operators", name, str(axis), str(place))
         x = torch.from_numpy(operands()[0]).requires_grad_()
         output = ALONG[name](x, axis)
@@ -191,17 +191,17 @@ class TestOperators:
 
     @pytest.mark.parametrize("operator", ["viewed", "solved", *ALONG])
     def test_dtensor_alone_still_fails(self, results, operator):
-        """Once it does not, `_MENDED` of `torch_attention/sharding.py` can lose the operator."""
+        """When this fails, `_MENDED` of `torch_attention/sharding.py` no longer needs the operator."""
         assert results["torch"][f"operators/alone/{operator}"]
 
 
 @pytest.mark.slow
 class TestModels:
     @each_model
-    def test_a_model_on_several_devices_is_that_on_one(self, results, mirror, name, mesh):
+    def test_sharded_model_equals_the_model_on_one_device(self, results, mirror, name, mesh):
         assert_same_model(of(results, mirror, name, mesh), model_on_one_device(name)[mirror])
 
-    def test_the_table_is_a_plan_for_parallelize_module_too(self, results):
+    def test_table_also_works_as_a_parallelize_module_plan(self, results):
         assert_same_model(of(results, "torch", "natively"), model_on_one_device("Decoder")["torch"])
 
     @pytest.mark.parametrize("name", sorted(MODELS))
@@ -209,7 +209,7 @@ class TestModels:
         ours, theirs = (of(results, mirror, name, FEW_MESHES[mirror][0]) for mirror in ("torch", "jax"))
         assert_same_model(theirs, ours, 2 * BOUND)
 
-    def test_a_step_in_the_wrong_place_would_be_noticed(self, results):
+    def test_shifted_output_is_detected(self, results):
         found, expected = (
             of(results, "jax", "rotary decoder", "all"),
             model_on_one_device("rotary decoder")["jax"],
@@ -219,12 +219,12 @@ class TestModels:
 
 
 def drawn(model):
-    """A model of the JAX mirror."""
+    """A model of the JAX mirror with random weights."""
     return model.made(names("jax"), {"rngs": nnx.Rngs(0)})
 
 
 def refusals(mirror):
-    """What each scheme says on one device."""
+    """The messages that each scheme raises on one device."""
     x = MIRRORS[mirror].array(np.ones((2, 3, 4, 5)))
     found = []
     for scheme in ("ring", "all_to_all"):
@@ -236,7 +236,7 @@ def refusals(mirror):
 
 @pytest.mark.slow
 def test_convolutions_have_the_gradients_of_one_device():
-    """Those in groups too, whose kernel's gradient XLA adds up too often."""
+    """Grouped convolutions too, for which XLA sums the kernel's gradient too often."""
     devices = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "parity_tests.helpers.sharded_convolutions"]
     printed = subprocess.run(
@@ -251,8 +251,8 @@ def test_convolutions_have_the_gradients_of_one_device():
 @pytest.mark.parametrize(
     ("axis", "count"), [("data", SIZES["batch"]), ("model", SIZES["heads"]), ("sequence", SIZES["query"])]
 )
-def test_every_mechanism_on_several_devices_is_that_on_one(axis, count):
-    """In PyTorch; as many devices as the axis has elements, so that each has one."""
+def test_every_sharded_mechanism_equals_that_on_one_device(axis, count):
+    """In PyTorch, with one device per element of the sharded axis."""
     command = [sys.executable, "-m", "parity_tests.helpers.sharded_catalogue", axis, str(count)]
     printed = subprocess.run(
         command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
@@ -267,7 +267,7 @@ PARTED = {f"{name}_proj" for name in ("q", "k", "v", "q_b", "kv_b", "out", "gate
 
 
 class TestPlaces:
-    def test_one_device_is_no_ring_and_both_mirrors_say_so(self):
+    def test_ring_on_one_device_raises_the_same_error_in_both(self):
         ours, theirs = map(refusals, MIRRORS)
         assert ours == theirs
         assert ours[0] == (
@@ -281,14 +281,14 @@ class TestPlaces:
             program = jax.make_jaxpr(jax_attention.dot_product_attention)(query, key, value)
         assert ("shard_map" in str(program)) == (axis == "data")
 
-    def test_both_tables_say_the_same(self):
+    def test_both_tables_are_the_same(self):
         ours = [(end.replace("weight", "kernel"), axes[::-1]) for end, axes in torch_attention.sharding.TABLE]
         assert ours == [(end, tuple(spec)) for end, spec in jax_attention.sharding.TABLE]
 
-    def test_every_mechanism_that_decodes_with_a_state_is_among_the_layers(self):
+    def test_every_mechanism_with_a_state_is_among_the_layers(self):
         assert {each.name for each in CATALOGUE if each.decoding == "state"} == MEMORIES.keys()
 
-    def test_the_table_finds_the_layers_of_every_model(self):
+    def test_table_finds_the_layers_of_every_model(self):
         mesh = jax_attention.sharding.make_mesh({"model": 1})
         for name in MODELS.keys() - MEMORIES.keys():
             model = MODELS[name]

@@ -1,4 +1,4 @@
-"""What the TPU's compiler makes of the JAX mirror, for chips that are only described: nothing is run here."""
+"""The JAX mirror compiled by the TPU compiler for chips that are only described: nothing runs on a chip."""
 
 import subprocess
 import sys
@@ -29,13 +29,13 @@ HEADS, KV_HEADS, HEAD_DIM = 4, 2, 128
 
 @pytest.fixture(autouse=True)
 def as_users_have_it(precision):
-    """JAX's own precision of products, not the one that parity is proven in."""
+    """The default matmul precision of JAX instead of the precision of the proof."""
     with jax.default_matmul_precision("default"):
         yield
 
 
 def attention(length, *, dtype="bfloat16", head_dim=HEAD_DIM, batch=(1,), backward=True, **options):
-    """Gradients of `dot_product_attention` with grouped heads, or with `backward=False` itself, as a program."""
+    """A program of the gradients of `dot_product_attention` with grouped heads, or of the forward pass only."""
     function = partial(ops.dot_product_attention, **options)
     shapes = [
         jax.ShapeDtypeStruct((*batch, heads, length, head_dim), dtype)
@@ -47,7 +47,7 @@ def attention(length, *, dtype="bfloat16", head_dim=HEAD_DIM, batch=(1,), backwa
 
 
 def assert_is_fused(found):
-    """All three kernels of splash attention are called, and nothing that a chip cannot do."""
+    """Assert that all three kernels of splash attention are called, and no operation that a chip lacks."""
     assert tuple(any(name.startswith(kernel) for name in found.kernels) for kernel in SPLASH) == (True,) * 3
     assert "tpu_custom_call" in found.hlo
     assert found.foreign == ()
@@ -63,19 +63,19 @@ def test_every_mechanism_compiles_forward_and_backward(mechanism):
 
 @pytest.mark.parametrize("chip", OTHERS)
 @pytest.mark.parametrize("name", SAMPLE)
-def test_so_does_a_sample_for_the_other_chips(name, chip):
+def test_sample_compiles_for_the_other_chips(name, chip):
     found = compile_for(program_of(*select([name])), chip)
     assert found.foreign == ()
     assert found.flops > 0
 
 
 @pytest.mark.parametrize("chip", compiling.CHIPS)
-def test_the_chip_is_the_one_that_was_asked_for(chip):
+def test_compiled_chip_is_the_requested_one(chip):
     assert compiling.tpu_devices(compiling.CHIPS[chip])[0].device_kind == KINDS[chip]
 
 
 @pytest.mark.parametrize("chip", compiling.CHIPS)
-def test_long_attention_is_the_kernel_of_every_chip(chip):
+def test_long_attention_uses_the_kernel_on_every_chip(chip):
     assert_is_fused(compile_for(attention(512, is_causal=True), chip))
 
 
@@ -90,18 +90,18 @@ def test_long_attention_is_the_kernel_of_every_chip(chip):
     ],
     ids=["all keys", "window", "softcap", "float32", "two batch axes"],
 )
-def test_so_is_every_call_that_it_can_do(options):
+def test_supported_call_uses_the_kernel(options):
     assert_is_fused(compile_for(attention(513, **options)))
 
 
 @pytest.mark.parametrize("transform", [jax.vmap, jax.checkpoint])
-def test_it_stays_the_kernel_where_it_is_mapped_or_computed_twice(transform):
+def test_vmap_and_checkpoint_keep_the_kernel(transform):
     _, _, shapes = attention(512, batch=(2, 1))
     assert_is_fused(compile_for(gradients_of("", transform(partial(ops.dot_product_attention)), shapes)))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_more_precise_products_are_those_of_the_kernel_in_float32_alone(dtype):
+def test_highest_precision_uses_the_kernel_only_in_float32(dtype):
     with jax.default_matmul_precision("highest"):
         found = compile_for(attention(512, dtype=dtype, backward=False))
     assert bool(found.kernels) == (dtype == "float32")
@@ -119,14 +119,14 @@ def test_more_precise_products_are_those_of_the_kernel_in_float32_alone(dtype):
     ],
     ids=["short", "float16", "head_dim", "traced offset", "mask", "blockwise"],
 )
-def test_what_it_cannot_do_compiles_without_it(length, options):
+def test_unsupported_call_compiles_without_the_kernel(length, options):
     found = compile_for(attention(length, backward=False, **options))
     assert found.kernels == ()
     assert found.foreign == ()
 
 
 @pytest.mark.parametrize("need_weights", [False, True])
-def test_a_module_without_weights_is_the_kernel_and_with_them_it_is_not(need_weights):
+def test_module_uses_the_kernel_only_without_weights(need_weights):
     (entry,) = select(["CausalSelfAttention"])
     heads, embed = 2, 2 * HEAD_DIM
     wide = replace(
@@ -142,7 +142,7 @@ def test_a_module_without_weights_is_the_kernel_and_with_them_it_is_not(need_wei
         assert_is_fused(found)
 
 
-def test_temporary_memory_of_the_kernel_is_linear_and_that_of_the_definition_quadratic():
+def test_temporary_memory_is_linear_with_the_kernel_and_quadratic_without():
     lengths = (2048, 4096)
     fused, definition = (
         [compile_for(attention(length, is_causal=True, implementation=each)).temporary for length in lengths]
@@ -150,11 +150,11 @@ def test_temporary_memory_of_the_kernel_is_linear_and_that_of_the_definition_qua
     )
     assert 0 < fused[1] <= 2 * fused[0]
     assert definition[1] >= 3.5 * definition[0] > 0
-    assert definition[0] >= 2 * HEADS * lengths[0] ** 2  # one matrix of weights in 16 bits, and more
-    assert fused[1] <= 4 * HEADS * lengths[1] * HEAD_DIM  # less than the queries in 32
+    assert definition[0] >= 2 * HEADS * lengths[0] ** 2  # at least one 16-bit matrix of weights
+    assert fused[1] <= 4 * HEADS * lengths[1] * HEAD_DIM  # less than the queries in float32
 
 
-def test_cost_of_linear_attention_is_linear_and_that_of_softmax_quadratic():
+def test_cost_of_linear_attention_is_linear_and_of_softmax_quadratic():
     def costs(name, **options):
         (entry,) = select([name])
         longer = (replace(entry, sizes={**entry.sizes, "query": length}) for length in (256, 512))
@@ -166,7 +166,7 @@ def test_cost_of_linear_attention_is_linear_and_that_of_softmax_quadratic():
     assert long.flops >= 3.5 * short.flops
 
 
-def test_float64_and_calls_of_the_host_do_not_go_unseen():
+def test_float64_and_host_callbacks_are_reported():
     def found(function):
         return compile_for(Program("", function, (x,))).foreign
 
@@ -177,12 +177,12 @@ def test_float64_and_calls_of_the_host_do_not_go_unseen():
         assert found(lambda x: (2 * x.astype(jnp.float64)).astype(jnp.float32)) == ("float64",)
 
 
-def test_a_chip_that_there_is_not_is_refused():
+def test_unknown_chip_raises():
     with pytest.raises(InputError, match=r"^chip must be one of v4, v5e, v5p, v6e, v7x, got v5$"):
         compile_for(attention(8), "v5")
 
 
-def test_several_processes_compile_at_once_and_say_nothing():
+def test_several_processes_compile_at_once_silently():
     program = (
         "import jax, sys; from attention_bridge.accelerators.compilation import *; "
         "found = compile_for(Program('double', lambda x: 2 * x, (jax.ShapeDtypeStruct((8,), 'float32'),)));"

@@ -1,4 +1,4 @@
-"""Bad arguments, one at a time, to every function, constructor and call: refused alike, by the mirrors' own checks."""
+"""Bad arguments, one at a time, to every function, constructor and call: both mirrors raise the same error."""
 
 import importlib
 import inspect
@@ -32,7 +32,7 @@ CALLS = sorted(path for path in THINGS["torch"] if path.endswith("__call__"))
 
 
 def class_of(mirror, path):
-    """The class whose constructor or call the path names."""
+    """The class whose constructor or call a path names."""
     module, name, _ = path.rsplit(".", 2)
     return getattr(importlib.import_module(f"{mirror}_attention.{module}"), name)
 
@@ -43,31 +43,31 @@ def both(path):
 
 
 def constructor(mirror, path):
-    """A class, with the random numbers that it may need."""
+    """A class, with `rngs` if it takes them."""
     made = class_of(mirror, path)
     return partial(made, rngs=nnx.Rngs(0)) if "rngs" in inspect.signature(made.__init__).parameters else made
 
 
 def unready(mirror, path):
-    """The call of a module that was never made: what is refused must be so before the module is looked at."""
+    """The call of a module without a constructor: arguments must be checked before the module is used."""
     return partial(THINGS[mirror][path], object.__new__(class_of(mirror, path)))
 
 
-def test_every_function_refuses_what_no_argument_can_be():
+def test_every_function_rejects_bad_arguments():
     count = Count()
     for path in FUNCTIONS:
         batter(count, path, both(path))
     count.check()
 
 
-def test_every_constructor_refuses_what_no_argument_can_be():
+def test_every_constructor_rejects_bad_arguments():
     count = Count()
     for path in CONSTRUCTORS:
         batter(count, path, both(path), callers={mirror: constructor(mirror, path) for mirror in PACKAGES})
     count.check()
 
 
-def test_every_call_refuses_what_no_argument_can_be():
+def test_every_call_rejects_bad_arguments():
     count = Count()
     for path in CALLS:
         callers = {mirror: unready(mirror, path) for mirror in PACKAGES}
@@ -75,7 +75,7 @@ def test_every_call_refuses_what_no_argument_can_be():
     count.check()
 
 
-def test_a_constructor_that_is_not_checked_would_be_noticed(monkeypatch):
+def test_constructor_without_checks_is_detected(monkeypatch):
     path, count = "cross_attention.CrossAttention.__init__", Count()
     for mirror, thing in both(path).items():
         monkeypatch.setattr(class_of(mirror, path), "__init__", thing.__wrapped__)
@@ -84,7 +84,7 @@ def test_a_constructor_that_is_not_checked_would_be_noticed(monkeypatch):
         count.check()
 
 
-def test_a_function_that_is_not_checked_would_be_noticed():
+def test_function_without_checks_is_detected():
     count = Count()
     bare = {mirror: thing.__wrapped__ for mirror, thing in both("masks.length_mask").items()}
     batter(count, "masks.length_mask", bare)
@@ -93,7 +93,7 @@ def test_a_function_that_is_not_checked_would_be_noticed():
 
 
 def wrong_shapes(given, mechanism):
-    """For each array of a call some that do not fit, and other things that may not stand for it."""
+    """For each array argument of a call, arrays of wrong shape with a description."""
     for name in mechanism.inputs:
         x = given[name]
         yield name, "one axis less", x[0]
@@ -110,7 +110,7 @@ def wrong_shapes(given, mechanism):
 
 
 @pytest.mark.parametrize("part", range(4))
-def test_every_mechanism_refuses_arrays_that_do_not_fit(part):
+def test_every_mechanism_rejects_arrays_of_wrong_shape(part):
     count = Count()
     for mechanism in CATALOGUE[part::4]:
         modules = {
@@ -142,7 +142,7 @@ def test_every_mechanism_refuses_arrays_that_do_not_fit(part):
     count.check()
 
 
-# What checks its arguments itself, for all implementations at once.
+# These check their arguments themselves, for all implementations at once.
 ONE_DOOR = ("dot_product_attention", "dot_product_attention_weights")
 
 

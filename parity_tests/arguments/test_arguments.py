@@ -1,4 +1,4 @@
-"""What `checked` leaves as it is: valid arguments, signatures, and whatever the frameworks do with modules."""
+"""`checked` leaves valid arguments, signatures and the frameworks' own uses of modules unchanged."""
 
 import copy
 import inspect
@@ -32,18 +32,18 @@ def mirror(request):
 
 @pytest.fixture
 def made(mirror):
-    """A class of the mirror, built."""
+    """A function that builds a class of the mirror."""
     return lambda name, *args, **kwargs: getattr(MIRRORS[mirror], name)(*args, **kwargs, **FACTORY[mirror]())
 
 
 @pytest.fixture
 def array(mirror):
-    """An array of the framework."""
+    """A function that makes an array of the framework."""
     return torch.from_numpy if mirror == "torch" else jnp.asarray
 
 
 @pytest.mark.parametrize("size", [np.int64(8), np.int32(8), np.uint8(8)])
-def test_integers_of_numpy_are_sizes(made, size):
+def test_numpy_integers_are_accepted_as_sizes(made, size):
     layer = made("MultiHeadSelfAttention", size, np.int64(2), dropout=np.float32(0))
     assert type(layer.embed_dim) is int
     assert type(layer.head_dim) is int
@@ -52,12 +52,12 @@ def test_integers_of_numpy_are_sizes(made, size):
 @pytest.mark.parametrize(
     "options", [{"dropout": 0}, {"dropout": -0.0}, {"bias": np.False_}, {"scale": Fraction(1, 2)}]
 )
-def test_what_is_as_good_as_the_right_type_is_taken(made, array, options):
+def test_values_equivalent_to_the_right_type_are_accepted(made, array, options):
     output, _ = made("MultiHeadSelfAttention", 8, 2, **options)(array(X), need_weights=np.True_)
     assert output.shape == (2, 3, 8)
 
 
-def test_zero_and_none_stay_where_they_mean_something(mirror, made):
+def test_zero_and_none_are_accepted_where_valid(mirror, made):
     package = MIRRORS[mirror]
     assert made("StreamingAttention", 8, 2, num_sinks=0, window=2).num_sinks == 0
     assert made("ShiftedWindowAttention", 8, 2, window_size=2, shift=0) is not None
@@ -70,7 +70,7 @@ def test_zero_and_none_stay_where_they_mean_something(mirror, made):
 
 
 @pytest.mark.parametrize("sizes", [(4, 6), [4, 6], np.array([4, 6]), range(4, 7, 2)])
-def test_sizes_of_axes_are_any_sequence(mirror, sizes):
+def test_sizes_of_axes_may_be_any_sequence(mirror, sizes):
     factory = FACTORY[mirror]()
     patches = MIRRORS[mirror].PatchEmbedding(sizes, (2, 3), 5, 7, **factory)
     config = MIRRORS[mirror].models.VisionTransformerConfig(sizes, [2, 3], 5, 8, 2, 1, 9)
@@ -79,7 +79,7 @@ def test_sizes_of_axes_are_any_sequence(mirror, sizes):
     assert patches is not None
 
 
-def test_arrays_of_numpy_are_taken_as_jnp_takes_them():
+def test_numpy_arrays_are_converted_as_by_jnp():
     layer = jax_attention.MultiHeadSelfAttention(8, 2, rngs=nnx.Rngs(0))
     mask = np.tri(3, dtype=bool)
     found, right = layer(X.astype(np.float64), mask), layer(jnp.asarray(X), jnp.asarray(mask))
@@ -88,7 +88,7 @@ def test_arrays_of_numpy_are_taken_as_jnp_takes_them():
 
 
 @pytest.mark.parametrize("name", ["BasicAttention", "PerformerAttention", "WindowAttention"])
-def test_signature_docstring_and_annotations_stay(mirror, name):
+def test_signature_docstring_and_annotations_are_kept(mirror, name):
     made = getattr(MIRRORS[mirror], name)
     for function in (made.__init__, made.forward if mirror == "torch" else made.__call__):
         bare = function.__wrapped__
@@ -99,7 +99,7 @@ def test_signature_docstring_and_annotations_stay(mirror, name):
 
 
 @pytest.mark.parametrize("wrong", [8.0, -8, "8"])
-def test_a_subclass_is_checked_when_it_calls_its_base(mirror, wrong):
+def test_subclass_is_checked_when_it_calls_its_base(mirror, wrong):
     class Wider(MIRRORS[mirror].SelfAttention):
         def __init__(self, size, **factory):
             super().__init__(size, **factory)
@@ -109,7 +109,7 @@ def test_a_subclass_is_checked_when_it_calls_its_base(mirror, wrong):
         Wider(wrong, **FACTORY[mirror]())
 
 
-def test_modules_and_configurations_are_copied_and_pickled(mirror, made):
+def test_modules_and_configurations_can_be_copied_and_pickled(mirror, made):
     config = MIRRORS[mirror].models.SigmoidRouting(2, routed_scale=np.float32(100))
     assert pickle.loads(pickle.dumps(config)) == config
     assert type(config.routed_scale) is float
@@ -124,8 +124,8 @@ def test_modules_and_configurations_are_copied_and_pickled(mirror, made):
         assert type(pickle.loads(pickle.dumps(layer))) is type(layer)
 
 
-@pytest.mark.slow  # without the tests' shape checks, which are not compiled inside of what PyTorch makes itself
-def test_torch_builds_without_memory_compiles_whole_and_exports():
+@pytest.mark.slow  # PyTorch cannot compile the tests' shape checks; the slow tests run without them
+def test_torch_builds_on_meta_compiles_in_one_graph_and_exports():
     with torch.device("meta"):
         assert torch_attention.MultiHeadSelfAttention(8, 2).q_proj.weight.is_meta
     layer = torch_attention.MultiHeadSelfAttention(8, 2, position=torch_attention.RotaryEmbedding(4)).eval()
@@ -156,7 +156,7 @@ def test_jax_traces_constructors_and_calls():
     assert jax.eval_shape(jax_attention.padding_mask, jnp.zeros((2, 3), int), 0).shape == (2, 1, 1, 3)
 
 
-def test_sizes_that_are_not_known_yet_are_sizes():
+def test_symbolic_sizes_are_accepted():
     (length,) = jax.export.symbolic_shape("length")
     x = jax.ShapeDtypeStruct((1, length, 8), jnp.float32)
     exported = jax.export.export(jax.jit(lambda x: jax_attention.causal_mask(x.shape[1]) & (x[0, 0, 0] > 0)))(

@@ -1,6 +1,6 @@
-"""What both mirrors refuse: the same exception with the same text, before any arithmetic.
+"""Bad input raises the same exception with the same text in both mirrors, before any arithmetic.
 
-These tests run without the shape checks of the other tests, which would come first.
+These tests run without the shape checks of the other tests, which would raise first.
 """
 
 from functools import partial
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("as_shipped")
 
 
 def attend(m, *, query=(2, 6, 5, 4), key=(2, 3, 7, 4), value=(2, 3, 7, 4), **options):
-    """A call of the operation, each axis of another size."""
+    """A call of the operation; the sizes of all axes differ."""
     return partial(m.dot_product_attention, m.nan(*query), m.nan(*key), m.nan(*value), **options)
 
 
@@ -57,7 +57,7 @@ MASK = (
 )
 ATTEND, LOOK, CROSS = (2, 6, 5, 7), (2, 1, 5, 7), (2, 3, 5, 7)
 
-# A mask or bias must fit by its rank alone: no axis is transposed, guessed or broadcast but where the rank-4 form says.
+# A mask or bias must fit by its rank alone: no axis is transposed or guessed, and only the rank-4 form broadcasts.
 WRONG_MASKS = {
     "transposed": (7, 5),
     "for one query": (7,),
@@ -136,8 +136,8 @@ CASES = [
             ("a module's mask for heads", "mask", lambda m, x: cross_attend(m, mask=x)),
             ("a decoder's self mask", "self_mask", lambda m, x: decode(m, self_mask=x)),
             ("a decoder's memory mask", "memory_mask", lambda m, x: decode(m, memory_mask=x)),
-            ("a keep-mask", "dropout_keep", lambda m, x: attend(m, dropout_keep=x)),
-            ("a module's keep-mask", "dropout_keep", lambda m, x: look(m, dropout_keep=x)),
+            ("a dropout mask", "dropout_keep", lambda m, x: attend(m, dropout_keep=x)),
+            ("a module's dropout mask", "dropout_keep", lambda m, x: look(m, dropout_keep=x)),
             ("a mask to combine", "mask", lambda m, x: partial(m.and_masks, m.ones(5, 7), x)),
             ("a mask to combine by or", "mask", lambda m, x: partial(m.or_masks, x, m.ones(5, 7))),
             ("a mask to negate", "mask", lambda m, x: partial(m.not_mask, x)),
@@ -147,39 +147,39 @@ CASES = [
     Case(
         "no mask to combine by or", lambda m: m.or_masks, ValueError, "at least one mask is needed, got none"
     ),
-    # keep-masks of the wrong shape
+    # dropout masks of the wrong shape
     Case(
-        "a keep-mask of the wrong shape",
+        "a dropout mask of the wrong shape",
         lambda m: attend(m, dropout_keep=m.ones(2, 3, 5, 7)),
         ValueError,
         "dropout_keep must have shape (2, 6, 5, 7), got (2, 3, 5, 7)",
     ),
     Case(
-        "a keep-mask of lower rank",
+        "a dropout mask of lower rank",
         lambda m: attend(m, dropout_keep=m.ones(5, 7)),
         ValueError,
         "dropout_keep must have shape (2, 6, 5, 7), got (5, 7)",
     ),
     Case(
-        "a keep-mask with an axis for heads where there is none",
+        "a dropout mask with an axis for heads where there is none",
         lambda m: look(m, dropout_keep=m.ones(2, 1, 5, 7)),
         ValueError,
         "dropout_keep must have shape (2, 5, 7), got (2, 1, 5, 7)",
     ),
     Case(
-        "a keep-mask without an axis for heads",
+        "a dropout mask without an axis for heads",
         lambda m: cross_attend(m, dropout_keep=m.ones(2, 5, 7)),
         ValueError,
         "dropout_keep must have shape (2, 3, 5, 7), got (2, 5, 7)",
     ),
     Case(
-        "a decoder's keep-mask of the wrong shape",
+        "a decoder's dropout mask of the wrong shape",
         lambda m: decode(m, dropout_keep=m.DecoderKeep(cross_weights=m.ones(2, 3, 5, 5))),
         ValueError,
         "dropout_keep must have shape (2, 3, 5, 7), got (2, 3, 5, 5)",
     ),
     Case(
-        "a keep-mask of dropout of the wrong shape",
+        "a mask of a dropout layer of the wrong shape",
         lambda m: partial(m.Dropout(0.25), m.nan(2, 5, 6), m.ones(2, 1, 6)),
         ValueError,
         "dropout_keep must have shape (2, 5, 6), got (2, 1, 6)",
@@ -468,16 +468,16 @@ IMPOSSIBLE = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_bad_input_is_refused_alike_before_any_arithmetic(case):
+def test_bad_input_raises_the_same_error_before_any_arithmetic(case):
     assert_refused(case)
 
 
 @pytest.mark.parametrize("case", IMPOSSIBLE, ids=lambda case: case.name)
-def test_a_module_that_cannot_be_is_refused_alike(case):
+def test_bad_module_arguments_raise_the_same_error(case):
     assert_impossible(case)
 
 
-def test_an_unknown_implementation_is_refused_with_those_there_are():
+def test_unknown_implementation_raises_with_the_known_ones():
     for mirror, native in zip(MIRRORS.values(), ("sdpa, flex", "xla, cudnn, splash"), strict=True):
         call = attend(mirror, implementation="fastest")
         with mirror.nothing_runs(), pytest.raises(ValueError) as refusal:
@@ -487,14 +487,14 @@ def test_an_unknown_implementation_is_refused_with_those_there_are():
         )
 
 
-def test_dropout_in_jax_needs_something_to_draw_from():
+def test_dropout_in_jax_needs_rngs():
     with pytest.raises(ValueError) as refusal:
         jax_attention.ScaledDotProductAttention(dropout=0.25)
     assert str(refusal.value) == "dropout=0.25 needs rngs to draw from, got None"
 
 
 @pytest.mark.parametrize("mirror", MIRRORS.values(), ids=MIRRORS)
-def test_arithmetic_would_be_noticed(mirror):
+def test_arithmetic_before_the_check_is_detected(mirror):
     query, noticed = mirror.nan(2, 3, 5, 4), (AssertionError, FloatingPointError)
     with mirror.nothing_runs(), pytest.raises(noticed):
         mirror.dot_product_attention(query, query, query)

@@ -1,4 +1,4 @@
-"""Messages fit on a line of 300 characters and change nothing in the terminal, whatever stands in a file."""
+"""Messages are lines of at most 300 printable characters, for any content of a file."""
 
 import numpy as np
 import pytest
@@ -28,14 +28,14 @@ def test_error_leaves_out_the_middle_of_a_long_message(tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_reader_says_of_any_name_one_line(tmp_path, name):
+def test_reader_reports_any_name_in_one_line(tmp_path, name):
     save(tmp_path / "x.safetensors", {name: np.ones(2)})
     with checkpoints.open(tmp_path / "x.safetensors") as reader, pytest.raises(CheckpointError) as found:
         reader.read(name + "?")
     assert len(lines(str(found.value))) == 1
 
 
-def test_faults_of_a_conversion_are_a_sentence_and_a_table_of_lines():
+def test_conversion_faults_are_a_sentence_and_a_table():
     tensors = {name: np.ones((2, 3), np.float32) for name in NAMES}
     with pytest.raises(ConversionError) as found:
         weights.convert(tensors, "hf.gpt2", "torch_attention")
@@ -51,7 +51,7 @@ def test_faults_of_a_conversion_are_a_sentence_and_a_table_of_lines():
 @pytest.mark.parametrize("arguments", [["inspect"], ["convert"], ["convert", "--allow-unknown", "--explain"]])
 def test_commands_print_lines(tmp_path, arguments):
     command, *options = arguments
-    names = [name for name in NAMES if not (options and "\n" in name)]  # which no rule takes
+    names = [name for name in NAMES if not (options and "\n" in name)]  # no rule matches these names
     save(tmp_path / "x.safetensors", {name: np.full((2, 3), np.nan, np.float32) for name in names})
     places = [str(tmp_path / name) for name in ("x.safetensors", "y.safetensors")]
     given = places[:1] if command == "inspect" else [*places, "--from", "torch_attention", *options]

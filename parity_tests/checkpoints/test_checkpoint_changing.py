@@ -1,4 +1,4 @@
-"""A source that is replaced or written to while it is read: no header of one file with the values of another."""
+"""A source that is replaced or overwritten during reading: the header of one file never meets values of another."""
 
 import os
 
@@ -19,7 +19,7 @@ def save(path, value):
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("way", ["replaced", "grown", "written into"])
-def test_is_refused(tmp_path, name, way):
+def test_changed_file_raises(tmp_path, name, way):
     path = tmp_path / name
     save(path, 1)
     with checkpoints.open(path) as reader:
@@ -39,7 +39,7 @@ def test_is_refused(tmp_path, name, way):
             reader.read("b")
 
 
-def test_shard_is_refused(tmp_path):
+def test_changed_shard_raises(tmp_path):
     tensors = {name: np.ones((8, 8), np.float32) for name in ("a", "b")}
     specs = {name: Spec(x.shape, x.dtype) for name, x in tensors.items()}
     checkpoints.save(tmp_path / "model.safetensors", tensors.items(), specs, max_shard_bytes=256)
@@ -54,7 +54,7 @@ def test_shard_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_written_over_itself_is_read_to_its_end(tmp_path, name):
+def test_file_saved_over_itself_is_read_completely(tmp_path, name):
     path = tmp_path / name
     save(path, 1)
     with checkpoints.open(path) as reader:

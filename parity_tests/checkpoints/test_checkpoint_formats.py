@@ -1,4 +1,4 @@
-"""Every format of checkpoints: bit for bit there and back, and as its own library reads and writes it."""
+"""Every checkpoint format: bit-exact round trips, and exchange with the format's own library."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def options(format):
 
 @pytest.mark.parametrize("format", WRITTEN)
 class TestRoundTrip:
-    def test_every_dtype_comes_back_bit_for_bit(self, tmp_path, format):
+    def test_every_dtype_survives_bit_for_bit(self, tmp_path, format):
         tensors = {}
         for name in DTYPES.keys() - LACKING[format]:
             tensors[f"{name}.matrix"] = random_bits((2, 3), DTYPES[name])
@@ -51,7 +51,7 @@ class TestRoundTrip:
         save(path_of(tmp_path, format), tensors, **options(format))
         assert bits(load(path_of(tmp_path, format))) == bits(tensors)
 
-    def test_transposed_strided_and_big_endian_arrays_are_written_as_they_read(self, tmp_path, format):
+    def test_transposed_strided_and_big_endian_arrays_keep_their_values(self, tmp_path, format):
         matrix = random_bits((4, 6), np.float32)
         half = random_bits((4, 6), ml_dtypes.bfloat16)
         swapped = np.arange(12, dtype=">f4").reshape(3, 4)
@@ -68,12 +68,12 @@ class TestRoundTrip:
         native = {name: np.asarray(a, a.dtype.newbyteorder("="), order="C") for name, a in views.items()}
         assert bits(load(path_of(tmp_path, format))) == bits(native)
 
-    def test_names_and_nests_come_back(self, tmp_path, format):
+    def test_names_and_nesting_survive(self, tmp_path, format):
         tensors = {"a.b.0": np.ones(2), "a.b.10": np.zeros(3), "ünï.文": np.ones(1), "x y": np.ones(5)}
         save(path_of(tmp_path, format), tensors, **options(format))
         assert bits(load(path_of(tmp_path, format))) == bits(tensors)
 
-    def test_its_format_is_found_and_said_why(self, tmp_path, format):
+    def test_format_is_detected_with_its_evidence(self, tmp_path, format):
         save(path_of(tmp_path, format), few(), **options(format))
         found = checkpoints.find(path_of(tmp_path, format))
         assert (found.format, found.path) == (format, path_of(tmp_path, format))
@@ -81,14 +81,14 @@ class TestRoundTrip:
         with checkpoints.open(path_of(tmp_path, format)) as reader:
             assert reader.format == format
 
-    def test_what_is_read_can_be_written_to_and_changes_no_file(self, tmp_path, format):
+    def test_arrays_read_are_writable_and_change_no_file(self, tmp_path, format):
         tensors = {"w": np.ones((3, 2), np.float32)}
         save(path_of(tmp_path, format), tensors, **options(format))
         with checkpoints.open(path_of(tmp_path, format)) as reader:
             reader.read("w")[...] = 0
         assert bits(load(path_of(tmp_path, format))) == bits(tensors)
 
-    def test_a_name_that_is_not_there_is_refused(self, tmp_path, format):
+    def test_missing_tensor_name_raises(self, tmp_path, format):
         save(path_of(tmp_path, format), few(), **options(format))
         with (
             checkpoints.open(path_of(tmp_path, format)) as reader,
@@ -107,7 +107,7 @@ def test_any_format_streams_into_any_other(tmp_path, source, target):
 
 
 class TestSafetensors:
-    def test_the_library_reads_what_is_written(self, tmp_path):
+    def test_library_reads_written_files(self, tmp_path):
         tensors = {
             name: random_bits((2, 3), DTYPES[name])
             for name in ("uint8", "float64", "bool", "int16", "float16")
@@ -117,7 +117,7 @@ class TestSafetensors:
         with checkpoints.open(tmp_path / "x.safetensors") as reader:
             assert reader.metadata == {"ä": "ö"}
 
-    def test_a_file_is_the_one_that_the_library_writes(self, tmp_path):
+    def test_written_file_equals_the_librarys(self, tmp_path):
         tensors = {
             "a": random_bits((3, 5), np.float32),
             "b": random_bits((3,), np.int16),
@@ -139,7 +139,7 @@ class TestSafetensors:
             assert all(array.flags.owndata for _, array in reader.items())
             assert all(array.ctypes.data % array.itemsize == 0 for _, array in reader.items())
 
-    def test_only_the_header_is_read_until_a_tensor_is_asked_for(self, tmp_path):
+    def test_only_the_header_is_read_before_a_tensor_is_requested(self, tmp_path):
         save(tmp_path / "x.safetensors", few())
         with checkpoints.open(tmp_path / "x.safetensors") as reader:
             (tmp_path / "x.safetensors").write_bytes(b"")
@@ -149,7 +149,7 @@ class TestSafetensors:
 
 
 class TestShards:
-    def test_shards_are_as_full_as_they_may_be_and_indexed(self, tmp_path):
+    def test_shards_are_filled_and_indexed(self, tmp_path):
         tensors = {f"t{i}": random_bits((size,), np.uint8, i) for i, size in enumerate([3, 4, 9, 1, 1, 5])}
         save(tmp_path / "model.safetensors", tensors, max_shard_bytes=7)
         names = [f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)]
@@ -163,13 +163,13 @@ class TestShards:
         ]
         assert bits(load(tmp_path)) == bits(checkpoints.read(tmp_path)) == bits(tensors)
 
-    def test_what_fits_into_one_shard_is_one_file(self, tmp_path):
+    def test_checkpoint_that_fits_into_one_shard_is_one_file(self, tmp_path):
         save(tmp_path / "model.safetensors", few(), max_shard_bytes=10**6)
         assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
         assert bits(load(tmp_path)) == bits(few())
 
     @pytest.mark.parametrize("limits", [(None, 20), (20, 20), (20, 60), (20, None)])
-    def test_a_new_checkpoint_takes_the_place_of_an_older_one(self, tmp_path, limits):
+    def test_new_checkpoint_replaces_an_older_one(self, tmp_path, limits):
         old = {name: random_bits(a.shape, a.dtype, 9) for name, a in few().items()}
         save(tmp_path / "model.safetensors", old, max_shard_bytes=limits[0])
         save(tmp_path / "model.safetensors", few(), max_shard_bytes=limits[1])
@@ -191,7 +191,7 @@ class TestShards:
 
 class TestTorch:
     @pytest.mark.parametrize("zipped", [True, False])
-    def test_a_training_checkpoint_is_flattened(self, tmp_path, zipped):
+    def test_training_checkpoint_is_flattened(self, tmp_path, zipped):
         weight = torch.randn(3, 5)
         layers = [{"w": weight.T}, {"w": torch.nn.Parameter(weight[::2])}]
         tree = {
@@ -209,7 +209,7 @@ class TestTorch:
             }
         )
 
-    def test_torch_reads_what_is_written(self, tmp_path):
+    def test_torch_reads_written_files(self, tmp_path):
         save(tmp_path / "x.pt", few())
         loaded = torch.load(tmp_path / "x.pt", weights_only=True)
         assert loaded["encoder.0.bias"].dtype == torch.bfloat16
@@ -227,7 +227,7 @@ class TestNpz:
         expected = tensors | {"swapped": np.arange(3, dtype=np.int32)}
         assert bits(load(tmp_path / "x.npz")) == bits(expected)
 
-    def test_numpy_reads_what_is_written(self, tmp_path):
+    def test_numpy_reads_written_files(self, tmp_path):
         save(tmp_path / "x.npz", few(), metadata={"a": "b"})
         with np.load(tmp_path / "x.npz", allow_pickle=False) as file:
             assert file["encoder.0.bias"].dtype == np.dtype("V2")
@@ -252,7 +252,7 @@ class TestFlax:
             }
         )
 
-    def test_flax_reads_what_is_written(self, tmp_path):
+    def test_flax_reads_written_files(self, tmp_path):
         save(tmp_path / "x.msgpack", few())
         tree = serialization.msgpack_restore((tmp_path / "x.msgpack").read_bytes())
         assert tree["encoder"]["0"]["bias"].dtype == ml_dtypes.bfloat16
@@ -278,7 +278,7 @@ class TestOrbax:
             }
         )
 
-    def test_orbax_reads_what_is_written(self, tmp_path):
+    def test_orbax_reads_written_directories(self, tmp_path):
         import orbax.checkpoint as ocp
 
         save(tmp_path / "x", few(), format="orbax")
@@ -294,7 +294,7 @@ class TestOrbax:
 
 
 def keras_bytes(variable):
-    """The bits of a variable of Keras on the backend torch."""
+    """The bits of a Keras variable on the torch backend."""
     return variable.value.detach().contiguous().view(torch.uint8).numpy().tobytes()
 
 
@@ -313,7 +313,7 @@ class TestKeras:
         return build
 
     @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-    def test_keras_reads_what_is_written_and_the_other_way_round(self, tmp_path, models, dtype):
+    def test_keras_and_this_package_read_each_others_files(self, tmp_path, models, dtype):
         first, second = models(dtype), models(dtype)
         first.save_weights(tmp_path / "a.weights.h5")
         tensors = load(tmp_path / "a.weights.h5")
@@ -324,7 +324,7 @@ class TestKeras:
         for one, other in zip(first.weights, second.weights, strict=True):
             assert keras_bytes(one) == keras_bytes(other)
 
-    def test_other_files_are_not_followed(self, tmp_path):
+    def test_links_to_other_files_raise(self, tmp_path):
         with h5py.File(tmp_path / "other.h5", "w") as file:
             file["secret"] = np.ones(3)
         with h5py.File(tmp_path / "x.h5", "w") as file:
@@ -358,7 +358,7 @@ class TestGguf:
                 True,
             )
 
-    def test_a_quantised_tensor_is_named_with_its_type(self, tmp_path):
+    def test_quantised_tensor_is_named_with_its_type(self, tmp_path):
         import gguf
 
         writer = gguf.GGUFWriter(tmp_path / "x.gguf", "test")
@@ -385,7 +385,7 @@ class TestGguf:
             else:
                 assert QUANTISED.get(kind.value) == kind.name, kind
 
-    def test_it_is_not_written(self, tmp_path):
+    def test_gguf_is_read_only(self, tmp_path):
         with pytest.raises(CheckpointError, match=r"x\.gguf cannot be written: GGUF files are only read$"):
             save(tmp_path / "x.gguf", few())
 
@@ -398,13 +398,13 @@ class TestFinding:
             "the directory has model.safetensors, and its first"
         )
 
-    def test_a_file_without_a_known_name_is_known_by_its_content(self, tmp_path):
+    def test_file_with_an_unknown_name_is_detected_by_its_content(self, tmp_path):
         for format in ("safetensors", "torch", "npz", "keras"):
             save(tmp_path / format, few(), format=format)
             assert checkpoints.find(tmp_path / format).format == format
             assert load(tmp_path / format).keys() == few().keys()
 
-    def test_one_checkpoint_in_a_directory_is_enough(self, tmp_path):
+    def test_single_checkpoint_in_a_directory_is_found(self, tmp_path):
         save(tmp_path / "weights.npz", few())
         (tmp_path / "config.json").write_text("{}")
         assert checkpoints.find(tmp_path).path == tmp_path / "weights.npz"
@@ -430,19 +430,19 @@ class TestFinding:
             ("safetensors", "x.safetensors.index.json", "is not the index of a sharded checkpoint"),
         ],
     )
-    def test_a_wrong_format_under_a_known_name_is_refused(self, tmp_path, given, called, said):
+    def test_wrong_format_under_a_known_name_raises(self, tmp_path, given, called, said):
         save(tmp_path / "right", few(), format=given)
         (tmp_path / "right").rename(tmp_path / called)
         with pytest.raises(CheckpointError) as caught:
             checkpoints.open(tmp_path / called)
         assert str(caught.value).startswith(f"{tmp_path / called} {said}")
 
-    def test_other_zip_files_are_refused(self, tmp_path):
+    def test_other_zip_files_raise(self, tmp_path):
         for name in ("x.zip", "x.npz"):
             with zipfile.ZipFile(tmp_path / name, "w") as archive:
                 archive.writestr("readme.txt", "text")
             with pytest.raises(CheckpointError, match=r"it is a zip file of other things than tensors$"):
                 checkpoints.open(tmp_path / name)
 
-    def test_every_format_that_can_be_found_can_be_opened(self):
+    def test_every_detected_format_can_be_opened(self):
         assert {*finding.SUFFIXES.values()} | {"orbax"} == checkpoints.OPENERS.keys()

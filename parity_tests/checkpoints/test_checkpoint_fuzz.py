@@ -1,7 +1,7 @@
-"""Random damage: whatever is done to a file, reading it ends in arrays as declared or in one sentence.
+"""Random damage: reading a damaged file gives arrays as declared or raises one sentence.
 
-In safetensors, GGUF, msgpack and torch's old files nothing tells damaged values from others: with those reading may
-succeed and give other numbers. Zip files have checksums, so npz and torch's files give the right numbers or none.
+Safetensors, GGUF, msgpack and torch's old files have no checksums: reading them may succeed and give wrong values. Zip
+files have checksums, so npz and torch's new files give the right values or raise.
 """
 
 import re
@@ -28,14 +28,14 @@ NAMES = {
     "gguf": "x.gguf",
     "index": "model.safetensors.index.json",
 }
-ENDLESS = (187, 1701)  # seeds of damage after which HDF5 2.0 does not come back
+ENDLESS = (187, 1701)  # seeds of damage for which HDF5 2.0 never returns
 MIB = 2**20
-ALLOWED = 200 * MIB  # of memory, for files of a few kB
+ALLOWED = 200 * MIB  # bytes of memory, for files of a few kB
 
 
 @pytest.fixture(params=NAMES)
 def valid(request, tmp_path):
-    """The name of a small valid file of each format, and the file."""
+    """The name of each format, with the path of a small valid file."""
     path = tmp_path / NAMES[request.param]
     if request.param == "index":
         save(tmp_path / "model.safetensors", few(), max_shard_bytes=90)
@@ -50,7 +50,7 @@ def valid(request, tmp_path):
 
 
 def outcome(path):
-    """`read` or `refused`; anything else is an error of the test. Checks what was read, or the sentence."""
+    """`read` or `refused`; any other result fails the test. Checks the arrays, or the message."""
     try:
         with checkpoints.open(path) as reader:
             for name, array in reader.items():
@@ -67,10 +67,10 @@ def outcome(path):
 
 
 def peak_memory():
-    """The most that this process ever held, in bytes."""
+    """The peak memory of this process, in bytes."""
     status = Path("/proc/self/status")
     if not status.exists():
-        pytest.skip("memory is looked up in /proc")
+        pytest.skip("the peak memory is read from /proc")
     return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1])
 
 
@@ -80,7 +80,7 @@ def damage(path, rounds):
     before = peak_memory()
     outcomes = []
     for seed in range(rounds):
-        path.unlink()  # a new file is not flushed to disk at once, as a shortened one is
+        path.unlink()  # unlike a truncated file, a new file is not flushed to disk at once
         path.write_bytes(mutated(content, np.random.default_rng(seed)))
         outcomes.append(outcome(path))
     assert outcomes.count("refused") > rounds / 4, "most damage is no damage"
@@ -88,21 +88,21 @@ def damage(path, rounds):
     return outcomes
 
 
-def test_random_damage_ends_in_arrays_or_in_one_sentence(valid):
+def test_random_damage_gives_arrays_or_one_sentence(valid):
     damage(valid[1], 2000)
 
 
 @pytest.mark.slow
-def test_much_random_damage_ends_in_arrays_or_in_one_sentence(valid):
+def test_much_random_damage_gives_arrays_or_one_sentence(valid):
     damage(valid[1], 20000)
 
 
 @pytest.mark.slow
-def test_random_damage_of_hdf5_ends_too_though_its_library_goes_round_for_ever(tmp_path, monkeypatch):
-    """Two of these hundred files do that; another process reads their names first, so they are few."""
+def test_random_damage_of_hdf5_ends_although_its_library_hangs(tmp_path, monkeypatch):
+    """Two of the files make HDF5 hang. Only 100 files, because a child process reads the names of each first."""
     monkeypatch.setattr(keras_h5, "DEADLINE", 5.0)
     path = tmp_path / "x.weights.h5"
-    with h5py.File(path, "w") as file:  # as HDF5 itself lays files out
+    with h5py.File(path, "w") as file:  # in HDF5's default file layout
         for name, array in few().items():
             keras_h5._put(file, name, array)
     content, outcomes = path.read_bytes(), []
@@ -116,8 +116,8 @@ def test_random_damage_of_hdf5_ends_too_though_its_library_goes_round_for_ever(t
 @pytest.mark.slow
 @pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
-)  # tasks that Orbax leaves behind
-def test_random_damage_of_any_file_of_orbax_ends_in_the_right_numbers_or_in_one_sentence(tmp_path):
+)  # tasks that Orbax leaves running
+def test_random_damage_of_orbax_gives_the_right_values_or_one_sentence(tmp_path):
     whole, path, rounds = tmp_path / "whole", tmp_path / "x", 120
     save(whole, few(), format="orbax")
     files = sorted(file.relative_to(whole) for file in whole.rglob("*") if file.is_file())
@@ -135,7 +135,7 @@ def test_random_damage_of_any_file_of_orbax_ends_in_the_right_numbers_or_in_one_
 
 
 @pytest.mark.parametrize("name", ["x.npz", "x.pt"])
-def test_no_flipped_bit_of_values_passes_where_there_are_checksums(tmp_path, name):
+def test_flipped_bit_raises_in_formats_with_checksums(tmp_path, name):
     tensors = {"w": random_bits((3, 5), np.int32, 1), "b": random_bits((7,), np.float16, 2)}
     save(tmp_path / name, tensors)
     content = (tmp_path / name).read_bytes()
@@ -149,7 +149,7 @@ def test_no_flipped_bit_of_values_passes_where_there_are_checksums(tmp_path, nam
             assert outcome(tmp_path / name) == "refused"
 
 
-def test_a_flipped_bit_of_values_passes_in_safetensors_which_has_no_checksums(tmp_path):
+def test_flipped_bit_is_not_detected_in_safetensors(tmp_path):
     save(tmp_path / "x.safetensors", few())
     content = bytearray((tmp_path / "x.safetensors").read_bytes())
     content[-1] ^= 1

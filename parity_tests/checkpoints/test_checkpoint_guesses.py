@@ -1,4 +1,4 @@
-"""Files that a library would read with a guess: values that are not there, fields given twice, tensors not listed."""
+"""Files that a library would read by guessing: missing values, duplicate fields, unlisted tensors."""
 
 import io
 import json
@@ -39,17 +39,17 @@ def npy(header, length=None):
 
 class TestNpyHeader:
     @pytest.mark.parametrize("more", [", 'descr': '<i4'", ", 'shape': (2,)", ", 'fortran_order': False"])
-    def test_field_given_twice_is_refused(self, tmp_path, more):
+    def test_duplicate_field_raises(self, tmp_path, more):
         with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
             archive.writestr("a.npy", npy(HEADER % more))
         assert "gives a field twice" in refusal(tmp_path / "x.npz")
 
-    def test_longer_than_any_is_refused(self, tmp_path):
+    def test_longest_header_raises(self, tmp_path):
         with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
             archive.writestr("a.npy", npy(HEADER % "", 0xFFFF) + bytes(2**16))
         assert "the header of a has 65535 bytes" in refusal(tmp_path / "x.npz")
 
-    def test_usual_one_is_read(self, tmp_path):
+    def test_usual_header_is_read(self, tmp_path):
         with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
             archive.writestr("a.npy", npy(HEADER % ""))
         with checkpoints.open(tmp_path / "x.npz") as reader:
@@ -58,12 +58,12 @@ class TestNpyHeader:
 
 class TestMsgpack:
     @pytest.mark.parametrize("shape", [(-1,), (2, -1), (2.0,), (True,), ("2",)])
-    def test_shape_that_is_none_is_refused(self, tmp_path, shape):
+    def test_invalid_shape_raises(self, tmp_path, shape):
         array = msgpack.ExtType(1, msgpack.packb((shape, "float32", bytes(8))))
         (tmp_path / "x.msgpack").write_bytes(msgpack.packb({"a": array}))
         assert "array of the shape" in refusal(tmp_path / "x.msgpack")
 
-    def test_key_that_is_no_text_is_refused(self, tmp_path):
+    def test_key_that_is_no_text_raises(self, tmp_path):
         array = msgpack.ExtType(1, msgpack.packb(((2,), "float32", bytes(8))))
         (tmp_path / "x.msgpack").write_bytes(msgpack.packb({b"a": array}))
         assert "the key b'a' is neither text nor a number" in refusal(tmp_path / "x.msgpack")
@@ -71,25 +71,25 @@ class TestMsgpack:
 
 @pytest.mark.parametrize("old", [False, True])
 class TestTorch:
-    def test_tensor_without_values_is_refused(self, tmp_path, old):
+    def test_tensor_without_values_raises(self, tmp_path, old):
         held = {"a": torch.ones(2), "b": torch.ones(2, device="meta")}
         torch.save(held, tmp_path / "x.pt", _use_new_zipfile_serialization=not old)
         assert "b is on the meta device" in refusal(tmp_path / "x.pt")
 
     @pytest.mark.parametrize("key", [None, 1.5, ("a", "b")])
-    def test_key_that_is_no_name_is_refused(self, tmp_path, old, key):
+    def test_key_that_is_no_name_raises(self, tmp_path, old, key):
         torch.save({key: torch.ones(2)}, tmp_path / "x.pt", _use_new_zipfile_serialization=not old)
         assert "is neither text nor a number" in refusal(tmp_path / "x.pt")
 
 
 class TestHdf5:
     @pytest.mark.parametrize("chunks", [None, (2, 4)])
-    def test_values_that_were_never_written_are_refused(self, tmp_path, chunks):
+    def test_values_that_were_never_written_raise(self, tmp_path, chunks):
         with h5py.File(tmp_path / "x.h5", "w") as file:
             file.create_dataset("a", (4, 4), "f4", chunks=chunks)
         assert "values of a were never written" in refusal(tmp_path / "x.h5")
 
-    def test_some_chunks_that_were_never_written_are_refused(self, tmp_path):
+    def test_partly_written_chunks_raise(self, tmp_path):
         with h5py.File(tmp_path / "x.h5", "w") as file:
             file.create_dataset("a", (5, 4), "f4", chunks=(2, 4))[:2] = 1
         assert "values of a were never written" in refusal(tmp_path / "x.h5")
@@ -122,7 +122,7 @@ def gguf(names, starts, bytes_behind):
         ([], [], 32, False),
     ],
 )
-def test_gguf_tensors_lie_one_behind_the_other(tmp_path, names, starts, behind, good):
+def test_gguf_tensors_must_be_contiguous(tmp_path, names, starts, behind, good):
     path = tmp_path / "x.gguf"
     path.write_bytes(gguf(names, starts, behind))
     if good:
@@ -133,7 +133,7 @@ def test_gguf_tensors_lie_one_behind_the_other(tmp_path, names, starts, behind, 
 
 @pytest.fixture(scope="module")
 def zarr(tmp_path_factory):
-    """An Orbax directory with one array in a file of its own."""
+    """An Orbax directory that stores one array in its own file."""
     path = tmp_path_factory.mktemp("zarr") / "x"
     saver = ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False))
     saver.save(path, args=ocp.args.PyTreeSave({"a": np.ones((3, 4), np.float32)}))
@@ -149,13 +149,13 @@ class TestOrbax:
             ({"shape": [2, 4]}, "chunks of (3, 4)"),
         ],
     )
-    def test_sizes_that_lie_are_refused(self, zarr, tmp_path, fields, said):
+    def test_wrong_sizes_raise(self, zarr, tmp_path, fields, said):
         shutil.copytree(zarr, tmp_path / "x")
         described = tmp_path / "x" / "a" / ".zarray"
         described.write_text(json.dumps(json.loads(described.read_text()) | fields))
         assert said in refusal(tmp_path / "x")
 
-    def test_stored_tensor_that_is_said_to_be_nothing_is_refused(self, zarr, tmp_path):
+    def test_stored_tensor_declared_as_none_raises(self, zarr, tmp_path):
         shutil.copytree(zarr, tmp_path / "x")
         described = tmp_path / "x" / "_METADATA"
         known = json.loads(described.read_text())
@@ -172,20 +172,20 @@ class TestOrbax:
 
 class TestAxes:
     @pytest.mark.parametrize("text", ["d=²", "d=٤", f"d={'9' * 5000}", "d=0", "d=04", "d=+4"])
-    def test_text_that_is_no_size_is_refused(self, text):
+    def test_text_that_is_no_size_raises(self, text):
         with pytest.raises(InputError, match="an axis is given as a name and a size"):
             read_axes([text])
 
-    def test_one_given_twice_is_refused(self):
+    def test_duplicate_axis_raises(self):
         with pytest.raises(InputError, match="d twice"):
             read_axes(["d=4", "d=5"])
 
-    def test_stored_twice_are_refused(self, tmp_path):
+    def test_duplicate_stored_axis_raises(self, tmp_path):
         with pytest.raises(CheckpointError, match="must be sizes by name"):
             keras_layers.read_axes(tmp_path, {keras_layers.AXES: '{"d": 4, "d": 5}'})
 
 
-def test_metadata_of_null_are_none(tmp_path):
+def test_null_metadata_is_ignored(tmp_path):
     header = json.dumps(
         {"__metadata__": None, "q_proj.weight": {"dtype": "F32", "shape": [1, 1], "data_offsets": [0, 4]}}
     ).encode()
@@ -196,7 +196,7 @@ def test_metadata_of_null_are_none(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a" * 300, "a" * 5000])
-def test_target_that_no_file_can_be_called_is_one_line(tmp_path, name):
+def test_target_name_that_is_too_long_is_one_line(tmp_path, name):
     np.savez(tmp_path / "x.npz", **{"q_proj.weight": np.ones((2, 2))})
     command = ["convert", str(tmp_path / "x.npz"), str(tmp_path / f"{name}.npz"), "--from", "torch_attention"]
     done = RUNNER.invoke(app, command)
@@ -204,7 +204,7 @@ def test_target_that_no_file_can_be_called_is_one_line(tmp_path, name):
     assert len(done.output) <= 301
 
 
-def test_description_that_names_no_attention_layer_does_not_count(tmp_path):
+def test_description_without_attention_layers_is_ignored(tmp_path):
     held = io.BytesIO()
     with h5py.File(held, "w") as file:
         for part, shape in (
@@ -224,7 +224,7 @@ def test_description_that_names_no_attention_layer_does_not_count(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 @pytest.mark.parametrize("causal", [True, False])
-def test_causal_call_of_keras_is_said(tmp_path, causal):
+def test_causal_call_of_keras_is_reported(tmp_path, causal):
     keras = pytest.importorskip("keras")
     inputs = keras.Input((5, 6))
     layer = keras.layers.MultiHeadAttention(2, 3, name="attended")

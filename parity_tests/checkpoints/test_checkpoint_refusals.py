@@ -1,4 +1,4 @@
-"""Bad checkpoints of every kind: one sentence that names the file, what was expected and what was found."""
+"""Bad checkpoints of every kind: one sentence that names the file and says which content was expected and found."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from attention_bridge.checkpoints import faults
 from attention_bridge.errors import CheckpointError, DiskError, InputError
 from parity_tests.helpers.checkpoint_samples import WRITTEN, bits, few, gguf_bytes, load, random_bits, save
 
-# Orbax's own threads, when they fail, call a loop that is closed by then, and perhaps a test later.
+# Orbax's own threads, when they fail, call a closed event loop, perhaps during a later test.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Exception ignored in. None:pytest.PytestUnraisableExceptionWarning"
 )
@@ -29,7 +29,7 @@ FILES = {format: name for format, name in WRITTEN.items() if format != "orbax"}
 
 
 def refusal(path):
-    """What is said when all of a checkpoint is read: one sentence that names the file."""
+    """The message raised when a checkpoint is read completely: one sentence that begins with the path."""
     with pytest.raises(CheckpointError) as caught:
         load(path)
     message = str(caught.value)
@@ -48,51 +48,51 @@ def valid(path, format):
 
 @pytest.fixture(params=FILES | {"gguf": "x.gguf"})
 def each(request, tmp_path):
-    """A valid file of each format, and what is in it."""
+    """The path and the bytes of a valid file of each format."""
     path = tmp_path / (FILES | {"gguf": "x.gguf"})[request.param]
     return path, valid(path, request.param)
 
 
 class TestAnyFormat:
-    def test_a_missing_file(self, each):
+    def test_missing_file(self, each):
         path, _ = each
         path.rename(path.with_name("other"))
         assert refusal(path) == f"does not exist; {path.parent} holds other"
 
-    def test_an_empty_file(self, each):
+    def test_empty_file(self, each):
         each[0].write_bytes(b"")
         assert refusal(each[0]) == "is empty"
 
-    def test_a_file_cut_anywhere(self, each):
+    def test_file_truncated_anywhere(self, each):
         path, content = each
         for length in {1, 7, 8, 9, len(content) // 3, len(content) // 2, len(content) - 40}:
             path.write_bytes(content[:length])
             assert refusal(path)
 
-    def test_a_file_of_zeros_and_one_of_noise(self, each):
+    def test_file_of_zeros_or_noise(self, each):
         for content in (bytes(1000), np.random.default_rng(0).bytes(1000)):
             each[0].write_bytes(content)
             assert refusal(each[0])
 
-    def test_a_directory_of_that_name(self, each):
+    def test_directory_in_place_of_a_file(self, each):
         each[0].unlink()
         each[0].mkdir()
         assert refusal(each[0]).startswith("has none of model.safetensors, ")
 
-    def test_neither_a_file_nor_a_directory(self, tmp_path):
+    def test_path_that_is_neither_file_nor_directory(self, tmp_path):
         os.mkfifo(tmp_path / "x.npz")
         assert refusal(tmp_path / "x.npz") == "is neither a file nor a directory"
 
-    def test_a_file_that_the_system_does_not_read(self, tmp_path):
+    def test_file_without_read_permission(self, tmp_path):
         (tmp_path / "x.npz").symlink_to(tmp_path / "x.npz")
         assert refusal(tmp_path / "x.npz")
 
-    def test_an_empty_directory_and_one_of_other_things(self, tmp_path):
+    def test_empty_directory_and_directory_without_checkpoints(self, tmp_path):
         assert refusal(tmp_path).endswith("it holds nothing")
         (tmp_path / "readme").touch()
         assert refusal(tmp_path).endswith("it holds readme")
 
-    def test_an_unknown_name_and_content(self, tmp_path):
+    def test_unknown_name_and_content(self, tmp_path):
         (tmp_path / "x.txt").write_text("text")
         assert refusal(tmp_path / "x.txt").startswith(
             "is no checkpoint of a known format: its name has none of "
@@ -101,9 +101,7 @@ class TestAnyFormat:
     @pytest.mark.parametrize(
         ("format", "extra"), [("torch", "torch"), ("msgpack", "jax"), ("keras", "files")]
     )
-    def test_a_package_that_is_missing_is_named_with_what_installs_it(
-        self, tmp_path, monkeypatch, format, extra
-    ):
+    def test_missing_package_is_named_with_its_installation(self, tmp_path, monkeypatch, format, extra):
         path = tmp_path / FILES[format]
         valid(path, format)
         monkeypatch.setattr("attention_bridge.errors.find_spec", lambda name: None)
@@ -127,33 +125,33 @@ class TestSafetensors:
         assert "invalid offset for tensor `b`" in self.spoil(tmp_path, {"a": a, "b": self.entry(5, 6)}, 6)
         assert "not fully covered" in self.spoil(tmp_path, {"a": a}, 6)
 
-    def test_a_shape_that_does_not_fit_its_bytes(self, tmp_path):
+    def test_shape_that_does_not_fit_its_bytes(self, tmp_path):
         assert "a" in self.spoil(tmp_path, {"a": self.entry(0, 4, shape=[5])}, 4)
 
-    def test_a_shape_that_no_array_has(self, tmp_path):
+    def test_shape_that_no_array_has(self, tmp_path):
         shape = [0, 2**62, 2**62]
         assert "no array can hold" in self.spoil(tmp_path, {"a": self.entry(0, 0, shape=shape)})
         assert "no array can hold" in self.spoil(tmp_path, {"a": self.entry(0, 1, shape=[1] * 65)}, 1)
 
     @pytest.mark.parametrize("length", [2**63, 2**32, 1000])
-    def test_a_header_longer_than_the_file(self, tmp_path, length):
+    def test_header_longer_than_the_file(self, tmp_path, length):
         assert self.spoil(tmp_path, b"{}", 0, length).endswith(
             f"it has 10 bytes, its header ends at {8 + length}"
         )
 
-    def test_a_header_longer_than_any(self, tmp_path):
+    def test_header_longer_than_any(self, tmp_path):
         path = tmp_path / "x.safetensors"
         path.write_bytes(struct.pack("<Q", 10**8 + 1) + b"{")
         os.truncate(path, 2 * 10**8)
         assert refusal(path).endswith("its header has 100000001 bytes, more than 100000000")
 
-    def test_one_name_twice(self, tmp_path):
+    def test_duplicate_name(self, tmp_path):
         entry = json.dumps(self.entry(0, 2))
         assert self.spoil(tmp_path, f'{{"a":{entry},"a":{entry}}}'.encode(), 2).endswith(
             "gives one name twice"
         )
 
-    def test_a_dtype_that_numpy_lacks(self, tmp_path):
+    def test_dtype_that_numpy_lacks(self, tmp_path):
         entry = {"dtype": "F4", "shape": [4], "data_offsets": [0, 2]}
         assert self.spoil(tmp_path, {"w": entry}, 2) == "cannot be read: numpy has no F4, as w is"
 
@@ -167,35 +165,35 @@ class TestIndex:
         index.write_text(json.dumps({"weight_map": weight_map or given}))
         return refusal(index)
 
-    def test_a_tensor_in_two_shards(self, tmp_path):
+    def test_tensor_in_two_shards(self, tmp_path):
         one, two = {"a": np.ones(2)}, {"a": np.ones(2), "b": np.ones(3)}
         assert self.shards(
             tmp_path, {"a": "one.safetensors", "b": "two.safetensors"}, one=one, two=two
         ).endswith("and two.safetensors disagree about which tensors are in it: a")
 
-    def test_a_name_twice_in_the_index(self, tmp_path):
+    def test_duplicate_name_in_the_index(self, tmp_path):
         (tmp_path / "x.bin.index.json").write_text('{"weight_map": {"a": "one.bin", "a": "two.bin"}}')
         assert refusal(tmp_path / "x.bin.index.json").endswith("it gives a twice")
 
-    def test_a_missing_shard(self, tmp_path):
+    def test_missing_shard(self, tmp_path):
         message = self.shards(
             tmp_path, {"a": "one.safetensors", "b": "two.safetensors"}, one={"a": np.ones(2)}
         )
         assert message.startswith("names shards that are missing: two.safetensors; ")
 
-    def test_a_shard_that_lacks_a_tensor(self, tmp_path):
+    def test_shard_with_a_missing_tensor(self, tmp_path):
         message = self.shards(tmp_path, dict.fromkeys("ab", "one.safetensors"), one={"a": np.ones(2)})
         assert message.endswith("and one.safetensors disagree about which tensors are in it: b")
 
     @pytest.mark.parametrize(
         "shard", ["../x.safetensors", "/etc/passwd", "a/b", "..", ".", "", "..\\x", "x\0", "a/"]
     )
-    def test_a_shard_elsewhere(self, tmp_path, shard):
+    def test_shard_in_another_directory(self, tmp_path, shard):
         assert self.shards(tmp_path, {"a": shard}) == (
             f"names a shard outside its directory: {shard}".strip().replace("\0", "\\x00")
         )
 
-    def test_a_damaged_shard_is_named(self, tmp_path):
+    def test_damaged_shard_is_named(self, tmp_path):
         save(tmp_path / "model.safetensors", few(), max_shard_bytes=50)
         [shard] = tmp_path.glob("model-00001-of-*.safetensors")
         shard.write_bytes(shard.read_bytes()[:-1])
@@ -203,11 +201,11 @@ class TestIndex:
             checkpoints.open(tmp_path)
         assert str(caught.value).startswith(f"{shard} is truncated")
 
-    def test_an_index_nested_without_end(self, tmp_path):
+    def test_endlessly_nested_index(self, tmp_path):
         (tmp_path / "x.bin.index.json").write_text('{"weight_map":' * 10**5)
         assert refusal(tmp_path / "x.bin.index.json") == "is not the index of a sharded checkpoint"
 
-    def test_an_index_that_is_far_too_large(self, tmp_path):
+    def test_index_that_is_far_too_large(self, tmp_path):
         (tmp_path / "x.bin.index.json").write_bytes(b"{")
         os.truncate(tmp_path / "x.bin.index.json", 2**30)
         assert refusal(tmp_path / "x.bin.index.json").endswith("it has more than 268435456 bytes")
@@ -216,13 +214,13 @@ class TestIndex:
         message = self.shards(tmp_path, {"a": "two\nlines \ud800.safetensors"})
         assert message.startswith("names shards that are missing: two\\nlines \\ud800.safetensors; ")
 
-    def test_metadata_that_is_none(self, tmp_path):
+    def test_metadata_of_a_wrong_type(self, tmp_path):
         (tmp_path / "x.bin.index.json").write_text('{"weight_map": {"a": "b.bin"}, "metadata": 3}')
         assert refusal(tmp_path / "x.bin.index.json") == "is not the index of a sharded checkpoint"
 
 
 class Code:
-    """What pickle runs when it is read."""
+    """An object whose unpickling runs code."""
 
     def __reduce__(self):
         return os.system, (f"touch {self.path}",)
@@ -230,7 +228,7 @@ class Code:
 
 class TestTorch:
     @pytest.mark.parametrize("write", [torch.save, lambda x, path: path.write_bytes(pickle.dumps(x))])
-    def test_code_is_not_run(self, tmp_path, write):
+    def test_pickled_code_is_not_run(self, tmp_path, write):
         code = Code()
         code.path = tmp_path / "ran"
         write({"w": torch.ones(2) if write is torch.save else 1, "code": code}, tmp_path / "x.pt")
@@ -241,13 +239,13 @@ class TestTorch:
         torch.load(tmp_path / "x.pt", weights_only=False) if write is torch.save else pickle.loads(
             (tmp_path / "x.pt").read_bytes()
         )
-        assert (tmp_path / "ran").exists()  # so it would have been
+        assert (tmp_path / "ran").exists()  # torch.load runs it
 
-    def test_a_whole_module_is_refused_with_its_class(self, tmp_path):
+    def test_pickled_module_raises_with_its_class(self, tmp_path):
         torch.save(torch.nn.Linear(2, 3), tmp_path / "x.pt")
         assert "reading it would run the code torch.nn.modules.linear.Linear" in refusal(tmp_path / "x.pt")
 
-    def test_one_name_twice(self, tmp_path):
+    def test_duplicate_name(self, tmp_path):
         torch.save({"a": {"b": torch.ones(2)}, "a.b": torch.ones(3)}, tmp_path / "x.pt")
         assert refusal(tmp_path / "x.pt") == "holds two tensors that are both called a.b"
 
@@ -255,7 +253,7 @@ class TestTorch:
         torch.save({"a": 3}, tmp_path / "x.pt")
         assert refusal(tmp_path / "x.pt") == "holds no tensors"
 
-    def test_trees_without_end(self, tmp_path, monkeypatch):
+    def test_endlessly_nested_trees(self, tmp_path, monkeypatch):
         monkeypatch.setattr("attention_bridge.checkpoints.nests.MOST_ENTRIES", 1000)
         loop = [torch.ones(2)]
         loop.append(loop)
@@ -267,16 +265,16 @@ class TestTorch:
         torch.save(doubled, tmp_path / "x.pt")
         assert refusal(tmp_path / "x.pt") == "is refused: it nests more than 1000 entries"
 
-    def test_a_tensor_that_repeats_few_bytes_very_often(self, tmp_path):
+    def test_tensor_that_repeats_few_bytes_very_often(self, tmp_path):
         torch.save({"w": torch.ones(1).expand(2**40)}, tmp_path / "x.pt")
         assert f"declares {2**42}, which is more than 100 times as many" in refusal(tmp_path / "x.pt")
 
-    def test_a_zip_bomb(self, tmp_path):
+    def test_zip_bomb(self, tmp_path):
         torch.save({"w": torch.ones(3)}, tmp_path / "x.pt")
         claim(tmp_path / "x.pt", "more/data/1", 2**31, "a")
         assert "which is more than 100 times as many" in refusal(tmp_path / "x.pt")
 
-    def test_an_entry_that_is_shorter_than_it_says(self, tmp_path):
+    def test_entry_shorter_than_declared(self, tmp_path):
         torch.save({"w": torch.ones(3)}, tmp_path / "y.pt")
         with (
             zipfile.ZipFile(tmp_path / "y.pt") as given,
@@ -303,16 +301,16 @@ class TestTorch:
             torch.save({"odd": tensor}, tmp_path / "x.pt")
             assert refusal(tmp_path / "x.pt").startswith("cannot be read: odd ")
 
-    def test_a_tensor_without_values(self, tmp_path):
+    def test_tensor_without_values(self, tmp_path):
         torch.save({"w": torch.ones(2, device="meta")}, tmp_path / "x.pt")
         assert refusal(tmp_path / "x.pt") == "cannot be read: w is on the meta device, which holds no values"
 
 
 def claim(path, name, size, mode="w"):
-    """Add an entry of 1000 zeros that is said to have `size` bytes."""
+    """Add an entry of 1000 zeros with a declared length of `size` bytes."""
     with zipfile.ZipFile(path, mode, zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(name, bytes(1000))
-        archive.infolist()[-1].file_size = size  # the list at the end of the file is written afterwards
+        archive.infolist()[-1].file_size = size  # the directory at the end of the file is written later
 
 
 class TestNpz:
@@ -326,11 +324,11 @@ class TestNpz:
         text = header.encode().ljust(118) + b"\n"
         return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + data
 
-    def test_a_zip_bomb(self, tmp_path):
+    def test_zip_bomb(self, tmp_path):
         claim(tmp_path / "x.npz", "w.npy", 2**31)
         assert "which is more than 100 times as many" in refusal(tmp_path / "x.npz")
 
-    def test_an_entry_that_unpacks_to_more_than_it_says(self, tmp_path):
+    def test_entry_that_unpacks_to_more_than_declared(self, tmp_path):
         np.savez_compressed(tmp_path / "x.npz", w=np.zeros(1000))
         content = (tmp_path / "x.npz").read_bytes()
         true, false = struct.pack("<I", 8128), struct.pack("<I", 128 + 8 * 3)
@@ -338,7 +336,7 @@ class TestNpz:
         (tmp_path / "x.npz").write_bytes(content.replace(true, false).replace(b"(1000,)", b"(0003,)"))
         assert refusal(tmp_path / "x.npz")
 
-    def test_an_array_larger_than_its_entry(self, tmp_path):
+    def test_array_larger_than_its_entry(self, tmp_path):
         header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1099511627776,)}"
         assert "is damaged: w is (1099511627776,) float32" in self.spoil(
             tmp_path, [("w.npy", self.npy(header, bytes(8)))]
@@ -347,34 +345,34 @@ class TestNpz:
     @pytest.mark.parametrize(
         "shape", ["(-1,)", "(2**3,)", "('a',)", "None", "(1,)*99", "((((", "[3]", "(True, 'x')"]
     )
-    def test_a_shape_that_is_none(self, tmp_path, shape):
+    def test_invalid_shape(self, tmp_path, shape):
         header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}"
         assert self.spoil(tmp_path, [("w.npy", self.npy(header, bytes(8)))])
 
     @pytest.mark.parametrize(
         "array", [np.array(["text"]), np.array([b"raw"]), np.zeros(2, "f4,i4"), np.zeros(2, "M8[s]")]
     )
-    def test_dtypes_that_are_none_of_tensors(self, tmp_path, array):
+    def test_dtypes_that_tensors_do_not_have(self, tmp_path, array):
         np.savez(tmp_path / "x.npz", w=array)
         assert refusal(tmp_path / "x.npz")
 
-    def test_objects_which_are_pickled(self, tmp_path):
+    def test_pickled_objects(self, tmp_path):
         np.savez(tmp_path / "x.npz", w=np.array([{}], dtype=object))
         assert refusal(tmp_path / "x.npz") == "cannot be read: w is object, which is not a dtype of tensors"
 
-    def test_raw_bytes_of_which_nothing_says_what_they_are(self, tmp_path):
+    def test_raw_bytes_of_unknown_dtype(self, tmp_path):
         np.savez(tmp_path / "x.npz", w=np.zeros(3, "V2"))
         assert refusal(tmp_path / "x.npz").endswith("nothing says which dtype the raw bytes of w are")
 
     @pytest.mark.parametrize(
         "note", ['{"w": "float8_e5m2"}', '{"w": "f4"}', '{"w": 3}', '{"w": "bfloat16"}', "[]", "{"]
     )
-    def test_a_wrong_note_of_dtypes(self, tmp_path, note):
+    def test_wrong_record_of_dtypes(self, tmp_path, note):
         np.savez(tmp_path / "x.npz", w=np.zeros(3, "V3"), __dtypes__=np.array(note))
         assert refusal(tmp_path / "x.npz")
 
     @pytest.mark.filterwarnings("ignore:Duplicate name")
-    def test_one_name_twice(self, tmp_path):
+    def test_duplicate_name(self, tmp_path):
         entry = self.npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2,)}", bytes(8))
         assert self.spoil(tmp_path, [("w.npy", entry)] * 2) == "holds two entries that are both called w.npy"
 
@@ -383,12 +381,12 @@ class TestNpz:
 
 
 class TestOthers:
-    def test_msgpack_of_no_tensors_and_of_text(self, tmp_path):
+    def test_msgpack_without_tensors_and_with_text(self, tmp_path):
         for tree, said in ({"a": 3}, "holds no tensors"), ("text", "holds no tensors"):
             (tmp_path / "x.msgpack").write_bytes(serialization.msgpack_serialize(tree))
             assert refusal(tmp_path / "x.msgpack") == said
 
-    def test_msgpack_nested_without_end(self, tmp_path):
+    def test_endlessly_nested_msgpack(self, tmp_path):
         (tmp_path / "x.msgpack").write_bytes(b"\x81\xa1a" * 10**5)
         assert refusal(tmp_path / "x.msgpack")
 
@@ -397,7 +395,7 @@ class TestOthers:
             file.create_dataset("w", (2**40,), "f4", chunks=(2**20,))
         assert "which is more than 100 times as many" in refusal(tmp_path / "x.h5")
 
-    def test_hdf5_of_text_and_of_nothing(self, tmp_path):
+    def test_hdf5_with_text_or_nothing(self, tmp_path):
         with h5py.File(tmp_path / "x.h5", "w") as file:
             file.create_group("empty")
         assert refusal(tmp_path / "x.h5") == "holds no tensors"
@@ -405,13 +403,13 @@ class TestOthers:
             file["text"] = "text"
         assert refusal(tmp_path / "x.h5") == "cannot be read: text is object, which is not a dtype of tensors"
 
-    def test_gguf_that_claims_endless_metadata(self, tmp_path):
+    def test_gguf_with_endless_metadata(self, tmp_path):
         head = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 1) + b"a"
         for kind in (0, 8, 9):
             (tmp_path / "x.gguf").write_bytes(head + struct.pack("<IIQ", 9, kind, 2**60))
             assert refusal(tmp_path / "x.gguf").startswith("is truncated or damaged")
 
-    def test_gguf_arrays_nested_without_end(self, tmp_path):
+    def test_endlessly_nested_gguf_arrays(self, tmp_path):
         head = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 1) + b"a"
         (tmp_path / "x.gguf").write_bytes(head + struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 10**5)
         assert refusal(tmp_path / "x.gguf")
@@ -424,14 +422,14 @@ class TestOthers:
             refusal(tmp_path / "x.gguf") == "is damaged: b begins at 96, but the tensor before it ends at 112"
         )
 
-    def test_an_orbax_directory_that_lacks_files(self, tmp_path):
+    def test_orbax_directory_with_missing_files(self, tmp_path):
         for lost in ("_METADATA", "manifest.ocdbt", "d"):
             save(tmp_path / lost, few(), format="orbax")
             path = tmp_path / lost / lost
             path.rename(tmp_path / f"moved-{lost}")
             assert refusal(tmp_path / lost)
 
-    def test_no_package_is_needed_for_safetensors_npz_and_gguf(self, tmp_path):
+    def test_safetensors_npz_and_gguf_need_no_package(self, tmp_path):
         for format in ("safetensors", "npz", "gguf"):
             valid(tmp_path / (FILES | {"gguf": "x.gguf"})[format], format)
         program = (
@@ -452,7 +450,7 @@ def test_system_errors_are_both_kinds_of_error():
     assert str(caught.value) == "x cannot be read: Permission denied"
 
 
-def test_nothing_of_this_is_refused_in_a_good_checkpoint(tmp_path):
+def test_valid_checkpoints_do_not_raise(tmp_path):
     for format, name in FILES.items():
         save(tmp_path / name, few(), format=format)
         assert bits(load(tmp_path / name)) == bits(few())

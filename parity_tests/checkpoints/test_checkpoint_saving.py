@@ -1,4 +1,4 @@
-"""Writing checkpoints: whole or not at all, whatever goes wrong, and with no more memory than it takes."""
+"""Saving checkpoints: complete or not at all after any failure, and with bounded memory."""
 
 import errno
 import os
@@ -15,7 +15,7 @@ from attention_bridge.checkpoints import Spec
 from attention_bridge.errors import CheckpointError, DiskError
 from parity_tests.helpers.checkpoint_samples import WRITTEN, bits, few, load, random_bits, save, specs_of
 
-# Orbax's own threads, when they fail, call a loop that is closed by then, and perhaps a test later.
+# Orbax's own threads, when they fail, call a closed event loop, perhaps during a later test.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Exception ignored in. None:pytest.PytestUnraisableExceptionWarning"
 )
@@ -28,7 +28,7 @@ PIECEWISE = ["safetensors", "npz", "keras", "shards"]
 
 @pytest.fixture(params=WAYS)
 def place(request, tmp_path):
-    """A directory of its own, the path to write there, and how; nothing else may ever be in it."""
+    """The target path in a directory of its own and the save options; a failed save must leave no other file there."""
     name, options = WAYS[request.param]
     (tmp_path / "own").mkdir()
     return tmp_path / "own" / name, options
@@ -40,7 +40,7 @@ def listing(directory):
 
 
 def older(place):
-    """Write an older checkpoint, and give what is there then."""
+    """Save an older checkpoint, and return the files after it."""
     path, options = place
     save(path, {name: random_bits(a.shape, a.dtype, 9) for name, a in few().items()}, **options)
     return listing(path.parent)
@@ -53,7 +53,7 @@ def large():
 class TestFailures:
     @pytest.mark.parametrize("before", [True, False], ids=["over an older one", "new"])
     @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, SystemExit])
-    def test_an_interrupted_write_leaves_what_was_there(self, place, before, error):
+    def test_interrupted_save_keeps_the_older_files(self, place, before, error):
         path, options = place
         there = older(place) if before else {}
 
@@ -66,11 +66,11 @@ class TestFailures:
         assert listing(path.parent) == there
 
     @pytest.mark.parametrize("before", [True, False], ids=["over an older one", "new"])
-    def test_a_full_disk_leaves_what_was_there(self, place, before):
+    def test_full_disk_keeps_the_older_files(self, place, before):
         path, options = place
         there = older(place) if before else {}
         unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2**18, unlimited[1]))  # no file may become larger
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**18, unlimited[1]))  # maximum file size in bytes
         try:
             with pytest.raises(DiskError) as caught:
                 save(path, large(), **options)
@@ -81,11 +81,11 @@ class TestFailures:
         assert ".tmp" not in str(caught.value)
         assert str(caught.value).endswith("File too large") or options["format"] == "orbax"
         assert listing(path.parent) == there
-        save(path, large(), **options)  # and there is nothing wrong with it otherwise
+        save(path, large(), **options)  # without the limit it succeeds
         assert bits(load(path.parent if "max_shard_bytes" in options else path)) == bits(large())
 
     @pytest.mark.parametrize("call", ["fsync", "rename", "replace"])
-    def test_a_system_call_that_fails_leaves_what_was_there(self, place, call, monkeypatch):
+    def test_failed_system_call_keeps_the_older_files(self, place, call, monkeypatch):
         path, options = place
         there = older(place)
         count = 0
@@ -103,7 +103,7 @@ class TestFailures:
         else:
             message = ""
         monkeypatch.undo()
-        if count == 0:  # a format that does without this call
+        if count == 0:  # a format that does not use this call
             assert call != "fsync"
             assert bits(load(path)) == bits(few())
             return
@@ -111,7 +111,7 @@ class TestFailures:
         assert message.endswith("cannot be written: No space left on device")
         assert listing(path.parent) == there
 
-    def test_a_shard_that_cannot_take_its_name_leaves_what_was_there(self, tmp_path, monkeypatch):
+    def test_shard_that_cannot_be_renamed_keeps_the_older_files(self, tmp_path, monkeypatch):
         place = tmp_path / "model.safetensors", SHARDS
         there = older(place)
         rename, count = os.rename, 0
@@ -129,7 +129,7 @@ class TestFailures:
         assert count == 2
         assert listing(tmp_path) == there
 
-    def test_a_directory_that_cannot_take_its_name_leaves_the_one_that_was_there(self, tmp_path, monkeypatch):
+    def test_directory_that_cannot_be_renamed_keeps_the_older_one(self, tmp_path, monkeypatch):
         place = tmp_path / "x", {"format": "orbax"}
         there = older(place)
         rename = os.rename
@@ -144,10 +144,10 @@ class TestFailures:
         monkeypatch.setattr(os, "rename", not_to_it)
         with pytest.raises(DiskError, match=r"x cannot be written: No space left on device$"):
             save(place[0], few(), format="orbax")
-        assert place[0] in aside  # moved away and back
+        assert place[0] in aside  # moved aside and back
         assert listing(tmp_path) == there
 
-    def test_the_older_checkpoint_can_be_read_until_the_new_one_is_complete(self, place):
+    def test_older_checkpoint_is_readable_until_the_new_one_is_complete(self, place):
         path, options = place
         older(place)
         read_from = path.parent if "max_shard_bytes" in options else path
@@ -161,7 +161,7 @@ class TestFailures:
         checkpoints.save(path, items(), specs_of(few()), **options)
         assert bits(load(read_from)) == bits(few())
 
-    def test_a_checkpoint_is_written_over_itself_while_it_is_read(self, place):
+    def test_checkpoint_is_saved_over_itself_while_it_is_read(self, place):
         path, options = place
         older(place)
         read_from = path.parent if "max_shard_bytes" in options else path
@@ -172,21 +172,21 @@ class TestFailures:
         turned = {name: array[::-1] if array.ndim else array for name, array in old.items()}
         assert bits(load(read_from)) == bits(turned)
 
-    def test_no_directory(self, place):
+    def test_missing_directory(self, place):
         path, options = place
         with pytest.raises(CheckpointError) as caught:
             save(path.parent / "nowhere" / path.name, few(), **options)
         assert str(caught.value).endswith("nowhere is not a directory")
 
-    @pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="a directory that nobody may write in")
-    def test_an_unwritable_directory(self, place):
+    @pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="needs a directory without write permission")
+    def test_unwritable_directory(self, place):
         path, options = place
         target = Path("/sys/kernel") / path.name
         with pytest.raises(DiskError) as caught:
             save(target, few(), **options)
         assert str(caught.value).startswith(f"{target} cannot be written: ")
 
-    def test_a_name_that_is_taken_by_another_kind(self, place):
+    def test_name_taken_by_another_kind(self, place):
         path, options = place
         path.touch() if options["format"] == "orbax" else path.mkdir()
         with pytest.raises(CheckpointError, match=r"there is a (file|directory) of that name$"):
@@ -205,7 +205,7 @@ class TestWhatIsGiven:
             ([("a", np.ones(2, "f4"))], r"a must be \(2,\) float64, but is \(2,\) float32"),
         ],
     )
-    def test_what_was_not_promised_is_refused(self, place, items, said):
+    def test_items_that_differ_from_their_specs_raise(self, place, items, said):
         path, options = place
         specs = {"a": Spec((2,), np.dtype("f8")), "b": Spec((3,), np.dtype("f8"))}
         with pytest.raises(CheckpointError, match=f"cannot be written: {said}$") as caught:
@@ -214,7 +214,7 @@ class TestWhatIsGiven:
         assert listing(path.parent) == {}
 
     @pytest.mark.parametrize("dtype", ["U3", "M8[s]", "O", "f4,i4", "g"])
-    def test_dtypes_without_a_place_are_refused_before_anything_is_asked_for(self, place, dtype):
+    def test_unsupported_dtypes_raise_before_any_item_is_requested(self, place, dtype):
         path, options = place
 
         def items():
@@ -226,13 +226,13 @@ class TestWhatIsGiven:
         assert listing(path.parent) == {}
 
     @pytest.mark.parametrize("name", ["\udc80", "a\0b"])
-    def test_names_that_are_no_text_are_refused(self, place, name):
+    def test_names_that_are_no_text_raise(self, place, name):
         path, options = place
         with pytest.raises(CheckpointError, match="cannot be written: "):
             save(path, {name: np.ones(2)}, **options)
         assert listing(path.parent) == {}
 
-    def test_names_that_have_another_meaning_are_refused(self, tmp_path):
+    def test_reserved_and_conflicting_names_raise(self, tmp_path):
         for name, path in {
             "__metadata__": "x.safetensors",
             "__dtypes__": "x.npz",
@@ -248,7 +248,7 @@ class TestWhatIsGiven:
                     save(tmp_path / path, dict.fromkeys(names, np.ones(2)), format=format)
         assert listing(tmp_path) == {}
 
-    def test_metadata_without_a_place_are_refused(self, place):
+    def test_metadata_raise_in_formats_without_metadata(self, place):
         path, options = place
         if options["format"] in ("safetensors", "npz"):
             save(path, few(), metadata={"a": "b"}, **options)
@@ -257,7 +257,7 @@ class TestWhatIsGiven:
                 save(path, few(), metadata={"a": "b"}, **options)
             assert listing(path.parent) == {}
 
-    def test_unknown_formats_and_shards_of_others_are_refused(self, tmp_path):
+    def test_unknown_formats_and_unsupported_shards_raise(self, tmp_path):
         with pytest.raises(CheckpointError, match="a format is one of safetensors, torch, npz, "):
             save(tmp_path / "x.txt", few())
         with pytest.raises(CheckpointError, match="a format is one of safetensors, torch, npz, "):
@@ -277,7 +277,7 @@ class TestWhatIsGiven:
 
 class TestStreaming:
     @pytest.mark.parametrize("way", PIECEWISE)
-    def test_each_tensor_is_written_before_the_next_is_asked_for(self, tmp_path, way):
+    def test_each_tensor_is_written_before_the_next_is_requested(self, tmp_path, way):
         name, options = WAYS[way]
         sizes = []
 
@@ -291,7 +291,7 @@ class TestStreaming:
         assert all(b - a > 2**17 for a, b in pairwise(sizes))
 
     @pytest.mark.skipif(os.name == "nt", reason="file modes are POSIX")
-    def test_files_have_the_mode_of_any_new_file(self, place):
+    def test_files_have_the_default_mode(self, place):
         path, options = place
         other = path.parent.parent / "other"
         other.touch()

@@ -1,4 +1,4 @@
-"""Files of torch.save: tensors stay within what the file holds, even where it shrinks while it is read."""
+"""Files of torch.save: tensors stay within the file's contents, even if it shrinks during reading."""
 
 import io
 import pickle
@@ -27,7 +27,7 @@ from attention_bridge.errors import CheckpointError
 with checkpoints.open(sys.argv[1]) as reader:
     first = reader.read("a")
     os.truncate(sys.argv[1], 2**12)
-    assert float(first.sum()) == first.size, "what was read stays"
+    assert float(first.sum()) == first.size, "an array that was read stays valid"
     try:
         reader.read("b").sum()
     except CheckpointError as error:
@@ -35,8 +35,8 @@ with checkpoints.open(sys.argv[1]) as reader:
 """
 
 
-def test_file_that_shrinks_while_it_is_read_is_one_line(tmp_path):
-    """In a process of its own: a mapping would end it."""
+def test_file_that_shrinks_during_reading_raises_one_line(tmp_path):
+    """In a child process, because reading a truncated memory map would kill it."""
     torch.save({"a": torch.ones(2**18), "b": torch.ones(2**18)}, tmp_path / "x.pt")
     done = subprocess.run(
         [sys.executable, "-c", SHRINKING, tmp_path / "x.pt"],
@@ -50,7 +50,7 @@ def test_file_that_shrinks_while_it_is_read_is_one_line(tmp_path):
 
 
 @pytest.mark.slow
-def test_only_the_tensor_that_is_read_takes_memory(tmp_path):
+def test_only_the_requested_tensor_takes_memory(tmp_path):
     torch.save({f"t{i}": torch.full((2**22,), float(i)) for i in range(8)}, tmp_path / "x.pt")
     code = (
         "import resource, sys, torch; from attention_bridge import checkpoints\n"
@@ -63,11 +63,11 @@ def test_only_the_tensor_that_is_read_takes_memory(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "x.pt"], cwd=ROOT, capture_output=True, text=True, timeout=120
     )
-    assert float(done.stdout) < 64, done.stderr  # MiB, where all tensors have 128
+    assert float(done.stdout) < 64, done.stderr  # MiB; all tensors together have 128
 
 
 def forged(path, tree, old, new):
-    """A file of torch.save in whose pickle some bytes are others; lengths and checksums are right."""
+    """A file of torch.save with bytes of its pickle replaced; lengths and checksums are right."""
     file = io.BytesIO()
     torch.save(tree, file)
     entries = zip_entries(file.getvalue())
@@ -88,14 +88,14 @@ def forged(path, tree, old, new):
     ],
     ids=["storage", "size", "offset", "stride"],
 )
-def test_tensor_that_goes_on_after_its_entry_is_refused(tmp_path, old, new, message):
-    """PyTorch would show bytes of other entries, or of nowhere."""
+def test_tensor_that_extends_beyond_its_entry_raises(tmp_path, old, new, message):
+    """PyTorch would read bytes of other entries, or invalid memory."""
     forged(tmp_path / "x.pt", {"w": torch.arange(12.0), "secret": torch.ones(5)}, old, new)
     with pytest.raises(CheckpointError, match=message):
         checkpoints.open(tmp_path / "x.pt")
 
 
-def test_views_conjugates_and_other_byte_orders_come_as_they_are(tmp_path):
+def test_views_conjugates_and_other_byte_orders_keep_their_values(tmp_path):
     path = SAMPLES["torch"].write(tmp_path)
     with checkpoints.open(path) as reader:
         found = {name: np.array(array) for name, array in reader.items()}
@@ -121,7 +121,7 @@ def test_views_conjugates_and_other_byte_orders_come_as_they_are(tmp_path):
         assert reader.read("w").tolist() == [1.0, 2.0]
 
 
-def test_torchscript_is_refused_as_code(tmp_path):
+def test_torchscript_raises_as_code(tmp_path):
     torch.save({"w": torch.ones(2)}, tmp_path / "x.pt")
     with zipfile.ZipFile(tmp_path / "x.pt", "a") as archive:
         archive.writestr("x/constants.pkl", b"")
@@ -131,8 +131,8 @@ def test_torchscript_is_refused_as_code(tmp_path):
 
 class TestPickles:
     @pytest.mark.parametrize("old_format", [False, True])
-    def test_key_that_comes_twice_is_refused(self, tmp_path, old_format):
-        """Of two tensors of one name, unpickling keeps the second."""
+    def test_duplicate_key_raises(self, tmp_path, old_format):
+        """Of two tensors with one name, unpickling keeps the second."""
         file = io.BytesIO()
         tree = {"inner": {"first": torch.ones(3)}, "other": torch.zeros(3)}
         torch.save(tree, file, _use_new_zipfile_serialization=not old_format)
@@ -146,8 +146,8 @@ class TestPickles:
     @pytest.mark.parametrize(
         ("old", "new"), [(b"K\x01\x85", b"J\xff\xff\xff\xff\x85"), (b"K\x00K\x0c", b"J\xff\xff\xff\xffK\x0c")]
     )
-    def test_negative_strides_and_offsets_are_refused(self, tmp_path, old, new):
-        """PyTorch makes others of them."""
+    def test_negative_strides_and_offsets_raise(self, tmp_path, old, new):
+        """PyTorch would change them silently."""
         forged(tmp_path / "x.pt", {"w": torch.arange(12.0)}, old, new)
         with pytest.raises(CheckpointError, match="negative size, stride or offset -1"):
             checkpoints.open(tmp_path / "x.pt")
@@ -161,13 +161,13 @@ class TestPickles:
         }
         scan(io.BytesIO(pickle.dumps([tree, dict.fromkeys(range(2000)), slice], protocol)))
 
-    def test_deep_tuple_is_refused(self):
-        """Hashed as a key, it would end the process."""
+    def test_deep_tuple_raises(self):
+        """Hashing it as a key would crash the process."""
         with pytest.raises(ValueError, match="nests more than 100 levels"):
             scan(io.BytesIO(b"\x80\x02})" + b"\x85" * 10**6 + b"Ns."))
 
-    def test_scan_takes_time_in_proportion(self):
-        """Many marks above many things: a search for each mark would take hours."""
+    def test_scan_takes_linear_time(self):
+        """Many marks above many items: a search for each mark would take hours."""
         scan(io.BytesIO(b"\x80\x02" + b"N" * 10**5 + b"(N1" * 10**5 + b"(10" + b"0" * (10**5 - 2) + b"."))
 
     def test_state_dict_of_a_module_is_read(self, tmp_path):

@@ -1,4 +1,4 @@
-"""Runs that are ended from outside: what was there stays, and nothing else does, at the latest after the next run."""
+"""Processes killed by signals: older files stay, and temporary files disappear, at the latest with the next run."""
 
 import os
 import signal
@@ -36,7 +36,7 @@ checkpoints.save(Path(sys.argv[1]), items(), specs_of(few()), max_shard_bytes=sh
 
 
 def ended(path, name, shards):
-    """Write a checkpoint in a process that a signal ends before the last tensor; gives how it ended."""
+    """Save a checkpoint in a child process that a signal ends before the last tensor; returns the finished process."""
     command = [sys.executable, "-c", WRITING, str(path), name, str(shards)]
     return subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, timeout=120)
 
@@ -46,17 +46,17 @@ def listing(directory):
 
 
 @pytest.mark.parametrize("shards", [0, 90], ids=["one file", "shards"])
-def test_sigterm_leaves_what_was_there_and_nothing_else(tmp_path, shards):
+def test_sigterm_keeps_older_files_and_leaves_no_others(tmp_path, shards):
     save(tmp_path / "model.safetensors", few(), max_shard_bytes=shards or None)
     before = listing(tmp_path)
     assert (
         ended(tmp_path / "model.safetensors", "SIGTERM", shards).returncode == -signal.SIGTERM
-    )  # a shell's 143
+    )  # a shell shows 143
     assert listing(tmp_path) == before
 
 
 @pytest.mark.parametrize("shards", [0, 90], ids=["one file", "shards"])
-def test_temporaries_of_a_killed_process_go_with_the_next_run(tmp_path, shards):
+def test_temporaries_of_a_killed_process_are_removed_by_the_next_run(tmp_path, shards):
     save(tmp_path / "model.safetensors", few(), max_shard_bytes=shards or None)
     before = listing(tmp_path)
     assert ended(tmp_path / "model.safetensors", "SIGKILL", shards).returncode == -signal.SIGKILL
@@ -65,7 +65,7 @@ def test_temporaries_of_a_killed_process_go_with_the_next_run(tmp_path, shards):
     assert listing(tmp_path).keys() == before.keys() | {"other.npz"}
 
 
-def test_ctrl_c_while_a_torch_file_is_written_is_an_interruption(tmp_path):
+def test_ctrl_c_while_a_torch_file_is_written_is_an_interrupt(tmp_path):
     save(tmp_path / "x.pt", few())
     before = listing(tmp_path)
     code = (
@@ -90,15 +90,15 @@ def test_ctrl_c_while_a_torch_file_is_written_is_an_interruption(tmp_path):
 
 
 class TestOwners:
-    def test_name_says_who(self, tmp_path):
+    def test_name_contains_the_owner(self, tmp_path):
         found = temporaries.OWNED.fullmatch(temporaries.temporary_name(tmp_path / "a.b.npz").name)
         assert found["name"] == "a.b.npz"
         assert int(found["pid"]) == os.getpid()
         assert temporaries._lives(int(found["pid"]), int(found["start"]))
 
-    def test_those_of_living_processes_and_of_others_stay(self, tmp_path):
+    def test_files_of_living_processes_and_of_others_stay(self, tmp_path):
         mine = temporaries.temporary_name(tmp_path / "x.npz")
-        gone = mine.name.replace(f"-{os.getpid()}-", "-4194305-")  # above the highest number of a process
+        gone = mine.name.replace(f"-{os.getpid()}-", "-4194305-")  # above the largest process id
         again = mine.name.replace(temporaries.OWNED.fullmatch(mine.name)["start"], "1")
         elsewhere = gone.replace(temporaries._machine(), "0123abcd")
         others = [".x.npz.tmp", ".x.npz.0123456789abcdef0123456789abcdef.tmp", "x.tmp"]
@@ -109,7 +109,7 @@ class TestOwners:
         left = {path.name for path in tmp_path.iterdir() if path.is_file()}
         assert left == {mine.name, elsewhere, *others}
 
-    def test_process_that_ended_and_is_not_waited_for_is_gone(self):
+    def test_zombie_process_counts_as_ended(self):
         child = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
         start = temporaries._start(child.pid)
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
@@ -117,7 +117,7 @@ class TestOwners:
         child.communicate()
 
     @pytest.mark.parametrize("there", [True, False])
-    def test_directory_that_was_moved_aside_comes_back(self, tmp_path, there):
+    def test_directory_that_was_moved_aside_is_restored(self, tmp_path, there):
         aside = temporaries.temporary_name(tmp_path / "x", "old").name.replace(
             f"-{os.getpid()}-", "-4194305-"
         )
@@ -129,7 +129,7 @@ class TestOwners:
         assert [path.name for path in tmp_path.iterdir()] == ["x"]
         assert (tmp_path / "x" / "old").exists() is not there
 
-    def test_directory_comes_back_whenever_the_swap_is_broken_off(self, tmp_path, monkeypatch):
+    def test_directory_is_restored_after_an_interrupted_swap(self, tmp_path, monkeypatch):
         for name in ("x", "new"):
             (tmp_path / name).mkdir()
         rename = Path.rename
@@ -154,13 +154,13 @@ class TestSignals:
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    def test_that_are_ignored_stay_ignored(self):
+    def test_ignored_signals_stay_ignored(self):
         for number in ENDING:
             signal.signal(number, signal.SIG_IGN)
         with ending_by_signal():
             assert all(signal.getsignal(number) is signal.SIG_IGN for number in ENDING)
 
-    def test_second_one_does_not_break_off_the_cleaning_up(self, monkeypatch):
+    def test_second_signal_does_not_interrupt_the_cleanup(self, monkeypatch):
         sent = []
         monkeypatch.setattr(os, "kill", lambda pid, number: sent.append(number))
         for number in ENDING:
@@ -189,7 +189,7 @@ class TestSignals:
         assert (tmp_path / "x").read_bytes() == b"x"
 
 
-def test_interruption_after_the_new_index_keeps_its_shards(tmp_path, monkeypatch):
+def test_interrupt_after_the_new_index_keeps_its_shards(tmp_path, monkeypatch):
     path = tmp_path / "model.safetensors"
     save(path, few(), max_shard_bytes=90)
     changed = {name: np.zeros_like(array) for name, array in few().items()}

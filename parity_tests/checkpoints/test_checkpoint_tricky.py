@@ -1,4 +1,4 @@
-"""Tricky files: all of their tensors or a refusal, and no code of the current directory."""
+"""Tricky files: all of their tensors or an error, and no code of the current directory."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def npz(path):
 
 class TestPoisonedDirectory:
     @pytest.mark.parametrize("name", ["h5py", "numpy", "json", "encodings", "sitecustomize", "subprocess"])
-    def test_child_runs_no_code_of_it(self, tmp_path, monkeypatch, name):
+    def test_child_runs_no_code_of_the_directory(self, tmp_path, monkeypatch, name):
         path = tmp_path / "x.weights.h5"
         with h5py.File(path, "w") as file:
             file["w"] = np.ones(3)
@@ -41,7 +41,7 @@ class TestPoisonedDirectory:
             assert list(reader.specs) == ["w"]
         assert not (tmp_path / "ran").exists()
 
-    def test_child_that_fails_is_a_refusal(self, tmp_path, monkeypatch):
+    def test_failed_child_raises(self, tmp_path, monkeypatch):
         path = tmp_path / "x.weights.h5"
         with h5py.File(path, "w") as file:
             file["w"] = np.ones(3)
@@ -66,7 +66,7 @@ class TestZip:
             checkpoints.open(tmp_path / "x.npz")
 
     @pytest.mark.parametrize("removed", [0, 1, 2])
-    def test_entry_that_is_not_listed(self, tmp_path, removed):
+    def test_unlisted_entry(self, tmp_path, removed):
         raw, listed, end = npz(tmp_path / "x.npz")
         bounds = [*listed, end]
         cut = bounds[removed + 1] - bounds[removed]
@@ -82,8 +82,8 @@ class TestZip:
          (34, b"\x01\x00", "in another file"), (38, b"\x10", "a directory"),
          (24, b"\xff\x7f\x00\x00", "says that they are 32767")],
     )  # fmt: skip
-    def test_entry_that_is_not_simply_there(self, tmp_path, at, value, message):
-        """Flags, number of the file and length, which zipfile passes over."""
+    def test_entry_with_unusual_fields(self, tmp_path, at, value, message):
+        """Flags, disk number and length, which zipfile ignores."""
         raw, listed, _ = npz(tmp_path / "x.npz")
         raw[listed[1] + at : listed[1] + at + len(value)] = value
         (tmp_path / "x.npz").write_bytes(raw)
@@ -103,14 +103,14 @@ class TestZip:
 
 class TestHdf5Links:
     @pytest.mark.parametrize("link", [h5py.SoftLink("/w"), h5py.ExternalLink("other.h5", "/w")])
-    def test_link_by_path_is_refused(self, tmp_path, link):
+    def test_link_by_path_raises(self, tmp_path, link):
         with h5py.File(tmp_path / "x.weights.h5", "w") as file:
             file["w"] = np.ones(3)
             file["below/link"] = link
         with pytest.raises(CheckpointError, match="below/link is a soft or external link"):
             checkpoints.open(tmp_path / "x.weights.h5")
 
-    def test_a_named_type_in_place_of_an_array_is_refused(self, tmp_path):
+    def test_named_type_in_place_of_an_array_raises(self, tmp_path):
         with h5py.File(tmp_path / "x.weights.h5", "w") as file:
             file["layers/w"] = np.ones(3)
             file["layers/kind"] = np.dtype("float32")
@@ -124,7 +124,7 @@ class TestHdf5Links:
         with checkpoints.open(tmp_path / "x.weights.h5") as reader:
             assert reader.specs.keys() == {"w", "tied"}
 
-    def test_group_in_itself_is_refused(self, tmp_path):
+    def test_group_in_itself_raises(self, tmp_path):
         with h5py.File(tmp_path / "x.weights.h5", "w") as file:
             file["group/w"] = np.ones(3)
             file["group/again"] = file["group"]
@@ -145,7 +145,7 @@ class TestKeysThatComeTwice:
             read_json(tmp_path / "config.json")
 
 
-def test_orbax_tensor_that_is_to_be_skipped_is_refused(tmp_path):
+def test_orbax_tensor_marked_as_skipped_raises(tmp_path):
     tensors = {"a": np.ones(3), "b": np.ones(4)}
     specs = {name: checkpoints.Spec(array.shape, array.dtype) for name, array in tensors.items()}
     checkpoints.save(tmp_path / "x", tensors.items(), specs, format="orbax")
@@ -156,7 +156,7 @@ def test_orbax_tensor_that_is_to_be_skipped_is_refused(tmp_path):
         checkpoints.open(tmp_path / "x")
 
 
-def test_orbax_tensor_that_is_stored_and_not_listed_is_refused(tmp_path):
+def test_orbax_tensor_that_is_stored_but_not_listed_raises(tmp_path):
     tensors = {"a": np.ones(3), "b": np.ones(4)}
     specs = {name: checkpoints.Spec(array.shape, array.dtype) for name, array in tensors.items()}
     checkpoints.save(tmp_path / "x", tensors.items(), specs, format="orbax")
@@ -168,7 +168,7 @@ def test_orbax_tensor_that_is_stored_and_not_listed_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["x.safetensors", "x.npz", "x.weights.h5", "x.pt"])
-def test_file_that_shrinks_while_it_is_read(tmp_path, name):
+def test_file_that_shrinks_during_reading(tmp_path, name):
     tensors = {"a": np.ones(2**16), "b": np.ones(2**16)}
     specs = {key: checkpoints.Spec(array.shape, array.dtype) for key, array in tensors.items()}
     checkpoints.save(tmp_path / name, tensors.items(), specs)
@@ -207,7 +207,7 @@ def test_fewer_shards_replace_more(tmp_path):
 
 
 @pytest.mark.parametrize("shards", [None, 100])
-def test_no_file_goes_that_an_older_index_names_and_that_is_no_shard(tmp_path, shards):
+def test_files_in_an_older_index_that_are_no_shards_stay(tmp_path, shards):
     kept = ["config.json", "notes", "other-00001-of-00002.safetensors"]
     for name in kept:
         (tmp_path / name).write_text("mine")
@@ -225,13 +225,13 @@ class TestInterrupt:
         try:
             raise KeyboardInterrupt
         finally:
-            raise RuntimeError("unexpected position")  # as torch.save does
+            raise RuntimeError("unexpected position")  # as in torch.save
 
-    def test_is_no_disk_error(self, tmp_path):
+    def test_interrupt_is_no_disk_error(self, tmp_path):
         with pytest.raises(KeyboardInterrupt), writing(tmp_path, RuntimeError):
             self.interrupt()
 
-    def test_handled_outside_is_not_raised_again(self, tmp_path):
+    def test_interrupt_handled_outside_is_not_raised_again(self, tmp_path):
         try:
             raise KeyboardInterrupt
         except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: exact in every dtype, atomic to write, one sentence for every bad file."""
+"""Checkpoints on disk: exact in every dtype, atomic writes, one sentence for every bad file."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def tensors():
 
 
 def shard(directory, **shards):
-    """Write shards and the index that says which tensors are in which."""
+    """Save shards, with an index from tensors to shards."""
     weight_map = {}
     for stem, tensors in shards.items():
         safetensors.numpy.save_file(tensors, directory / f"{stem}.safetensors")
@@ -47,14 +47,14 @@ def shard(directory, **shards):
 
 class TestRoundTrip:
     @pytest.mark.parametrize("dtype", checkpoints.DTYPES.values(), ids=checkpoints.DTYPES)
-    def test_every_dtype_comes_back_bit_for_bit(self, tmp_path, dtype):
+    def test_every_dtype_survives_bit_for_bit(self, tmp_path, dtype):
         bytes_of_bools = random_bits((2, 3), np.uint8) % 2
         tensor = bytes_of_bools.view(dtype) if dtype == np.bool_ else random_bits((2, 3), dtype)
         tensors = {"matrix": tensor, "scalar": tensor[0, 0, ...].copy(), "nothing": tensor[:0]}
         checkpoints.write(tmp_path / "x.safetensors", tensors)
         assert bits(checkpoints.read(tmp_path / "x.safetensors")) == bits(tensors)
 
-    def test_transposed_strided_and_big_endian_arrays_are_written_as_they_read(self, tmp_path):
+    def test_transposed_strided_and_big_endian_arrays_keep_their_values(self, tmp_path):
         matrix = random_bits((4, 6), np.float32)
         swapped = np.arange(3, dtype=">f4")
         views = {"transposed": matrix.T, "strided": matrix[::2, ::3], "big_endian": swapped}
@@ -65,7 +65,7 @@ class TestRoundTrip:
         np.testing.assert_array_equal(back["big_endian"], [0.0, 1.0, 2.0])
 
     @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float8_e4m3fn"])
-    def test_torch_reads_what_is_written_here_and_the_other_way_round(self, tmp_path, dtype):
+    def test_torch_and_this_package_read_each_others_files(self, tmp_path, dtype):
         tensor = random_bits((2, 5), getattr(ml_dtypes, dtype, dtype))
         checkpoints.write(tmp_path / "here.safetensors", {"w": tensor})
         loaded = safetensors.torch.load_file(tmp_path / "here.safetensors")
@@ -73,7 +73,7 @@ class TestRoundTrip:
         safetensors.torch.save_file(loaded, tmp_path / "there.safetensors")
         assert bits(checkpoints.read(tmp_path / "there.safetensors")) == bits({"w": tensor})
 
-    def test_what_is_read_can_be_written_to(self, tmp_path, tensors):
+    def test_arrays_read_are_writable(self, tmp_path, tensors):
         checkpoints.write(tmp_path / "x.safetensors", tensors)
         checkpoints.read(tmp_path / "x.safetensors")["a"][...] = 0
 
@@ -85,17 +85,17 @@ class TestRoundTrip:
 
 
 class TestPlaces:
-    def test_a_directory_with_a_single_file(self, tmp_path, tensors):
+    def test_directory_with_a_single_file(self, tmp_path, tensors):
         checkpoints.write(tmp_path / checkpoints.SINGLE, tensors)
         assert bits(checkpoints.read(str(tmp_path))) == bits(tensors)
 
-    def test_a_directory_with_shards(self, tmp_path):
+    def test_directory_with_shards(self, tmp_path):
         first, second = {"a": np.ones(2), "b": np.zeros(3)}, {"c": np.ones(5)}
         shard(tmp_path, one=first, two=second)
         assert bits(checkpoints.read(tmp_path)) == bits(first | second)
         assert bits(checkpoints.read(tmp_path / checkpoints.INDEX)) == bits(first | second)
 
-    def test_a_missing_checkpoint_says_what_is_there(self, tmp_path):
+    def test_missing_checkpoint_raises_with_the_files_present(self, tmp_path):
         (tmp_path / "pytorch_model.bin").touch()
         with pytest.raises(CheckpointError) as caught:
             checkpoints.read(tmp_path)
@@ -122,29 +122,29 @@ class TestBadFiles:
         assert "\n" not in message
         return message.removeprefix(str(path))
 
-    def test_an_empty_file(self, tmp_path):
+    def test_empty_file(self, tmp_path):
         assert self.spoil(tmp_path, b"") == " is empty"
 
     @pytest.mark.parametrize("length", [1, 8, 40, -1])
-    def test_a_truncated_file(self, tmp_path, tensors, length):
+    def test_truncated_file(self, tmp_path, tensors, length):
         assert "is truncated" in self.spoil(tmp_path, safetensors.numpy.save(tensors)[:length])
 
-    def test_bytes_left_over(self, tmp_path, tensors):
+    def test_trailing_bytes(self, tmp_path, tensors):
         assert "no safetensors file" in self.spoil(tmp_path, safetensors.numpy.save(tensors) + b"!")
 
-    def test_a_header_that_is_too_large(self, tmp_path):
+    def test_header_that_is_too_large(self, tmp_path):
         assert "its header ends at 1152921504606846984" in self.spoil(
             tmp_path, struct.pack("<Q", 2**60) + b"{}"
         )
 
-    def test_a_header_that_is_not_json(self, tmp_path):
+    def test_header_that_is_not_json(self, tmp_path):
         assert "JSON" in self.spoil(tmp_path, struct.pack("<Q", 9) + b"not  json")
         assert "UTF-8" in self.spoil(tmp_path, struct.pack("<Q", 2) + b"\xff\xfe")
 
     def test_another_kind_of_file(self, tmp_path):
         assert "no safetensors file" in self.spoil(tmp_path, b"PK\x03\x04" + bytes(100))
 
-    def test_a_dtype_that_numpy_lacks(self, tmp_path):
+    def test_dtype_that_numpy_lacks(self, tmp_path):
         header = json.dumps({"w": {"dtype": "F4", "shape": [4], "data_offsets": [0, 2]}}).encode()
         message = self.spoil(tmp_path, struct.pack("<Q", len(header)) + header + bytes(2))
         assert message == " cannot be read: numpy has no F4, as w is"
@@ -157,19 +157,19 @@ class TestBadShards:
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
-    def test_a_missing_shard_is_named(self, tmp_path):
+    def test_missing_shard_is_named(self, tmp_path):
         shard(tmp_path, one={"a": np.ones(2)}, two={"b": np.ones(2)})
         (tmp_path / "two.safetensors").unlink()
         message = self.read(tmp_path)
         assert "names shards that are missing: two.safetensors" in message
         assert message.endswith("holds model.safetensors.index.json, one.safetensors")
 
-    def test_a_tensor_missing_in_its_shard_is_named(self, tmp_path):
+    def test_tensor_missing_in_its_shard_is_named(self, tmp_path):
         weight_map = shard(tmp_path, one={"a": np.ones(2)}) | {"b": "one.safetensors"}
         (tmp_path / checkpoints.INDEX).write_text(json.dumps({"weight_map": weight_map}))
         assert self.read(tmp_path).endswith("disagree about which tensors are in it: b")
 
-    def test_a_tensor_that_the_index_does_not_know_is_named(self, tmp_path):
+    def test_tensor_missing_in_the_index_is_named(self, tmp_path):
         shard(tmp_path, one={"a": np.ones(2), "b": np.ones(2)})
         (tmp_path / checkpoints.INDEX).write_text(json.dumps({"weight_map": {"a": "one.safetensors"}}))
         assert self.read(tmp_path).endswith("disagree about which tensors are in it: b")
@@ -177,21 +177,21 @@ class TestBadShards:
     @pytest.mark.parametrize(
         "content", ["", "[]", "{}", '{"weight_map": ["a"]}', '{"weight_map": {"a": 1}}', "\x00"]
     )
-    def test_an_index_that_is_none(self, tmp_path, content):
+    def test_invalid_index(self, tmp_path, content):
         (tmp_path / checkpoints.INDEX).write_text(content)
         assert self.read(tmp_path).endswith("is not the index of a sharded checkpoint")
 
-    def test_an_index_of_nothing(self, tmp_path):
+    def test_empty_index(self, tmp_path):
         (tmp_path / checkpoints.INDEX).write_text('{"weight_map": {}}')
         assert self.read(tmp_path).endswith("names no tensors")
 
-    def test_a_shard_outside_the_directory_is_refused(self, tmp_path):
+    def test_shard_outside_the_directory_raises(self, tmp_path):
         (tmp_path / checkpoints.INDEX).write_text('{"weight_map": {"a": "../other.safetensors"}}')
         assert "outside its directory: ../other.safetensors" in self.read(tmp_path)
 
 
 class TestWriting:
-    def test_a_failed_write_leaves_the_old_file_and_nothing_else(self, tmp_path, tensors, monkeypatch):
+    def test_failed_write_keeps_the_old_file_and_leaves_no_other(self, tmp_path, tensors, monkeypatch):
         path = tmp_path / "x.safetensors"
         checkpoints.write(path, tensors)
         before = path.read_bytes()
@@ -206,7 +206,7 @@ class TestWriting:
         assert path.read_bytes() == before
         assert names(tmp_path) == ["x.safetensors"]
 
-    def test_the_new_file_is_flushed_before_it_takes_the_name(self, tmp_path, tensors, monkeypatch):
+    def test_new_file_is_flushed_before_it_is_renamed(self, tmp_path, tensors, monkeypatch):
         path = tmp_path / "x.safetensors"
         seen = []
         fsync = os.fsync
@@ -221,27 +221,27 @@ class TestWriting:
         assert bits(checkpoints.read(path)) == bits(tensors)
         assert names(tmp_path) == ["x.safetensors"]
 
-    def test_an_older_file_is_replaced(self, tmp_path, tensors):
+    def test_older_file_is_replaced(self, tmp_path, tensors):
         path = tmp_path / "x.safetensors"
         checkpoints.write(path, {"old": np.ones(3)})
         checkpoints.write(path, tensors)
         assert bits(checkpoints.read(path)) == bits(tensors)
 
     @pytest.mark.skipif(os.name == "nt", reason="file modes are POSIX")
-    def test_the_file_has_the_mode_of_any_new_file(self, tmp_path, tensors):
+    def test_file_has_the_default_mode(self, tmp_path, tensors):
         other = tmp_path / "other"
         other.touch()
         checkpoints.write(tmp_path / "x.safetensors", tensors)
         assert stat.S_IMODE((tmp_path / "x.safetensors").stat().st_mode) == stat.S_IMODE(other.stat().st_mode)
 
-    def test_what_cannot_be_written_is_said_in_one_sentence(self, tmp_path):
+    def test_unsupported_values_raise_one_sentence(self, tmp_path):
         with pytest.raises(CheckpointError, match=r"nowhere is not a directory$"):
             checkpoints.write(tmp_path / "nowhere" / "x.safetensors", {})
         with pytest.raises(CheckpointError, match=r"safetensors has no complex128, as w is$"):
             checkpoints.write(tmp_path / "x.safetensors", {"w": np.ones(2, np.complex128)})
         assert names(tmp_path) == []
 
-    def test_metadata_is_text(self, tmp_path, tensors):
+    def test_metadata_must_be_text(self, tmp_path, tensors):
         with pytest.raises(TypeError):
             checkpoints.write(tmp_path / "x.safetensors", tensors, {"step": 1})
         assert names(tmp_path) == []

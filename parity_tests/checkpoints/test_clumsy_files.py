@@ -1,4 +1,4 @@
-"""What people do by mistake with files and the command: each gets one clear sentence, and nothing is lost."""
+"""Common mistakes with files and the command: each raises one clear sentence, and nothing is lost."""
 
 import io
 import os
@@ -31,7 +31,7 @@ def source(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["x.npz", "x.pt", "x.keras"])
-def test_empty_zip_is_told(tmp_path, name):
+def test_empty_zip_raises(tmp_path, name):
     zipfile.ZipFile(tmp_path / name, "w").close()
     with pytest.raises(CheckpointError) as refused:
         checkpoints.open(tmp_path / name)
@@ -39,7 +39,7 @@ def test_empty_zip_is_told(tmp_path, name):
 
 
 @pytest.mark.parametrize("content", [b"hello world", b"g", b"<html>not found</html>", b"\x80\x02h\x05."])
-def test_text_called_pt_is_no_file_of_torch(tmp_path, content):
+def test_text_file_named_pt_raises(tmp_path, content):
     (tmp_path / "x.pt").write_bytes(content)
     with pytest.raises(
         CheckpointError, match=r"no file of torch.save: (it begins neither|its pickle is damaged)"
@@ -56,7 +56,7 @@ def test_empty_path_is_not_the_current_directory(source, monkeypatch, command):
     assert [entry.name for entry in source.parent.iterdir()] == [source.name]
 
 
-def test_empty_target_is_refused(source):
+def test_empty_target_raises(source):
     with pytest.raises(InputError, match="empty"):
         convert_checkpoint(source, "", "torch_attention", "torch_attention")
 
@@ -68,19 +68,19 @@ def test_source_without_tensors_is_not_converted(tmp_path):
     assert not (tmp_path / "x.npz").exists()
 
 
-def test_missing_size_names_the_option(source):
+def test_missing_axis_size_names_the_option(source):
     done = run("convert", source, source.with_name("x.npz"), *HUB, "--to", "keras.mha")
     assert "--axis h=" in done.output
 
 
-def test_configuration_without_an_end_is_refused(source):
+def test_endless_configuration_raises(source):
     done = run("convert", source, source.with_name("x.npz"), "--config", "/dev/zero")
     assert (done.exit_code, "at most" in done.output) == (2, True)
 
 
 class TestLinkAsTarget:
     @pytest.mark.parametrize("to", ["other.safetensors", "nowhere.safetensors"])
-    def test_is_replaced_with_force_alone_and_what_it_leads_to_stays(self, source, to):
+    def test_link_is_replaced_only_with_force_and_its_target_stays(self, source, to):
         other, link = source.with_name("other.safetensors"), source.with_name("link.safetensors")
         other.write_bytes(b"precious")
         link.symlink_to(to)
@@ -91,14 +91,14 @@ class TestLinkAsTarget:
         assert other.read_bytes() == b"precious"
         assert not source.with_name("nowhere.safetensors").exists()
 
-    def test_to_the_source_is_refused(self, source):
+    def test_link_to_the_source_raises(self, source):
         link = source.with_name("link.safetensors")
         link.symlink_to(source)
         assert run("convert", source, link, *HUB, "--force").exit_code == 2
         assert checkpoints.read(source).keys() == TENSORS.keys()
 
 
-def test_pipe_as_target_is_refused(source):
+def test_pipe_as_target_raises(source):
     pipe = source.with_name("x.npz")
     os.mkfifo(pipe)
     done = run("convert", source, pipe, *HUB, "--force")
@@ -108,7 +108,7 @@ def test_pipe_as_target_is_refused(source):
         checkpoints.save(pipe, TENSORS.items(), specs)
 
 
-def test_protocols_of_old_files_are_read(tmp_path):
+def test_old_pickle_protocols_are_read(tmp_path):
     for protocol in (2, 3):
         held = io.BytesIO()
         torch.save({"a": torch.ones(3)}, held, _use_new_zipfile_serialization=False, pickle_protocol=protocol)

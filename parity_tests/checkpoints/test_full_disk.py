@@ -1,4 +1,4 @@
-"""A disk that fills while HDF5 is written: HDF5 itself would end the process or print tracebacks."""
+"""A disk that becomes full during an HDF5 write, which in HDF5 itself ends the process or prints tracebacks."""
 
 import errno
 import subprocess
@@ -32,7 +32,7 @@ for limit in (100, 5000, 20000, 100000, 180000):
 """
 
 
-def test_every_size_is_one_sentence(tmp_path):
+def test_every_size_limit_gives_one_sentence(tmp_path):
     target = tmp_path / "x.weights.h5"
     done = subprocess.run([sys.executable, "-c", CHILD, str(target)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
@@ -45,7 +45,7 @@ def test_every_size_is_one_sentence(tmp_path):
     [(OSError(errno.ENOSPC, "full"), DiskError), (KeyboardInterrupt(), KeyboardInterrupt)],
 )
 @pytest.mark.parametrize("allowed", [0, 1, 4, 9])
-def test_error_is_raised_when_hdf5_is_done(tmp_path, monkeypatch, error, raised, allowed):
+def test_write_error_is_raised_after_hdf5_has_closed(tmp_path, monkeypatch, error, raised, allowed):
     written = []
 
     class Failing:
@@ -73,7 +73,7 @@ def test_error_is_raised_when_hdf5_is_done(tmp_path, monkeypatch, error, raised,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_written_comes_back(tmp_path):
+def test_written_file_is_read_back(tmp_path):
     checkpoints.save(tmp_path / "x.weights.h5", TENSORS.items(), SPECS)
     with checkpoints.open(tmp_path / "x.weights.h5") as reader:
         assert all(np.array_equal(reader.read(name), x) for name, x in TENSORS.items())

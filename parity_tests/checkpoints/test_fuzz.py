@@ -1,4 +1,4 @@
-"""The fuzzing of files: a short run finds nothing, and whatever must not happen is found."""
+"""The file fuzzer: a short run finds no fault, and every planted fault is found."""
 
 import os
 import subprocess
@@ -20,8 +20,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.slow
 @pytest.mark.filterwarnings(
     "ignore"
-)  # what PyTorch says of pickles of other versions, transformers of factors
-def test_short_run_finds_nothing(tmp_path):
+)  # warnings of PyTorch about other pickle versions, and of transformers about factors
+def test_short_run_finds_no_fault(tmp_path):
     worker = fuzz.Worker(7, fuzz.SHARES, tmp_path)
     outcomes = Counter(worker.one(number) for number in range(1500))
     found = tmp_path / fuzz.FINDINGS
@@ -31,7 +31,7 @@ def test_short_run_finds_nothing(tmp_path):
 
 @pytest.mark.parametrize("name", ["safetensors", "npz", "msgpack", "torch", "gguf"])
 @pytest.mark.filterwarnings("ignore")
-def test_few_mutants_of_each_kind_find_nothing(tmp_path, name):
+def test_mutants_of_each_kind_find_no_fault(tmp_path, name):
     worker = fuzz.Worker(3, {name: 1}, tmp_path)
     for number in range(60):
         worker.one(number)
@@ -39,7 +39,7 @@ def test_few_mutants_of_each_kind_find_nothing(tmp_path, name):
     assert not found.exists(), found.read_text()
 
 
-def test_mutants_are_made_of_seed_and_number_alone(tmp_path):
+def test_mutants_depend_only_on_seed_and_number(tmp_path):
     made = []
     for at in range(2):
         (tmp_path / str(at)).mkdir()
@@ -53,7 +53,7 @@ def test_mutants_are_made_of_seed_and_number_alone(tmp_path):
 
 
 class TestFaults:
-    """Faults that are planted, each of a kind of its own."""
+    """Planted faults, one of each kind."""
 
     def run(self, tmp_path, name="safetensors", count=60):
         worker = fuzz.Worker(3, {name: 1}, tmp_path)
@@ -69,12 +69,12 @@ class TestFaults:
         monkeypatch.setattr(*place, value)
         return next(steps)
 
-    def test_tensor_that_is_lost(self, tmp_path, monkeypatch):
+    def test_lost_tensor(self, tmp_path, monkeypatch):
         items = checkpoints.Reader.items
         text = self.found(tmp_path, monkeypatch, (checkpoints.Reader, "items"), lambda r: list(items(r))[1:])
         assert "it was read, but not as a plain reader reads it" in text
 
-    def test_checksum_that_is_not_compared(self, tmp_path, monkeypatch):
+    def test_unchecked_checksum(self, tmp_path, monkeypatch):
         from attention_bridge.checkpoints import zips
 
         monkeypatch.setattr(zips.zipfile.ZipExtFile, "_update_crc", lambda self, data: None)
@@ -83,7 +83,7 @@ class TestFaults:
         )
         assert "not as the valid file" in text
 
-    def test_error_of_another_kind(self, tmp_path, monkeypatch):
+    def test_error_of_another_type(self, tmp_path, monkeypatch):
         def broken(path):
             raise KeyError(path)
 
@@ -95,11 +95,11 @@ class TestFaults:
         monkeypatch.setattr(CheckpointError, "__str__", lambda self: f"{self.args[0]}\n")
         assert "a message of" in self.found(tmp_path, monkeypatch, (os, "environ"), os.environ)
 
-    def test_memory(self, tmp_path, monkeypatch):
+    def test_excessive_memory(self, tmp_path, monkeypatch):
         steps = iter(range(0, 2**40, 2**31))
         assert "MiB" in self.found(tmp_path, monkeypatch, (fuzz, "peak"), lambda: next(steps), count=3)
 
-    def test_target_that_is_left_behind(self, tmp_path, monkeypatch):
+    def test_leftover_target(self, tmp_path, monkeypatch):
         from attention_bridge import cli
 
         def main():
@@ -137,8 +137,8 @@ class TestFaults:
         assert started == [0, 6]
 
 
-def test_damage_that_knows_a_format_leaves_a_file_of_it():
-    """Else it would be refused for its lengths and checksums alone, and find nothing."""
+def test_format_aware_damage_keeps_the_format_valid():
+    """A wrong length or checksum would be rejected at once, and the damage would test nothing else."""
     entries = [("a.npy", b"x" * 10), ("b.npy", b"y" * 20)]
     made = mutants.zip_of(entries, np.random.default_rng(0))
     assert mutants.zip_entries(made) == entries

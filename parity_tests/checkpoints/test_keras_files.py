@@ -1,4 +1,4 @@
-"""Keras writes files that become ours, and loads those that we write: layers alone and nested in models."""
+"""Keras files are converted to this package's layout and back: single layers and layers nested in models."""
 
 import json
 import marshal
@@ -49,7 +49,7 @@ LAYERS = {
 
 
 def run(*arguments):
-    """The command `convert`: its exit code, and what it says on one line."""
+    """The exit code and the output of the command `convert`."""
     done = RUNNER.invoke(app, ["convert", *map(str, arguments)])
     assert done.exception is None or isinstance(done.exception, SystemExit), done.output
     return done.exit_code, done.output
@@ -82,7 +82,7 @@ def x():
     "kind",
     [kind if kind == "mha" else pytest.param(kind, marks=pytest.mark.slow) for kind in LAYERS],
 )
-def test_a_layer_gives_the_same_output_in_three_frameworks_and_comes_back(tmp_path, kind, x):
+def test_layer_gives_the_same_output_in_three_frameworks_and_is_converted_back(tmp_path, kind, x):
     make, name, options = LAYERS[kind]
     layout = "keras.gqa" if "gqa" in kind else "keras.mha"
     model = functional(make())
@@ -112,7 +112,7 @@ def test_a_layer_gives_the_same_output_in_three_frameworks_and_comes_back(tmp_pa
     "options",
     [{"value_dim": 5}, {"output_shape": 7}, {"value_dim": 2, "output_shape": (7,), "use_bias": False}],
 )
-def test_sizes_that_no_class_of_the_mirrors_has_come_back_too(tmp_path, options):
+def test_sizes_that_no_class_of_the_mirrors_has_are_converted_back(tmp_path, options):
     model = functional(MHA(3, 4, **options))
     model.save_weights(tmp_path / "a.weights.h5")
     converted(tmp_path / "a.weights.h5", tmp_path / "a.npz", "--from", "keras.mha")
@@ -125,7 +125,7 @@ def test_sizes_that_no_class_of_the_mirrors_has_come_back_too(tmp_path, options)
 
 
 class TestNested:
-    def test_a_whole_model_comes_back_through_the_names_of_the_mirrors(self, tmp_path, x):
+    def test_whole_model_is_converted_to_the_mirrors_names_and_back(self, tmp_path, x):
         model = nested()
         model.save_weights(tmp_path / "a.weights.h5")
         said = converted(tmp_path / "a.weights.h5", tmp_path / "a.safetensors", "--from", "keras.mha")
@@ -158,7 +158,7 @@ class TestNested:
         assert values(fresh) == values(model)
         np.testing.assert_array_equal(output(fresh, x), output(model, x))
 
-    def test_it_comes_back_through_other_layouts_and_formats(self, tmp_path):
+    def test_model_is_converted_back_through_other_layouts_and_formats(self, tmp_path):
         model = functional(MHA(3, 4), MHA(2, 6), MHA(4, 3))
         model.save_weights(tmp_path / "a.weights.h5")
         converted(
@@ -183,7 +183,7 @@ class TestNested:
         assert bits(load(tmp_path / "b.weights.h5")) == bits(load(tmp_path / "a.weights.h5"))
 
     @pytest.mark.slow
-    def test_a_layout_without_a_place_for_other_layers_takes_them_as_they_are(self, tmp_path):
+    def test_layout_without_rules_for_other_layers_keeps_them_unchanged(self, tmp_path):
         nested().save_weights(tmp_path / "a.weights.h5")
         code, said = run(
             tmp_path / "a.weights.h5", tmp_path / "a.pt", "--from", "keras.mha", "--to", "haiku.mha"
@@ -193,7 +193,7 @@ class TestNested:
 
 
 class TestOtherFiles:
-    def test_a_whole_model(self, tmp_path):
+    def test_whole_model(self, tmp_path):
         model = functional(MHA(3, 4, dropout=0.1), GQA(4, 4, 2))
         model.save(tmp_path / "a.keras")
         model.save_weights(tmp_path / "a.weights.h5")
@@ -210,7 +210,7 @@ class TestOtherFiles:
         assert bits(tensors) == bits(load(tmp_path / "b.weights.h5"))
         converted(tmp_path / "a.weights.json", tmp_path / "a.npz", "--from", "keras.mha")
 
-    def test_damaged_shards_are_refused(self, tmp_path):
+    def test_damaged_shards_raise(self, tmp_path):
         functional(MHA(3, 4)).save_weights(tmp_path / "a.weights.json", max_shard_size=1.2e-6)
         index = json.loads((tmp_path / "a.weights.json").read_text())
 
@@ -240,7 +240,7 @@ class TestOtherFiles:
         assert "bytes, but they have" in sentence(index) or "disagree" in sentence(index)
 
     @pytest.mark.slow
-    def test_names_of_older_versions_are_read_and_what_is_written_for_either_class_loads(self, tmp_path):
+    def test_names_of_older_versions_are_read_and_written_files_load(self, tmp_path):
         model = functional(MHA(3, 4))
         model.save_weights(tmp_path / "new.weights.h5")
         with h5py.File(tmp_path / "old.weights.h5", "w") as file:
@@ -281,7 +281,7 @@ class TestPlaces:
         torch.save(layers["a"].state_dict(), tmp_path / "alone.pt")
         return module
 
-    def test_a_layer_without_a_path_is_the_first_of_a_model(self, tmp_path, theirs, x):
+    def test_layer_without_a_path_becomes_the_first_of_a_model(self, tmp_path, theirs, x):
         said = converted(
             tmp_path / "alone.pt",
             tmp_path / "b.weights.h5",
@@ -300,7 +300,7 @@ class TestPlaces:
             expected = theirs["a"](*[torch.from_numpy(x)] * 3)[0].numpy()
         np.testing.assert_allclose(output(model, x), expected, atol=1e-5)
 
-    def test_places_are_given(self, tmp_path, theirs, x):
+    def test_place_option_sets_the_paths(self, tmp_path, theirs, x):
         arguments = ("--from", "torch.mha", "--to", "keras.mha", "--axis", "d=4")
         places = ("--place", f"a={FIRST}_1", "--place", f"b=/{FIRST}")
         converted(tmp_path / "theirs.pt", tmp_path / "b.weights.h5", *arguments, *places)
@@ -312,7 +312,7 @@ class TestPlaces:
                 given = theirs[name](given, given, given)[0]
         np.testing.assert_allclose(output(model, x), given.numpy(), atol=1e-5)
 
-    def test_a_layer_of_a_layer_keeps_its_path(self, tmp_path, theirs):
+    def test_nested_layer_keeps_its_path(self, tmp_path, theirs):
         converted(
             tmp_path / "theirs.pt",
             tmp_path / "b.weights.h5",
@@ -326,7 +326,7 @@ class TestPlaces:
         assert "a/query_dense/vars/0" in load(tmp_path / "b.weights.h5")
 
     @pytest.mark.parametrize("kind", ["mha", pytest.param("gqa", marks=pytest.mark.slow)])
-    def test_a_layer_that_is_saved_by_itself_comes_back_so(self, tmp_path, kind, x):
+    def test_layer_saved_alone_is_converted_back(self, tmp_path, kind, x):
         layer, fresh = LAYERS[kind][0](), LAYERS[kind][0]()
         for each in (layer, fresh):
             each.build(x.shape, x.shape)
@@ -342,7 +342,7 @@ class TestPlaces:
         )
         assert all(name.startswith("layers/mine/") for name in load(tmp_path / "c.weights.h5"))
 
-    def test_what_keras_could_not_load_is_refused(self, tmp_path, theirs):
+    def test_files_that_keras_could_not_load_raise(self, tmp_path, theirs):
         target, to = tmp_path / "b.weights.h5", ("--to", "keras.mha", "--axis", "d=4")
         arguments = (tmp_path / "theirs.pt", target, "--from", "torch.mha", *to)
         assert "two tensors would be called" in refused(*arguments, "--place", "a=x", "--place", "b=x")
@@ -374,7 +374,7 @@ class TestPlaces:
 
 
 class TestRefusals:
-    """Layers that are not whole: what a file holds is looked at before anything is converted."""
+    """Incomplete layers: a file's tensors are checked before anything is converted."""
 
     @pytest.fixture
     def whole(self):
@@ -390,7 +390,7 @@ class TestRefusals:
         assert "\n" not in str(error.value)
         return str(error.value)
 
-    def test_a_whole_layer_is_understood(self, whole):
+    def test_whole_layer_is_understood(self, whole):
         heads = keras_layers.layers(Path("a.weights.h5"), whole, LAYOUTS["keras.mha"])
         assert heads == {FIRST.replace("/", "."): (3, 3, 4, 4, True, False)}
 
@@ -401,7 +401,7 @@ class TestRefusals:
             assert name.partition(f"{FIRST}/")[2] in said
             assert said.endswith(f"in {FIRST}")
 
-    def test_no_tensor_is_too_many(self, whole):
+    def test_surplus_tensor_raises(self, whole):
         one = Spec((3,), np.dtype(np.float32))
         for name in ("vars/0", "_query_norm/vars/0", "_gate_dense/vars/1", "sub/layer/vars/3"):
             assert "a.weights.h5" in self.sentence({**whole, f"{FIRST}/{name}": one})
@@ -439,7 +439,7 @@ class TestRefusals:
         assert said.startswith("a.weights.h5 has ")
         assert FIRST in said
 
-    def test_a_file_without_attention_or_with_half_a_layer(self, tmp_path):
+    def test_file_without_attention_or_with_half_a_layer(self, tmp_path):
         with h5py.File(tmp_path / "a.weights.h5", "w") as file:
             file["layers/dense/vars/0"] = np.ones((2, 3), np.float32)
         said = refused(tmp_path / "a.weights.h5", tmp_path / "b.npz", "--from", "keras.mha")
@@ -451,11 +451,11 @@ class TestRefusals:
         assert not (tmp_path / "b.npz").exists()
 
     @pytest.mark.parametrize("text", ["[]", '{"a": 0}', '{"d": true}', '{"d": "4"}', "x", "[" * 10**5, "NaN"])
-    def test_sizes_beside_the_tensors_that_are_none(self, text):
+    def test_invalid_axis_sizes_in_metadata(self, text):
         with pytest.raises(CheckpointError, match=r"metadata keras\.axes must be sizes by name"):
             keras_layers.read_axes(Path("a.npz"), {"keras.axes": text})
 
-    def test_sizes_beside_the_tensors_yield_to_those_that_are_given(self, tmp_path):
+    def test_axis_sizes_given_override_those_in_metadata(self, tmp_path):
         module = torch_attention.MultiHeadSelfAttention(12, 3)
         tensors = {f"a.{name}": tensor.numpy() for name, tensor in module.state_dict().items()}
         checkpoints.write(tmp_path / "a.safetensors", tensors, {"keras.axes": '{"a.d": 4, "a.v": 4}'})
@@ -498,7 +498,7 @@ class TestDescriptions:
             ),
         ],
     )
-    def test_options_that_no_tensor_shows_are_refused(self, options, sentence):
+    def test_options_that_no_tensor_shows_raise(self, options, sentence):
         given = keras.Input((5, 12) if "sliding_window" in options else (5, 3, 12))
         inner = keras.Model(given, MHA(3, 4, name="mine", **options)(given, given))
         outer = keras.Sequential([keras.Input(given.shape[1:]), inner])
@@ -512,26 +512,26 @@ class TestDescriptions:
             else ", the first behind the batch"
         )
 
-    def test_long_words_in_one_are_cut(self):
+    def test_long_words_in_a_description_are_cut(self):
         for options in ({"name": "x" * 9999, "sliding_window": 2}, {"sliding_window": ["x" * 9999]}):
             self.sentence({"class_name": "MultiHeadAttention", "config": options}, {})
         sizes = {"name": "x" * 9999, "num_heads": 10**4000, "key_dim": "x" * 9999}
         for wrong in (sizes, {**sizes, "key_dim": 10**4000}):
             self.sentence({"class_name": "MultiHeadAttention", "config": wrong}, {})
 
-    def test_a_grouped_window_inside_a_model_is_refused(self, tmp_path):
+    def test_grouped_window_inside_a_model_raises(self, tmp_path):
         inner = functional(GQA(4, 4, 2, sliding_window=2))
         keras.Sequential([keras.Input((5, 12)), inner]).save(tmp_path / "a.keras")
         said = refused(tmp_path / "a.keras", tmp_path / "b.npz", "--from", "keras.gqa")
         assert "sliding_window=2, which no tensor shows" in said
         assert not (tmp_path / "b.npz").exists()
 
-    def test_a_window_in_a_file_of_the_old_format_is_refused(self, tmp_path):
+    def test_window_in_a_file_of_the_old_format_raises(self, tmp_path):
         functional(MHA(3, 4, sliding_window=2)).save(tmp_path / "a.h5")
         said = refused(tmp_path / "a.h5", tmp_path / "b.npz", "--from", "keras.mha")
         assert "sliding_window=2, which no tensor shows" in said
 
-    def test_that_a_file_has_no_description_is_said(self, tmp_path, saved):
+    def test_missing_description_is_reported(self, tmp_path, saved):
         functional(MHA(3, 4, sliding_window=2)).save_weights(tmp_path / "a.weights.h5")
         arguments = ("--from", "keras.mha", "--to", "torch.mha")
         said = converted(tmp_path / "a.weights.h5", tmp_path / "a.npz", *arguments)
@@ -553,7 +553,7 @@ class TestDescriptions:
             ('"class_name": "MultiHeadAttention"', '"class_name": "Dropout"'),
         ],
     )
-    def test_one_that_disagrees_with_the_tensors_is_refused(self, saved, before, after):
+    def test_description_that_disagrees_with_the_tensors_raises(self, saved, before, after):
         with zipfile.ZipFile(saved) as archive:
             text = archive.read("config.json").decode()
         assert before in text
@@ -570,7 +570,7 @@ class TestDescriptions:
         )
         keras_config.check(saved, {**none, "module": "keras_hub.models"}, heads)
 
-    def test_damaged_archives_are_refused(self, saved, tmp_path):
+    def test_damaged_archives_raise(self, saved, tmp_path):
         def change(entries, path=tmp_path / "x.keras"):
             with zipfile.ZipFile(saved) as old, zipfile.ZipFile(path, "w") as new:
                 contents = {name: old.read(name) for name in old.namelist()}
@@ -598,7 +598,7 @@ class TestDescriptions:
         )
 
     @pytest.mark.slow
-    def test_random_damage_ends_in_the_right_numbers_or_in_one_sentence(self, saved):
+    def test_random_damage_gives_the_right_values_or_one_sentence(self, saved):
         content, path, outcomes = saved.read_bytes(), saved.with_name("x.keras"), []
         for seed in range(400):
             path.write_bytes(mutated(content, np.random.default_rng(seed)))
@@ -616,7 +616,7 @@ class TestDescriptions:
             assert len(reader.specs) == 16
         assert not saved.with_name("ran").exists()
 
-    def test_a_bomb_is_refused(self, saved, monkeypatch):
+    def test_zip_bomb_raises(self, saved, monkeypatch):
         monkeypatch.setattr(faults, "ALWAYS_ALLOWED", 1)
         with zipfile.ZipFile(saved.with_name("x.keras"), "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("config.json", "{}")
@@ -624,7 +624,7 @@ class TestDescriptions:
         with pytest.raises(CheckpointError, match=r"x\.keras is refused: it has \d+ bytes and declares \d+"):
             checkpoints.open(saved.with_name("x.keras"))
 
-    def test_code_in_one_is_not_run(self, tmp_path, monkeypatch):
+    def test_code_in_a_description_is_not_run(self, tmp_path, monkeypatch):
         given = keras.Input((5, 12))
         keras.Model(given, keras.layers.Lambda(lambda x: x)(MHA(3, 4)(given, given))).save(
             tmp_path / "a.keras"
@@ -634,7 +634,7 @@ class TestDescriptions:
         monkeypatch.setattr(marshal, "loads", lambda *a: pytest.fail("code was read"))
         converted(tmp_path / "a.keras", tmp_path / "b.npz", "--from", "keras.mha")
 
-    def test_nothing_is_left_of_what_was_unpacked(self, saved, tmp_path, monkeypatch):
+    def test_unpacked_files_are_removed(self, saved, tmp_path, monkeypatch):
         (tmp_path / "empty").mkdir()
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "empty"))
         with checkpoints.open(saved) as reader:
@@ -643,7 +643,7 @@ class TestDescriptions:
 
 
 @pytest.mark.parametrize("layer", ["narrow", "wide values", "other output", "grouped"])
-def test_what_no_layer_of_torch_has_is_refused(layer):
+def test_layers_that_torch_lacks_raise(layer):
     sizes = {
         "narrow": (2, 2, 4, 4),
         "wide values": (3, 3, 4, 5),
@@ -660,7 +660,7 @@ def test_what_no_layer_of_torch_has_is_refused(layer):
 
 class TestTransfer:
     @pytest.mark.parametrize("kind", LAYERS)
-    def test_a_layer_and_back(self, kind, x):
+    def test_layer_and_back(self, kind, x):
         make, name, options = LAYERS[kind]
         theirs, fresh = make(), make()
         for layer in (theirs, fresh):
@@ -676,7 +676,7 @@ class TestTransfer:
         assert values(fresh) == values(theirs)
 
     @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-    def test_a_layer_of_another_library_and_back(self, dtype, x):
+    def test_layer_of_another_library_and_back(self, dtype, x):
         theirs = MHA(3, 4, dtype=dtype)
         theirs.build(x.shape, x.shape)
         first = torch.nn.MultiheadAttention(12, 3, batch_first=True, dtype=getattr(torch, dtype))
@@ -684,7 +684,7 @@ class TestTransfer:
         transfer(transfer(first, theirs), second)
         assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
-    def test_a_model(self):
+    def test_model(self):
         theirs = functional(MHA(3, 4, name="a"), GQA(6, 2, 1, name="b"))
         ours = torch.nn.ModuleDict(
             {
@@ -698,7 +698,7 @@ class TestTransfer:
 
     @pytest.mark.parametrize("kind", [MHA, GQA])
     @pytest.mark.parametrize("inside", [False, True])
-    def test_a_window_is_refused_both_ways(self, kind, inside, x):
+    def test_window_raises_both_ways(self, kind, inside, x):
         sizes = {"head_dim": 4, "num_query_heads": 3, "num_key_value_heads": 3} if kind is GQA else {}
         sizes = sizes or {"num_heads": 3, "key_dim": 4}
         theirs = functional(kind(**sizes, sliding_window=2, name="a"))
@@ -711,6 +711,6 @@ class TestTransfer:
                 transfer(source, target)
         assert values(theirs) == before
 
-    def test_what_has_no_weights_yet_is_refused(self):
+    def test_layer_without_weights_raises(self):
         with pytest.raises(ValueError, match="has no weights yet: build it"):
             transfer(MHA(3, 4), torch_attention.MultiHeadSelfAttention(12, 3))

@@ -1,4 +1,4 @@
-"""Canaries and the command `info`: a defect of a compiler is a finding, never a traceback."""
+"""Canaries and the command `info`: a compiler defect is reported as a finding, never as a traceback."""
 
 import json
 import subprocess
@@ -58,16 +58,16 @@ def test_canary_without_jax_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("canary", CANARIES, ids=lambda canary: canary.name)
-def test_cure_holds(canary: Canary, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cure_works(canary: Canary, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XLA_FLAGS", NO_REDUCE_FUSION)
     finding = try_canary(canary)
-    if finding.status == "not run":  # by a jaxlib that no longer knows the flag
+    if finding.status == "not run":  # a jaxlib that no longer has the flag
         monkeypatch.delenv("XLA_FLAGS")
         finding = try_canary(canary)
     assert finding == Finding(canary, "ok")
 
 
-def test_info_says_what_fails_and_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_info_reports_failures_and_cures(monkeypatch: pytest.MonkeyPatch) -> None:
     findings = [Finding(CANARIES[0], "crashed", "signal 11"), Finding(CANARIES[1], "ok")]
     monkeypatch.setattr(info, "try_canaries", lambda: findings)
     monkeypatch.setenv("XLA_FLAGS", NO_REDUCE_FUSION)
@@ -90,7 +90,7 @@ def test_info_works_without_frameworks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "not run, JAX is not installed" in "\n".join(info.lines(found))
 
 
-def test_unknown_flag_is_told_and_is_no_miscompilation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_flag_is_reported_and_is_no_miscompilation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(info, "try_canaries", lambda: [try_canary(CANARIES[0])])
     monkeypatch.setenv("XLA_FLAGS", "--xla_no_such_flag=1")
     result = CliRunner().invoke(app, ["info"])
@@ -100,7 +100,7 @@ def test_unknown_flag_is_told_and_is_no_miscompilation(monkeypatch: pytest.Monke
         assert line.endswith("--xla_no_such_flag=1")
 
 
-def test_parity_warns_once_of_a_failed_canary(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parity_warns_once_about_a_failed_canary(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
 
     def fail() -> list[Finding]:
@@ -120,14 +120,14 @@ def test_parity_warns_once_of_a_failed_canary(monkeypatch: pytest.MonkeyPatch) -
     assert tried == [1]
 
 
-def test_canary_whose_own_children_hang_is_killed_with_them() -> None:
+def test_canary_with_hanging_children_is_killed_with_them() -> None:
     code = "import subprocess; subprocess.Popen(['sleep', '60']); raise ValueError('left a child')"
     start = time.monotonic()
     assert "ValueError: left a child" in try_canary(replace(ONE, code=code)).detail
     assert time.monotonic() - start < 50
 
 
-def test_end_of_a_process_is_told_in_one_clean_line() -> None:
+def test_process_end_is_reported_in_one_clean_line() -> None:
     def ended(code: int, stderr: str) -> str:
         return canaries.how_it_ended(subprocess.CompletedProcess([], code, "", stderr))
 
@@ -143,7 +143,7 @@ def test_end_of_a_process_is_told_in_one_clean_line() -> None:
     ("printed", "said"),
     [("print('no JSON')", "ended without an answer"), ("import os; os._exit(0)", "ended without an answer")],
 )
-def test_info_of_a_framework_that_gives_no_answer(
+def test_info_reports_a_framework_without_an_answer(
     printed: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(info, "REPORT", printed)
@@ -154,7 +154,7 @@ def test_info_of_a_framework_that_gives_no_answer(
     assert found["ok"] is False
 
 
-def test_info_answer_is_found_among_what_a_framework_prints(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_info_answer_is_found_among_other_output(monkeypatch: pytest.MonkeyPatch) -> None:
     noisy = "import atexit; atexit.register(print, 'goodbye'); print('hello', end=''); devices = []; precision = 'x'"
     monkeypatch.setattr(info, "PROGRAMS", {"jax": noisy, "torch": noisy})
     monkeypatch.setattr(info, "try_canaries", list)

@@ -1,4 +1,4 @@
-"""The commands `list` and `parity`, as a stranger uses them."""
+"""The commands `list`, `show` and `parity`, as a new user runs them."""
 
 import json
 from importlib.metadata import version
@@ -26,7 +26,7 @@ def test_list_names_every_mechanism_with_its_paper() -> None:
         assert mechanism.paper.authors.split()[0] in line
 
 
-def test_list_as_json_has_one_object_a_mechanism() -> None:
+def test_list_as_json_has_one_object_per_mechanism() -> None:
     rows = json.loads(run(app, ["list", "--json"]).stdout)
     assert [row["name"] for row in rows] == [mechanism.name for mechanism in CATALOGUE]
     said = {"name", "family", "paper", "year", "address", "equation", "files", "dtypes", "peers", "no_peer"}
@@ -49,7 +49,7 @@ def test_parity_prints_a_table_and_succeeds() -> None:
 
 
 @pytest.mark.slow
-def test_parity_as_json_has_one_row_a_mechanism_and_dtype() -> None:
+def test_parity_as_json_has_one_row_per_mechanism_and_dtype() -> None:
     result = run(app, ["parity", "LuongAttention-dot", "ScaledDotProductAttention", "--json"])
     rows = json.loads(result.stdout)
     assert [(row["name"], row["dtype"]) for row in rows] == [
@@ -82,7 +82,7 @@ def test_parity_as_markdown_is_a_page_with_platforms_figures_and_masks() -> None
     assert lines[-1].count("|") == lines[-3].count("|")
 
 
-def test_parity_exits_with_1_and_says_what_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parity_exits_with_1_and_names_the_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = Difference("weights", "output", 1e-7, 0.5, 0.5, 1e-6, elements=3, same_bits=1, other_zeros=0)
     fine = Difference("x", "gradient", 1e-7, 1e-7, 1e-7, 1e-6, elements=3, same_bits=3, other_zeros=0)
     monkeypatch.setattr(proof, "prove_case", lambda *_: [wrong, fine])
@@ -108,7 +108,7 @@ def test_parity_exits_with_1_and_says_what_differs(monkeypatch: pytest.MonkeyPat
         ),
     ],
 )
-def test_bad_input_is_refused_in_one_sentence_with_exit_code_2(arguments: list[str], sentence: str) -> None:
+def test_bad_input_gives_one_sentence_and_exit_code_2(arguments: list[str], sentence: str) -> None:
     result = run(app, arguments)
     assert result.exit_code == 2
     assert result.stdout == ""
@@ -157,7 +157,7 @@ def test_show_takes_every_mechanism():
         assert done.output.count("call(") == 2
 
 
-def test_show_has_the_figures_of_every_proof_within_their_bounds():
+def test_show_has_figures_of_every_proof_within_their_bounds():
     for row in json.loads(CliRunner().invoke(app, ["list", "--json"]).output):
         (mechanism,) = select([row["name"]])
         assert row["proofs"].keys() == set(mechanism.dtypes), row["name"]
@@ -167,13 +167,13 @@ def test_show_has_the_figures_of_every_proof_within_their_bounds():
             assert 0 <= gradient <= 1.05 * figures["gradient_tolerance"]
 
 
-def test_figures_of_a_proof_that_failed_are_refused():
+def test_figures_of_a_failed_proof_raise():
     row = {"name": "Encoder", "dtype": "float32", "ok": False}
     with pytest.raises(ValueError, match="expected proofs without a failure, got Encoder in float32"):
         proofs.figures([row])
 
 
-def test_list_of_a_family_has_its_mechanisms_alone():
+def test_list_of_a_family_has_only_its_mechanisms():
     rows = json.loads(CliRunner().invoke(app, ["list", "--family", "gates", "--json"]).output)
     assert {row["family"] for row in rows} == {"gates"}
     assert len(rows) == len([each for each in CATALOGUE if each.family == "gates"])
@@ -182,7 +182,7 @@ def test_list_of_a_family_has_its_mechanisms_alone():
     assert "--family must be one of basics, self," in wrong.output
 
 
-def test_choices_are_those_that_the_modules_take():
+def test_choices_are_those_of_the_modules():
     from attention_bridge.cli import choices
     from attention_bridge.doctor import setting
     from attention_bridge.oracles.common import ACTIVATIONS
@@ -210,7 +210,7 @@ def test_choices_are_those_that_the_modules_take():
         (["doctor", "x.npz", "--heads", "4", "--norm", "RMS"], "--norm must be one of layer, rms, got 'RMS'"),
     ],
 )
-def test_a_word_that_is_no_choice_is_refused_by_the_option_that_was_typed(command, message):
+def test_invalid_choice_names_the_option(command, message):
     done = CliRunner().invoke(app, command)
     assert (done.exit_code, done.output) == (2, f"attention-bridge: {message}\n")
 

@@ -1,4 +1,4 @@
-"""`attention-bridge layouts`, `inspect` and `convert`, as a user types them: what works, what is refused."""
+"""`attention-bridge layouts`, `inspect` and `convert` as a user types them: results and errors."""
 
 import json
 from collections import Counter
@@ -51,7 +51,7 @@ class TestLayouts:
         assert shown.exit_code == 0
         assert [line.split()[0] for line in shown.stdout.splitlines()[1:]] == list(LAYOUTS)
 
-    def test_json_has_every_rule_and_the_axes_that_are_asked_for(self):
+    def test_json_has_every_rule_and_the_required_axes(self):
         rows = {row["name"]: row for row in json.loads(run("layouts", "--json").stdout)}
         assert rows["hf.gpt2"]["rules"][2] == {
             "theirs": "h.{n}.attn.c_attn.weight",
@@ -62,7 +62,7 @@ class TestLayouts:
 
 
 class TestInspect:
-    def test_format_layout_and_numbers_are_said(self, gpt2):
+    def test_inspect_shows_format_layout_and_counts(self, gpt2):
         shown = run("inspect", gpt2)
         assert shown.exit_code == 0
         parameters = sum(x.size for x in checkpoints.read(gpt2).values())
@@ -83,21 +83,21 @@ class TestInspect:
         }
 
     @pytest.mark.parametrize("name", families.SHORT)
-    def test_a_layout_is_known_by_its_names_and_shapes_alone(self, name, tmp_path):
+    def test_layout_is_detected_from_names_and_shapes(self, name, tmp_path):
         case = families.CASES[name]
         families.model(case).save_pretrained(tmp_path)
         (tmp_path / "config.json").unlink()
         found = json.loads(run("inspect", tmp_path, "--json").stdout)
         assert case.layout in [candidate["layout"] for candidate in found["layouts"]]
 
-    def test_names_that_no_layout_has_are_said_to_be_unknown(self, tmp_path):
+    def test_unknown_names_are_reported(self, tmp_path):
         np.savez(tmp_path / "x.npz", odd_name_for_a_tensor=np.ones((2, 3)))
         assert "layout: unknown" in run("inspect", tmp_path / "x.npz").stdout
 
 
 class TestConvert:
     @pytest.mark.parametrize("suffix", ["safetensors", "npz", "msgpack", "pt"])
-    def test_a_checkpoint_goes_there_and_back_bit_for_bit_in_each_format(self, gpt2, tmp_path, suffix):
+    def test_checkpoint_survives_a_round_trip_bit_for_bit_in_each_format(self, gpt2, tmp_path, suffix):
         there, back = tmp_path / f"there.{suffix}", tmp_path / "back.safetensors"
         assert run("convert", gpt2, there, "--from", "hf.gpt2", "--to", "jax_attention").exit_code == 0
         assert run("convert", there, back, "--from", "jax_attention", "--to", "hf.gpt2").exit_code == 0
@@ -106,7 +106,7 @@ class TestConvert:
         assert found.keys() == given.keys()
         assert all(found[name].tobytes() == given[name].tobytes() for name in given)
 
-    def test_the_configuration_beside_it_gives_layout_and_heads_and_both_ends_are_run(self, neox, tmp_path):
+    def test_config_beside_the_checkpoint_sets_layout_and_heads_and_both_are_verified(self, neox, tmp_path):
         target = tmp_path / "new.npz"
         done = run("convert", neox, target, "--to", "jax_attention", "--verify", "--json")
         assert done.exit_code == 0, done.output
@@ -117,7 +117,7 @@ class TestConvert:
         assert 0 < said["verified"]["error"] < 1e-5
 
     @pytest.mark.parametrize("options", [(), ("--verify",)])
-    def test_a_source_and_its_configuration_are_opened_and_read_once(
+    def test_source_and_its_configuration_are_opened_and_read_once(
         self, neox, tmp_path, monkeypatch, options
     ):
         opened, values = Counter(), Counter()
@@ -144,7 +144,7 @@ class TestConvert:
         most = 1 + len(options)  # and once more to compare the values
         assert {count for (path, _), count in values.items() if path.parent == neox} <= {1, most}
 
-    def test_verifying_notices_a_target_that_is_wrong(self, neox, tmp_path):
+    def test_verification_detects_a_wrong_target(self, neox, tmp_path):
         target = tmp_path / "new.safetensors"
         assert run("convert", neox, target, "--to", "torch_attention").exit_code == 0
         swapped = {
@@ -157,7 +157,7 @@ class TestConvert:
         assert not found.ok
         assert found.error > 1e-2
 
-    def test_verifying_a_model_of_constants_finds_it_equal(self, gpt2, tmp_path):
+    def test_verification_of_a_constant_model_finds_it_equal(self, gpt2, tmp_path):
         (tmp_path / "config.json").write_bytes((gpt2 / "config.json").read_bytes())
         same = {
             name: np.full_like(x, 0.02 if x.ndim > 1 else "ln" in name and "weight" in name)
@@ -168,7 +168,7 @@ class TestConvert:
         assert done.exit_code == 0, done.output
 
     @pytest.mark.parametrize("change", [lambda x: x * np.float32(1e18)])
-    def test_verifying_a_model_that_overflows_finds_the_same_tensors_equal(self, neox, tmp_path, change):
+    def test_verification_of_an_overflowing_model_finds_equal_tensors(self, neox, tmp_path, change):
         (tmp_path / "config.json").write_bytes((neox / "config.json").read_bytes())
         tensors = {name: change(x) for name, x in checkpoints.read(neox).items()}
         checkpoints.write(tmp_path / "model.safetensors", tensors)
@@ -178,14 +178,14 @@ class TestConvert:
         damaged = checkpoints.read(target)
         name = next(iter(damaged))
         damaged[name] = damaged[name].copy()
-        damaged[name].view(np.uint8).reshape(-1)[-1] ^= 128  # one sign
+        damaged[name].view(np.uint8).reshape(-1)[-1] ^= 128  # one sign bit
         checkpoints.write(target, damaged)
         with Source.open(tmp_path, config=neox) as source:
             found = verify(source, target, "hf.gpt_neox", "torch_attention")
         assert (found.ok, len(found.differing)) == (False, 1)
 
     @pytest.mark.parametrize("suffix", ["safetensors", "msgpack"])
-    def test_a_state_with_value_behind_its_names_is_read_as_what_it_is(self, tmp_path, suffix):
+    def test_state_with_value_suffixes_is_recognised(self, tmp_path, suffix):
         weight = np.arange(15, dtype=np.float32).reshape(5, 3)
         given = {
             "a.q_proj.kernel.value": weight,
@@ -202,11 +202,11 @@ class TestConvert:
         assert found.keys() == {"a.q_proj.weight", "a.norm.weight"}
         assert (found["a.q_proj.weight"] == weight.T).all()
 
-    def test_a_directory_gets_a_safetensors_file(self, gpt2, tmp_path):
+    def test_directory_gets_a_safetensors_file(self, gpt2, tmp_path):
         assert run("convert", gpt2, tmp_path / "new", "--to", "torch_attention").exit_code == 0
         assert "token_embedding.weight" in checkpoints.read(tmp_path / "new")
 
-    def test_a_dry_run_writes_nothing_and_says_what_would_be(self, gpt2, tmp_path):
+    def test_dry_run_writes_nothing_and_reports_the_conversion(self, gpt2, tmp_path):
         done = run("convert", gpt2, tmp_path / "new", "--to", "jax_attention", "--dry-run", "--explain")
         assert done.exit_code == 0
         assert "would convert" in done.stdout
@@ -216,7 +216,7 @@ class TestConvert:
         )
         assert list(tmp_path.iterdir()) == []
 
-    def test_heads_are_given_by_hand_where_there_is_no_configuration(self, neox, tmp_path):
+    def test_head_sizes_are_required_without_a_configuration(self, neox, tmp_path):
         (tmp_path / "old.safetensors").write_bytes((neox / "model.safetensors").read_bytes())
         given = tmp_path / "old.safetensors", tmp_path / "new.safetensors", "--from", "hf.gpt_neox"
         refused = run("convert", *given)
@@ -225,7 +225,7 @@ class TestConvert:
         assert not (tmp_path / "new.safetensors").exists()
         assert run("convert", *given, "--axis", "g=3", "--axis", "d=4").exit_code == 0
 
-    def test_sixteen_and_eight_bits_cross_unchanged(self, tmp_path):
+    def test_16_and_8_bit_values_are_unchanged(self, tmp_path):
         rng = np.random.default_rng(0)
         for dtype in (ml_dtypes.bfloat16, np.float16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2):
             bits = np.frombuffer(rng.bytes(15 * 5 * np.dtype(dtype).itemsize), dtype).reshape(15, 5)
@@ -238,7 +238,7 @@ class TestConvert:
             back, _ = convert(checkpoints.read(tmp_path / "new.safetensors"), "jax_attention", "torch.mha")
             assert back["in_proj_weight"].tobytes() == bits.tobytes()
 
-    def test_numbers_that_are_not_finite_are_converted_with_a_warning(self, tmp_path):
+    def test_non_finite_values_are_converted_with_a_warning(self, tmp_path):
         weight = np.ones((15, 5), np.float32)
         weight[3, 2] = np.nan
         checkpoints.write(tmp_path / "old.safetensors", {"in_proj_weight": weight})
@@ -248,7 +248,7 @@ class TestConvert:
 
 
 def wrong(gpt2, tmp_path):
-    """Command lines that are refused, each with what the sentence must say."""
+    """Command lines that must fail, each with a part of the message."""
     old = tmp_path / "old.safetensors"
     checkpoints.write(old, {"in_proj_weight": np.ones((15, 5), np.float32)})
     (tmp_path / "cut.safetensors").write_bytes(old.read_bytes()[:-7])
@@ -279,7 +279,7 @@ def wrong(gpt2, tmp_path):
     ]
 
 
-def test_what_cannot_be_converted_is_refused_in_one_sentence_and_nothing_is_touched(gpt2, tmp_path):
+def test_failed_conversion_gives_one_sentence_and_changes_no_file(gpt2, tmp_path):
     cases = wrong(gpt2, tmp_path)
     before = everything_in(tmp_path)
     for arguments, part in cases:
@@ -290,7 +290,7 @@ def test_what_cannot_be_converted_is_refused_in_one_sentence_and_nothing_is_touc
         assert everything_in(tmp_path) == before
 
 
-def test_an_older_target_survives_a_conversion_that_fails(gpt2, tmp_path, monkeypatch):
+def test_older_target_survives_a_failed_conversion(gpt2, tmp_path, monkeypatch):
     target = tmp_path / "new.safetensors"
     target.write_bytes(b"precious")
 

@@ -1,4 +1,4 @@
-"""`attention-bridge demo`: a real pretrained encoder, equal in both mirrors, and every way it can be asked wrongly."""
+"""`attention-bridge demo`: a real pretrained encoder, equal in both mirrors, and every kind of bad input."""
 
 import copy
 import json
@@ -45,14 +45,14 @@ def invoke(*arguments):
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
-    """The whole command, as a user first runs it."""
+    """The result of the full command with its picture, as in a first run."""
     figure = tmp_path_factory.mktemp("real") / "picture.png"
     return invoke("--figure", figure, "--json"), figure
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """A small encoder of the user's own, with random weights."""
+    """A small BERT checkpoint with random weights."""
     from transformers import BertConfig, BertModel
 
     directory = tmp_path_factory.mktemp("tiny")
@@ -73,7 +73,7 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def halves():
-    """The real model in both mirrors, what it read, and what each made of it."""
+    """The real model in both mirrors, its input batch, and the results of both."""
     encoder = read_sentence_encoder(MINILM)
     batch = tokenise(encoder, TEXTS)
     models = torch_half.build(encoder), jax_half.build(encoder)
@@ -87,7 +87,7 @@ def compared(batch, torch_result, jax_result, reference):
 
 @pytest.fixture
 def broken(tiny, tmp_path):
-    """A copy of it to break."""
+    """A copy of the small checkpoint, for tests that damage it."""
     return shutil.copytree(tiny, tmp_path / "broken")
 
 
@@ -97,7 +97,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 class TestTheRealModel:
-    def test_all_three_agree(self, real):
+    def test_both_mirrors_and_the_reference_agree(self, real):
         result, _ = real
         assert result.exit_code == 0
         told = json.loads(result.stdout)
@@ -116,11 +116,11 @@ class TestTheRealModel:
         assert told["figure"] == str(figure)
 
     @pytest.mark.slow
-    def test_progress_is_shown_on_stderr_and_nothing_else_is(self, real):
+    def test_stderr_shows_progress_and_nothing_else(self, real):
         result, _ = real
         lines = result.stderr.splitlines()
         warned = [line for line in lines if line.startswith("attention-bridge: warning: JAX miscompiles ")]
-        assert lines[len(lines) - len(warned) :] == warned  # after the steps, where a canary fails
+        assert lines[len(lines) - len(warned) :] == warned  # after the steps, if a canary fails
         assert len(warned) <= 1
         steps = [line.split(" s  ")[1] for line in lines if line not in warned]
         assert steps == [
@@ -133,7 +133,7 @@ class TestTheRealModel:
             "draw the picture",
         ]
 
-    def test_the_picture_opens(self, real):
+    def test_picture_opens(self, real):
         _, figure = real
         height, width, _ = imread(figure).shape
         assert height > 500
@@ -143,11 +143,11 @@ class TestTheRealModel:
 
 @pytest.mark.slow
 class TestTheMirrors:
-    def test_equal_halves_have_no_divergence(self, halves):
+    def test_equal_results_have_no_divergence(self, halves):
         batch, _, (torch_result, jax_result) = halves
         assert comparison.divergence(compared(batch, torch_result, jax_result, torch_result)) is None
 
-    def test_a_weight_changed_in_the_jax_mirror_is_found_in_its_layer(self, halves):
+    def test_changed_weight_in_the_jax_mirror_is_found_in_its_layer(self, halves):
         batch, (_, model), (torch_result, _) = halves
         changed = nnx.clone(model)
         kernel = changed.layers[3].attention.q_proj.kernel
@@ -159,7 +159,7 @@ class TestTheMirrors:
         )
         assert [row.equal for row in rows] == [True, True, True, False, False, False, False]
 
-    def test_a_weight_changed_in_the_torch_mirror_is_found_in_its_layer(self, halves):
+    def test_changed_weight_in_the_torch_mirror_is_found_in_its_layer(self, halves):
         batch, (model, _), (torch_result, jax_result) = halves
         changed = copy.deepcopy(model)
         with torch.no_grad():
@@ -170,7 +170,7 @@ class TestTheMirrors:
             "the PyTorch mirror diverges from JAX and from the reference at layers.0 attention"
         )
 
-    def test_mirrors_that_agree_on_something_wrong_are_found(self, halves):
+    def test_mirrors_with_the_same_wrong_result_are_found(self, halves):
         batch, _, (torch_result, jax_result) = halves
         wrong = Encoded(torch_result.embeddings + 1e-4, torch_result.weights)
         found = comparison.divergence(compared(batch, torch_result, jax_result, wrong))
@@ -178,14 +178,14 @@ class TestTheMirrors:
             "both mirrors agree, but diverge from the reference at embeddings: 1.0e-04 apart"
         )
 
-    def test_a_nan_is_not_equal(self, halves):
+    def test_nan_is_not_equal(self, halves):
         batch, _, (torch_result, jax_result) = halves
         wrong = Encoded(np.full_like(jax_result.embeddings, np.nan), jax_result.weights)
         found = comparison.divergence(compared(batch, torch_result, wrong, torch_result))
         assert found.startswith("the JAX mirror diverges")
         assert "nan apart" in found
 
-    def test_padding_has_no_part_in_it(self, halves):
+    def test_padding_is_not_compared(self, halves):
         batch, _, (torch_result, jax_result) = halves
         weights = [w.copy() for w in torch_result.weights]
         for layer in weights:
@@ -193,7 +193,7 @@ class TestTheMirrors:
         padded = Encoded(torch_result.embeddings, tuple(weights))
         assert comparison.divergence(compared(batch, padded, jax_result, torch_result)) is None
 
-    def test_the_picture_is_of_a_head_in_which_words_look_at_other_words(self, halves):
+    def test_picture_shows_a_head_that_attends_to_other_words(self, halves):
         batch, _, (torch_result, _) = halves
         sentence, layer, head = picture.choose(torch_result.weights, batch.words)
         weights = torch_result.weights[layer][sentence, head]
@@ -206,7 +206,7 @@ class TestTheMirrors:
 class TestNeighbours:
     EMBEDDINGS = np.array([[1.0, 0.0], [0.6, 0.8], [0.8, 0.6], [-1.0, 0.0]])
 
-    def test_the_most_similar_comes_first_and_the_query_is_left_out(self):
+    def test_most_similar_comes_first_and_the_query_is_left_out(self):
         found = comparison.neighbours(self.EMBEDDINGS, 0)
         assert [(n.sentence, n.score) for n in found] == [(2, 0.8), (1, 0.6), (3, -1.0)]
 
@@ -216,11 +216,11 @@ class TestNeighbours:
         assert not comparison.same_neighbours(found, [found[1], found[0], found[2]])
         assert not comparison.same_neighbours(found, [found[0]._replace(score=0.81), *found[1:]])
 
-    def test_sentences_that_tie_may_change_places(self):
+    def test_tied_sentences_may_be_in_any_order(self):
         first = [comparison.Neighbour(1, 0.5), comparison.Neighbour(2, 0.5)]
         assert comparison.same_neighbours(first, first[::-1])
 
-    def test_proverbs_of_one_meaning_are_neighbours(self):
+    def test_proverbs_with_one_meaning_are_neighbours(self):
         encoder = read_sentence_encoder(MINILM)
         texts, query = inputs.with_query(inputs.shipped(), None)
         result = torch_half.encode(torch_half.build(encoder), tokenise(encoder, texts))
@@ -229,7 +229,7 @@ class TestNeighbours:
 
 
 class TestAnotherCheckpoint:
-    def test_it_works_and_is_shown_to_people(self, tiny, tmp_path):
+    def test_user_checkpoint_works_with_readable_output(self, tiny, tmp_path):
         result = invoke(
             "--checkpoint", tiny, "--text", TEXTS[0], "--text", TEXTS[1], "--query", "Some [bold]speed[/]"
         )
@@ -241,14 +241,14 @@ class TestAnotherCheckpoint:
         assert result.stdout.splitlines()[-1].startswith("EQUAL: ")
         imread(tmp_path / "attention-demo.png")
 
-    def test_one_sentence_has_no_neighbours_and_that_is_no_fault(self, tiny):
+    def test_single_sentence_has_no_neighbours(self, tiny):
         result = invoke("--checkpoint", tiny, "--text", "Why?")
         assert result.exit_code == 0, result.output
         assert "1 sentence," in result.stdout
         assert "Nearest" not in result.stdout
 
     @pytest.mark.slow
-    def test_what_is_too_long_is_cut_as_the_reference_cuts_it_and_that_is_said(self, tiny, tmp_path):
+    def test_long_input_is_truncated_as_in_the_reference_and_reported(self, tiny, tmp_path):
         (tmp_path / "long.txt").write_text(
             "\ufeffmany words " + "and more " * 40 + "\n\n[PAD] in the [PAD] middle\n"
         )
@@ -257,7 +257,7 @@ class TestAnotherCheckpoint:
         assert "1 longer than the model's maximum length" in result.stdout
 
     @pytest.mark.slow
-    def test_half_precision_weights_are_run_in_float32(self, broken):
+    def test_half_precision_weights_run_in_float32(self, broken):
         from attention_bridge import checkpoints
 
         tensors = checkpoints.read(broken)
@@ -269,7 +269,7 @@ class TestAnotherCheckpoint:
         assert invoke("--checkpoint", broken).exit_code == 0
 
     @pytest.mark.slow
-    def test_mirrors_that_differ_are_exit_code_1_and_the_layer_is_named(self, tiny, monkeypatch):
+    def test_differing_mirrors_exit_with_1_and_name_the_layer(self, tiny, monkeypatch):
         build = jax_half.build
 
         def wrong(encoder):
@@ -291,7 +291,7 @@ class TestAnotherCheckpoint:
         assert "NOT EQUAL: the JAX mirror diverges" in result.stderr
 
     @pytest.mark.slow
-    def test_what_is_not_finite_is_not_equal_and_still_json(self, tiny, monkeypatch):
+    def test_non_finite_result_is_not_equal_and_valid_json(self, tiny, monkeypatch):
         encode = jax_half.encode
 
         def wrong(model, batch):
@@ -308,7 +308,7 @@ class TestAnotherCheckpoint:
 
 class TestBadInput:
     def refused(self, *arguments):
-        """The one sentence that it says, less the name of the command."""
+        """The one-sentence error message, without the name of the command."""
         result = invoke(*arguments)
         assert result.exit_code == 2, result.output
         assert result.stdout == ""
@@ -335,7 +335,7 @@ class TestBadInput:
             ),
         ],
     )
-    def test_each_is_one_sentence_and_exit_code_2(self, arguments, sentence):
+    def test_bad_input_gives_one_sentence_and_exit_code_2(self, arguments, sentence):
         assert self.refused(*arguments) == sentence
 
     def test_files_without_a_sentence_or_in_another_encoding(self, tmp_path):
@@ -348,7 +348,7 @@ class TestBadInput:
         expected = "--file must be UTF-8 text, but latin.txt has the byte 0xe9 at position 3"
         assert self.refused("--file", "latin.txt") == expected
 
-    def test_a_figure_that_cannot_be_written_is_refused_before_the_work(self, tmp_path, monkeypatch):
+    def test_figure_that_cannot_be_written_raises_before_the_work(self, tmp_path, monkeypatch):
         monkeypatch.setattr(torch_half, "build", None)
         (tmp_path / "taken.png").mkdir()
         ending = self.refused("--figure", "picture.doc")
@@ -358,12 +358,12 @@ class TestBadInput:
         assert self.refused("--figure", f"{'x' * 300}.png").endswith("cannot be written: File name too long")
 
     @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
-    def test_a_missing_file_of_the_checkpoint_is_named(self, broken, name):
+    def test_missing_checkpoint_file_is_named(self, broken, name):
         (broken / name).unlink()
         assert name in self.refused("--checkpoint", broken)
 
     @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
-    def test_a_truncated_file_of_the_checkpoint_is_named(self, broken, name):
+    def test_truncated_checkpoint_file_is_named(self, broken, name):
         content = (broken / name).read_bytes()
         (broken / name).write_bytes(content[: len(content) // 2])
         assert name in self.refused("--checkpoint", broken)
@@ -373,12 +373,12 @@ class TestBadInput:
         expected = "config.json must describe a BERT encoder, model_type 'bert', got 'gpt2'"
         assert self.refused("--checkpoint", broken).endswith(expected)
 
-    def test_a_tokenizer_of_another_vocabulary_is_refused(self, broken):
+    def test_tokenizer_of_another_vocabulary_raises(self, broken):
         config = json.loads((broken / "config.json").read_text())
         (broken / "config.json").write_text(json.dumps(config | {"vocab_size": 5}))
         assert "must have a tokenizer of 5 tokens" in self.refused("--checkpoint", broken)
 
-    def test_weights_that_do_not_fit_the_config_are_all_named_and_nothing_is_drawn(self, broken, tmp_path):
+    def test_weights_that_do_not_fit_are_all_named_and_no_picture_is_drawn(self, broken, tmp_path):
         config = json.loads((broken / "config.json").read_text())
         (broken / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
         result = invoke("--checkpoint", broken)
@@ -388,11 +388,11 @@ class TestBadInput:
         assert "layers.2.attention.q_proj.weight" in result.stderr
         assert not (tmp_path / "attention-demo.png").exists()
 
-    def test_more_attention_than_fits_in_memory_is_refused(self, tiny, monkeypatch):
+    def test_attention_larger_than_memory_raises(self, tiny, monkeypatch):
         monkeypatch.setattr("attention_bridge.demo.tokens.MAX_WEIGHTS", 1000)
         assert "give fewer or shorter ones" in self.refused("--checkpoint", tiny)
 
-    def test_a_missing_package_is_named_with_the_extra_that_brings_it(self, monkeypatch):
+    def test_missing_package_is_named_with_its_extra(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "matplotlib", None)
         assert self.refused() == (
             "this needs packages that are not installed: matplotlib; "
@@ -400,7 +400,7 @@ class TestBadInput:
         )
 
 
-def test_the_sentences_that_ship_are_distinct_and_of_many_lengths():
+def test_shipped_sentences_are_distinct_and_of_many_lengths():
     texts = inputs.shipped()
     lengths = {len(text.split()) for text in texts}
     assert 36 <= len(texts) == len(set(texts)) <= 40

@@ -1,4 +1,4 @@
-"""The dates that an example learns to translate: each text means one day, and days of the test are never shown."""
+"""The date-translation example: each text means exactly one day, and test days never occur in training."""
 
 import sys
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 @pytest.fixture(scope="module", autouse=True)
 def beside_the_examples() -> Iterator[None]:
-    """The examples import each other as scripts do."""
+    """Make the examples importable by each other, as in scripts."""
     sys.path.insert(0, str(EXAMPLES))
     yield
     sys.path.remove(str(EXAMPLES))
@@ -37,36 +37,33 @@ def the_year(*months: int) -> list[date]:
 
 
 def clashes(texts: Iterator[tuple[str, date]]) -> list[str]:
-    """Texts that stand for two days."""
+    """Texts that mean two different days."""
     meaning: dict[str, date] = {}
     return [text for text, day in texts if meaning.setdefault(text, day) != day]
 
 
 def test_no_two_days_share_a_text(dates: Any) -> None:
-    """The year is written in full, so that days of one year tell all: only day and month could be taken for others."""
+    """Texts contain the full year, so one year suffices: only day and month could be confused."""
 
     def texts() -> Iterator[tuple[str, date]]:
         for day in the_year():
             for locale in dates.LOCALES:
                 for text in dates.forms(day, locale):
                     assert "2008" in text
-                    yield (
-                        text.casefold().replace(",", ""),
-                        day,
-                    )  # all that variation leaves of a text, and less
+                    yield text.casefold().replace(",", ""), day  # the part that `vary` never changes
 
     assert not clashes(texts())
 
 
-def test_days_would_share_texts_with_strokes_in_them(dates: Any) -> None:
-    """A control: the short forms of two countries."""
+def test_days_with_slashes_would_share_texts(dates: Any) -> None:
+    """A negative control: the short date formats of two countries."""
     from babel.dates import format_date
 
     pairs = ((format_date(day, "short", locale=x), day) for day in the_year(4, 5) for x in ("en", "es"))
     assert "5/4/08" in clashes(pairs)
 
 
-def test_every_text_is_within_the_vocabulary_and_the_positions(dates: Any) -> None:
+def test_every_text_fits_the_vocabulary_and_the_length(dates: Any) -> None:
     known = set(dates.characters())
     for day in the_year()[::13]:
         for locale in dates.LOCALES:
@@ -78,7 +75,7 @@ def test_every_text_is_within_the_vocabulary_and_the_positions(dates: Any) -> No
                         assert 0 < len(text) <= dates.LENGTH
 
 
-def test_days_of_the_test_are_never_learnt_from(dates: Any) -> None:
+def test_test_days_are_never_in_training(dates: Any) -> None:
     learnt, held_out = dates.days(3)
     assert not set(learnt) & set(held_out)
     assert sorted(learnt + held_out) == [date.fromordinal(n) for n in range(693596, 766645)]
@@ -89,7 +86,7 @@ def test_days_of_the_test_are_never_learnt_from(dates: Any) -> None:
     assert set(dates.days(4)[1]) != set(held_out)
 
 
-def test_the_texts_of_the_test_are_of_days_held_out_in_all_locales(dates: Any) -> None:
+def test_test_texts_are_of_held_out_days_in_all_locales(dates: Any) -> None:
     import translate_dates
 
     _, held_out = dates.days(0)
@@ -108,7 +105,7 @@ def test_tokens_keep_every_character(dates: Any, rng: np.random.Generator) -> No
     assert dates.text_of(dates.iso(date(1987, 9, 23)), "·") == "1987-09-23·"
 
 
-def test_marks_and_kinds_of_blanks_that_nobody_sees_make_no_difference(dates: Any) -> None:
+def test_invisible_marks_and_kinds_of_spaces_make_no_difference(dates: Any) -> None:
     assert dates.plain("\u200f23\u00a0mars\u202f1987\n") == "23 mars 1987"
     assert dates.plain("Fe\u0301vrier") == "F\u00e9vrier"
 
@@ -122,7 +119,7 @@ def test_marks_and_kinds_of_blanks_that_nobody_sees_make_no_difference(dates: An
         ("  ", ["from 1 to 40 characters", "got 0"]),
     ],
 )
-def test_what_cannot_be_read_is_refused_before_anything_is_learnt(
+def test_unreadable_input_raises_before_training(
     say: str, words: list[str], dates: Any, tmp_path: Path
 ) -> None:
     import translate_dates
@@ -138,7 +135,7 @@ def test_what_cannot_be_read_is_refused_before_anything_is_learnt(
 
 
 @pytest.mark.slow
-def test_a_run_stopped_in_the_first_model_goes_on_with_the_second(dates: Any, tmp_path: Path) -> None:
+def test_run_stopped_in_the_first_model_continues_with_the_second(dates: Any, tmp_path: Path) -> None:
     import translate_dates
 
     def start(*words: str) -> str:
@@ -149,5 +146,5 @@ def test_a_run_stopped_in_the_first_model_goes_on_with_the_second(dates: Any, tm
 
     assert start("--model", "transformer").count("PyTorch, step 2:") == 1
     told = start("--resume", "--say", "3 mars 2001")
-    assert told.count("PyTorch, step 2:") == 1  # of the second alone
+    assert told.count("PyTorch, step 2:") == 1  # only of the second model
     assert told.count("3 mars 2001 is ") == 2

@@ -1,4 +1,4 @@
-"""The page of derivatives says what runs say: a sample of its cells always, all of them in the slow tests."""
+"""The derivatives page agrees with actual runs: a sample of its cells always, all cells in the survey."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ SAMPLE = [
 
 
 def written():
-    """The cells of the page by framework and implementation, without the numbers of reasons."""
+    """The cells of the page by framework and implementation, without footnote numbers."""
     found, framework = {}, ""
     for line in FILE.read_text().splitlines():
         framework = line.removeprefix("## ") if line.startswith("## ") else framework
@@ -30,7 +30,7 @@ def written():
     return found
 
 
-def test_page_has_every_implementation_and_nothing_wrong():
+def test_page_has_every_implementation_and_no_wrong_cell():
     import jax_attention.ops.dispatch
     import torch_attention.ops.dispatch
 
@@ -43,20 +43,20 @@ def test_page_has_every_implementation_and_nothing_wrong():
     assert not any(derivatives.WRONG in cells.values() for cells in written().values())
 
 
-@pytest.mark.filterwarnings("ignore")  # what is refused may warn first
+@pytest.mark.filterwarnings("ignore")  # unsupported calls may warn before they raise
 @pytest.mark.parametrize(("framework", "name", "probes"), SAMPLE)
-def test_sample_of_cells_is_what_a_run_says(framework, name, probes, as_shipped):
+def test_sampled_cells_agree_with_a_run(framework, name, probes, as_shipped):
     row = derivatives.torch_row if framework == "PyTorch" else derivatives.jax_row
     found = {probe: cell for probe, (cell, _) in row(name, probes).items()}
     assert found == {probe: written()[framework, name][probe] for probe in probes}
 
 
-def test_wrong_number_would_be_noticed():
+def test_wrong_derivative_is_detected():
     right = derivatives.expected("second", derivatives.head_dim_of("blockwise"))
     assert derivatives.judged("second", "blockwise", right) == derivatives.YES
     assert derivatives.judged("second", "blockwise", [*right[:-1], 1.001 * right[-1]]) == derivatives.WRONG
 
 
 @pytest.mark.survey
-def test_page_is_what_it_is_printed_to_be():
+def test_page_is_up_to_date():
     assert derivatives.page(derivatives.measured()) == FILE.read_text().rstrip("\n")

@@ -1,4 +1,4 @@
-"""The notebooks: built from their text, alike in their first cells, and run from end to end in either framework."""
+"""The notebooks: built from their source, equal in their first cells, and run completely in either framework."""
 
 import os
 import re
@@ -16,10 +16,10 @@ from traitlets.config import Config
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples" / "notebooks"
 SOURCES = sorted(FOLDER.glob("*.py"))
-FRAMEWORKS = {"torch": "jax", "jax": "torch"}  # and the one that is not needed
+FRAMEWORKS = {"torch": "jax", "jax": "torch"}  # each with the framework that it does not need
 NEEDS_BOTH = {"porting_weights"}
 
-# Before the first cell: no name is looked up but this machine's.
+# Inserted before the first cell: network access raises.
 OFFLINE = """
 import socket
 
@@ -28,7 +28,7 @@ def refuse(*arguments, **options):
 
 socket.getaddrinfo = socket.create_connection = refuse
 """
-# After the last one.
+# Appended after the last cell.
 ALONE = "import sys; assert {other!r} not in sys.modules, '{other} was loaded'"
 DRAWS = "image/png"
 
@@ -45,12 +45,12 @@ def shared(notebook: nbformat.NotebookNode) -> list[tuple[str, str]]:
     return found[start : end + 1]
 
 
-def test_there_are_five() -> None:
+def test_there_are_five_notebooks() -> None:
     assert len(SOURCES) == 5
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
-def test_the_notebook_is_what_its_text_makes(source: Path) -> None:
+def test_notebook_is_built_from_its_source(source: Path) -> None:
     made, kept = jupytext.read(source), nbformat.read(source.with_suffix(".ipynb"), as_version=4)
     nbformat.validate(kept)
     assert cells(kept) == cells(made), "make notebooks builds them again"
@@ -59,17 +59,17 @@ def test_the_notebook_is_what_its_text_makes(source: Path) -> None:
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in kept.cells)
 
 
-def test_no_notebook_is_without_its_text() -> None:
+def test_every_notebook_has_a_source() -> None:
     assert sorted(FOLDER.glob("*.ipynb")) == [source.with_suffix(".ipynb") for source in SOURCES]
 
 
-def test_the_first_cells_are_the_same_in_all() -> None:
+def test_first_cells_are_the_same_in_all() -> None:
     first, *others = [shared(jupytext.read(source)) for source in SOURCES]
     assert len(first) == 6
     assert all(other == first for other in others)
 
 
-def test_they_install_all_that_the_package_needs_and_neither_framework() -> None:
+def test_first_cells_install_all_dependencies_and_no_framework() -> None:
     [install] = [text for _, text in shared(jupytext.read(SOURCES[0])) if "pip" in text and "needed" in text]
     listed = set(re.findall(r'"(\w+)"', re.search(r"needed = \[(.*?)\]", install)[1]))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -78,12 +78,12 @@ def test_they_install_all_that_the_package_needs_and_neither_framework() -> None
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
-def test_the_readme_names_each(source: Path) -> None:
+def test_readme_names_each_notebook(source: Path) -> None:
     assert f"{source.stem}.ipynb" in (ROOT / "README.md").read_text()
 
 
 def run(source: Path, environment: dict[str, str], last: str = "") -> nbformat.NotebookNode:
-    """The notebook after all its cells have run, in a process of its own."""
+    """The notebook after all its cells have run in a separate process."""
     notebook = jupytext.read(source)
     notebook.cells.insert(0, nbformat.v4.new_code_cell(OFFLINE))
     notebook.cells.append(nbformat.v4.new_code_cell(last))
@@ -94,7 +94,7 @@ def run(source: Path, environment: dict[str, str], last: str = "") -> nbformat.N
         "PYTHONPATH": str(ROOT),
         "PIP_NO_INDEX": "1",
     }
-    with tempfile.TemporaryDirectory() as sockets:  # files, so that no port is opened
+    with tempfile.TemporaryDirectory() as sockets:  # sockets as files, so that no port is opened
         config = Config({"ConnectionFileMixin": {"transport": "ipc", "ip": f"{sockets}/kernel"}})
         client = NotebookClient(
             notebook,
@@ -107,7 +107,7 @@ def run(source: Path, environment: dict[str, str], last: str = "") -> nbformat.N
 
 
 def warned(notebook: nbformat.NotebookNode) -> str:
-    """What was written to the error stream: warnings stand there."""
+    """The text on the error stream, which contains warnings."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     return "".join(output.text for output in outputs if output.get("name") == "stderr")
 
@@ -115,7 +115,7 @@ def warned(notebook: nbformat.NotebookNode) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
-def test_every_cell_runs_without_a_warning_and_with_one_framework_alone(source: Path, framework: str) -> None:
+def test_every_cell_runs_without_warnings_and_with_one_framework(source: Path, framework: str) -> None:
     alone = "" if source.stem in NEEDS_BOTH else ALONE.format(other=FRAMEWORKS[framework])
     done = run(source, {"FRAMEWORK": framework}, alone)
     assert not warned(done)
@@ -126,7 +126,7 @@ def test_every_cell_runs_without_a_warning_and_with_one_framework_alone(source: 
 
 
 @pytest.mark.slow
-def test_a_warning_the_network_and_the_other_framework_are_noticed(tmp_path: Path) -> None:
+def test_warnings_network_access_and_the_other_framework_are_detected(tmp_path: Path) -> None:
     source = tmp_path / "control.py"
     source.write_text("# %%\nimport warnings\n\nwarnings.warn('look here')\n")
     assert "look here" in warned(run(source, {}))

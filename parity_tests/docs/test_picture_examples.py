@@ -1,4 +1,4 @@
-"""The examples that draw without training: what they print and what they write."""
+"""The examples that draw without training: their output and their files."""
 
 import importlib.util
 import subprocess
@@ -32,7 +32,7 @@ def invoke(module, *arguments):
 
 
 def assert_is_a_picture(path):
-    """It is large, and neither blank nor full, nor writing alone, which has 16 shades of each of few colours."""
+    """Assert that a picture is large, neither blank nor full, and more than text, which has few colours."""
     pixels = imread(path)
     assert min(pixels.shape[:2]) > 500
     shades = np.round(pixels[::3, ::3, :3] * 15).astype(int) @ [256, 16, 1]
@@ -41,7 +41,7 @@ def assert_is_a_picture(path):
     assert 0.02 < 1 - white < 0.9
 
 
-def test_a_page_of_writing_is_no_picture(tmp_path):
+def test_page_of_text_is_no_picture(tmp_path):
     figure = style.sheet(6, 6, title="A title")
     figure.text(0.1, 0.5, "words " * 20, color=style.SEEN)
     plots.save(figure, tmp_path / "page.png")
@@ -60,9 +60,9 @@ class TestAttentionPatterns:
         ]
         assert_is_a_picture(tmp_path / "new/attention_patterns.png")
         svg = (tmp_path / "new/attention_patterns.svg").read_text()
-        assert svg.count("<image") >= 18  # the input and each panel, beside the legend
+        assert svg.count("<image") >= 18  # the input and each panel, without the legend
 
-    def test_both_reports_the_largest_difference_and_where_it_is(self, tmp_path):
+    def test_both_reports_the_largest_difference_and_its_mechanism(self, tmp_path):
         result = invoke(
             load("attention_patterns"), "--framework", "both", "--family", "low_rank", "--output", tmp_path
         )
@@ -71,7 +71,7 @@ class TestAttentionPatterns:
         assert 0 < float(line.split()[6]) < 2e-12
         assert line.endswith(("in LinformerAttention.", "in NystromAttention."))
 
-    def test_a_mirror_that_differs_is_named_and_nothing_is_drawn(self, tmp_path, monkeypatch):
+    def test_differing_mirror_is_named_and_nothing_is_drawn(self, tmp_path, monkeypatch):
         module = load("attention_patterns")
         compute = module.compute
 
@@ -87,7 +87,7 @@ class TestAttentionPatterns:
         assert "NOT EQUAL: PyTorch and JAX are 1.0e-11 apart in NystromAttention." in result.stdout
         assert not list(tmp_path.iterdir())
 
-    def test_a_family_that_is_none_is_refused_in_one_sentence(self, tmp_path):
+    def test_unknown_family_raises_one_sentence(self, tmp_path):
         result = invoke(load("attention_patterns"), "--family", "magic", "--output", tmp_path / "new")
         assert result.exit_code == 2
         assert result.stderr.startswith("attention_patterns: family must be one of masks, basics, self")
@@ -95,7 +95,7 @@ class TestAttentionPatterns:
         assert not (tmp_path / "new").exists()
 
     @pytest.mark.slow
-    def test_the_whole_poster_is_the_same_in_both_frameworks(self, tmp_path):
+    def test_whole_poster_is_the_same_in_both_frameworks(self, tmp_path):
         result = invoke(load("attention_patterns"), "--framework", "both", "--output", tmp_path)
         assert result.exit_code == 0, result.output
         assert "Largest difference between PyTorch and JAX" in result.stdout
@@ -104,7 +104,7 @@ class TestAttentionPatterns:
 
 @pytest.mark.slow
 class TestPortAModel:
-    def test_it_is_told_to_its_end_and_drawn(self, tmp_path):
+    def test_example_runs_to_its_end_and_draws(self, tmp_path):
         command = [sys.executable, EXAMPLES / "port_a_model.py", "--quick", "--output", tmp_path]
         done = subprocess.run(command, capture_output=True, text=True, cwd=EXAMPLES.parent, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -123,7 +123,7 @@ class TestPortAModel:
         assert {path.name for path in tmp_path.iterdir()} == {"port_a_model.png", "port_a_model.svg"}
         assert_is_a_picture(tmp_path / "port_a_model.png")
 
-    def test_models_that_differ_are_exit_code_1(self, tmp_path, monkeypatch):
+    def test_differing_models_exit_with_1(self, tmp_path, monkeypatch):
         from attention_bridge.demo import jax_half
 
         encode = jax_half.encode

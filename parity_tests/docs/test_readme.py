@@ -28,7 +28,7 @@ DEMONSTRATIONS = re.findall(r"`python -m (torch_attention\.\w+)`", README)
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: snippet.splitlines()[0])
-def test_python_snippets_run_and_print_what_they_say(
+def test_python_snippets_run_and_print_the_stated_values(
     snippet: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     exec(compile(snippet, "README.md", "exec"), {})
@@ -52,7 +52,7 @@ def test_commands_run(command: list[str], tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def write_case(path: Path) -> None:
-    """A port that forgot to transpose the keys' matrix."""
+    """Write a doctor case: a port without the transpose of the key matrix."""
     torch.manual_seed(0)
     reference = CausalSelfAttention(12, 4)
     x = torch.randn(2, 5, 12)
@@ -71,7 +71,7 @@ def test_demonstrations_exist_in_both_mirrors() -> None:
             assert (ROOT / module.replace(".", "/")).with_suffix(".py").exists()
 
 
-def test_the_example_ports_proves_and_finds_the_transposed_matrix(capsys: pytest.CaptureFixture[str]) -> None:
+def test_example_ports_proves_and_finds_the_transposed_matrix(capsys: pytest.CaptureFixture[str]) -> None:
     example = ROOT / "examples" / "port_multihead_attention.py"
     runpy.run_path(str(example), run_name="__main__")
     printed = capsys.readouterr().out
@@ -89,12 +89,12 @@ def test_make_targets_and_extras_exist() -> None:
         assert extra in extras
 
 
-def test_every_file_it_links_to_exists() -> None:
+def test_every_linked_file_exists() -> None:
     for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
         assert (ROOT / target).exists(), target
 
 
-def test_it_names_the_command_that_the_package_installs() -> None:
+def test_readme_names_the_installed_commands() -> None:
     result = subprocess.run(
         [Path(sys.executable).with_name("attention-bridge"), "--help"],
         capture_output=True,

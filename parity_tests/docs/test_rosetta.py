@@ -1,4 +1,4 @@
-"""docs/rosetta.md: the page, the same mask and the same call, names and shapes; the rest is in `_behaviour`."""
+"""docs/rosetta.md: the page, equivalent masks and calls, names and shapes; behaviour has its own test file."""
 
 import re
 import subprocess
@@ -36,10 +36,10 @@ ROOT = Path(__file__).parents[2]
 
 
 class TestPage:
-    def test_the_committed_page_is_what_the_facts_make(self):
+    def test_committed_page_is_generated_from_the_facts(self):
         assert (ROOT / "docs" / "rosetta.md").read_text() == page() + "\n"
 
-    def test_it_is_printed_without_any_framework(self):
+    def test_page_is_printed_without_any_framework(self):
         program = (
             "import runpy, sys; runpy.run_module('attention_bridge.pages.rosetta', run_name='__main__'); "
             "found = {'torch', 'jax', 'flax', 'keras', 'transformers'} & set(sys.modules); sys.exit(str(found or ''))"
@@ -48,7 +48,7 @@ class TestPage:
         assert run.stderr.strip() == ""
         assert run.stdout == page() + "\n"
 
-    def test_its_versions_are_those_that_tests_run_with(self):
+    def test_stated_versions_are_those_of_the_tests(self):
         lines = dict(
             line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
         )
@@ -57,7 +57,7 @@ class TestPage:
         tested = {re.split("[>=]", line)[0] for line in extras["test"]}
         assert {"equinox", "dm-haiku", "keras", "x-transformers"} <= tested
 
-    def test_the_readme_counts_its_calls(self):
+    def test_readme_counts_the_calls(self):
         assert f"of {len(PEERS)} attention calls" in (ROOT / "README.md").read_text()
 
     def test_every_trap_default_and_layout_is_known(self):
@@ -79,7 +79,7 @@ def test_signatures(peer):
 
 class TestMasks:
     @each()
-    def test_the_same_mask_in_the_words_of_each(self, peer, rng):
+    def test_same_mask_works_in_every_framework(self, peer, rng):
         keep = own_place(peer, rng.random((BATCH, QUERY, keys(peer))) < 0.6)
         keep[..., 0] = True
         bench = Bench(peer, rng)
@@ -91,6 +91,6 @@ class TestLayers:
     def test_names_and_shapes(self, peer, rng):
         found = {name: x.shape for name, x in Bench(peer, rng).tensors.items()}
         stated = {name: size(shape) for name, shape in peer.tensors}
-        if is_model(peer):  # their attention, of all that they have
+        if is_model(peer):  # a model has more tensors than its attention
             found = {name: shape for name, shape in found.items() if name in stated}
         assert found == stated

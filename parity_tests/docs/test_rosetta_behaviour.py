@@ -1,4 +1,4 @@
-"""What each attention call of docs/rosetta.md does: masks, empty rows, causality, weights, defaults and traps."""
+"""The behaviour of each attention call of docs/rosetta.md: masks, causality, weights, defaults and traps."""
 
 from dataclasses import replace
 from importlib import import_module
@@ -45,7 +45,7 @@ pytestmark = [*WARNINGS, pytest.mark.slow]
 
 class TestShapes:
     def draw(self, peer, rng, shape):
-        """A boolean mask of that shape, True where it shows, and what it means: `(batch, query, key)`."""
+        """A random boolean mask of that shape, True for visible, and its meaning: `(batch, query, key)`."""
         n = keys(peer)
         mask = rng.random(size(shape.replace("key", "query") if is_model(peer) else shape)) < 0.6
         mask[..., 0] = True
@@ -57,16 +57,16 @@ class TestShapes:
             "batch key": lambda: mask[:, None, None],
         }.get(shape, lambda: mask)()
         seen = np.broadcast_to(by_heads, (BATCH, HEADS, QUERY, n)).any(1)
-        if shape == "batch key" and peer.causal:  # of a decoder
+        if shape == "batch key" and peer.causal:  # decoders are causal
             seen = np.tril(seen)
         return mask, own_place(peer, seen)
 
     def given(self, peer, mask):
-        """The same mask for each sample, where the call goes over samples."""
+        """The same mask for each batch element, for calls under vmap."""
         return array(peer, np.broadcast_to(mask, (BATCH, *mask.shape)) if "vmap" in peer.call else mask)
 
     @each()
-    def test_shapes_are_read_as_they_say_misread_or_refused(self, peer, rng):
+    def test_shapes_are_accepted_misread_or_rejected_as_stated(self, peer, rng):
         bench, outcomes = Bench(peer, rng), {}
         for shape in MASK_SHAPES:
             mask, seen = self.draw(peer, rng, shape)
@@ -81,7 +81,7 @@ class TestShapes:
         assert tuple(shape for shape in MASK_SHAPES if outcomes[shape] == "misread") == peer.misread
 
     @each()
-    def test_what_becomes_of_zero_and_minus_infinity(self, peer, rng):
+    def test_zero_and_minus_infinity_are_treated_as_stated(self, peer, rng):
         bench = Bench(peer, rng)
         mask, _ = self.draw(peer, rng, peer.masks[0] if peer.masks else "batch heads query key")
         mask[:] = True
@@ -95,7 +95,7 @@ class TestShapes:
         seen = np.tile(shown if peer.floats == "added" else ~shown, (BATCH, QUERY, 1))
         if peer.causal and is_model(peer):
             seen = np.tril(seen)
-        first = int(is_model(peer) and bool(peer.causal))  # of a decoder, the first query sees nothing
+        first = int(is_model(peer) and bool(peer.causal))  # in a decoder, the first row is fully masked
         seen, found = own_place(peer, seen), bench.reach(peer.call, added)
         np.testing.assert_array_equal(found[:, first:], seen[:, first:])
 
@@ -106,7 +106,7 @@ class TestEmpty:
     )
 
     @pytest.mark.parametrize(("peer", "empty"), CASES)
-    def test_what_a_query_gets_that_sees_no_key(self, peer, empty, rng):
+    def test_fully_masked_row_gives_the_stated_result(self, peer, empty, rng):
         keep = np.ones((BATCH, QUERY, keys(peer)), bool)
         keep[:, slice(None) if is_model(peer) else 2] = False
         bench = Bench(peer, rng)
@@ -126,7 +126,7 @@ class TestEmpty:
         if is_model(peer):
             call = "eager(inputs_embeds=x, attention_mask=keep[:, 0], output_attentions=True).attentions[0]"
             np.testing.assert_allclose(to_numpy(eval(call, bench.scope)), 1 / QUERY, rtol=1e-6)
-        else:  # the query has no say in a mean
+        else:  # a mean does not depend on the query
             other = bench.given["x"] + rng.standard_normal(bench.given["x"].shape).astype(np.float32)
             moved = bench.call(empty.call, mask, x=other)[:, 2]
             np.testing.assert_allclose(moved, output, rtol=0, atol=SINGLE * np.abs(output).max())
@@ -134,14 +134,14 @@ class TestEmpty:
 
 class TestCausal:
     @having("causal")
-    def test_where_the_diagonal_ends(self, peer, rng):
+    def test_diagonal_ends_in_the_stated_corner(self, peer, rng):
         n = keys(peer)
         found = Bench(peer, rng).reach(peer.causal)
         seen = np.tri(QUERY, n, n - QUERY if peer.corner == "lower right" else 0, dtype=bool)
         np.testing.assert_array_equal(found, np.broadcast_to(seen, found.shape))
 
     @each([peer for peer in PEERS if is_model(peer) and peer.causal])
-    def test_new_tokens_of_a_decoder_see_all_that_are_kept(self, peer, rng):
+    def test_new_tokens_of_a_decoder_attend_to_all_cached_tokens(self, peer, rng):
         bench = Bench(peer, rng)
         bench.fill()
         layer, x = bench.scope["layer"], bench.scope["x"]
@@ -151,7 +151,7 @@ class TestCausal:
             rest = layer(inputs_embeds=x[:, 3:], past_key_values=kept).last_hidden_state
         assert (rest - whole[:, 3:]).abs().max() <= SINGLE * whole.abs().max()
 
-    def test_every_call_that_can_be_causal_says_so(self):
+    def test_every_causal_call_is_listed(self):
         for peer in PEERS:
             known = {name for found in public(peer.name) for name in all_parameters(found)}
             calls = {"is_causal", "use_causal_mask", "causal"} & known
@@ -163,7 +163,7 @@ class TestCausal:
             assert (peer.corner is None) == (not peer.causal)
 
     @having("window")
-    def test_how_many_keys_a_window_of_three_counts(self, peer, rng):
+    def test_window_of_three_counts_the_stated_keys(self, peer, rng):
         found = Bench(peer, rng, peer.window_make or None).reach(peer.window)
         n = found.shape[-1]
         back = np.tri(QUERY, n, dtype=bool) & ~np.tri(QUERY, n, -peer.window_keys, dtype=bool)
@@ -189,7 +189,7 @@ DROPPED = {
 
 class TestWeights:
     @having("weights")
-    def test_their_axes_and_whether_dropout_is_in_them(self, peer, rng):
+    def test_weights_have_the_stated_axes_and_dropout(self, peer, rng):
         before, after, call, training = DROPPED.get(peer.name, ("", "", "", ""))
         bench = Bench(peer, rng)
         n = KEY if "memory" in peer.weights else QUERY
@@ -214,7 +214,7 @@ def test_defaults(default):
 
 
 @pytest.mark.parametrize("trap", TRAPS, ids=lambda trap: trap.name)
-def test_a_trap_is_real_and_its_cure_helps(trap, rng):
+def test_trap_is_real_and_its_cure_works(trap, rng):
     for name in trap.names:
         module, _, last = name.rpartition(".")
         assert hasattr(import_module(module), last) or import_module(name)
@@ -224,7 +224,7 @@ def test_a_trap_is_real_and_its_cure_helps(trap, rng):
 
 class TestTheSame:
     @each([peer for peer in PEERS if not is_model(peer)])
-    def test_the_default_is_ours_with_the_weights_converted(self, peer, rng):
+    def test_default_call_equals_this_package_with_converted_weights(self, peer, rng):
         bench = Bench(peer, rng)
         x = bench.given["x"]
         if is_operation(peer):
@@ -243,14 +243,14 @@ class TestTheSame:
             if "Group" in peer.name:
                 ours = torch_attention.GroupedQueryAttention(EMBED, HEADS, num_kv_heads=KV_HEADS, bias=bias)
                 ours = transfer(hub, ours)(torch.from_numpy(x)).output.detach().numpy()
-            else:  # the mirror in JAX, for PyTorch's is among the peers
+            else:  # the JAX mirror, because the PyTorch mirror is a peer
                 ours = jax_attention.MultiHeadCrossAttention(
                     EMBED, EMBED, EMBED, HEADS, bias=bias, rngs=nnx.Rngs(0)
                 )
                 ours = np.asarray(transfer(hub, ours)(jnp.asarray(x), jnp.asarray(x)).output)
         assert np.abs(ours - theirs).max() <= SINGLE * np.abs(theirs).max()
 
-    def test_another_scale_would_be_noticed(self, rng):
+    def test_another_scale_is_detected(self, rng):
         query, memory = (torch.from_numpy(rng.standard_normal((BATCH, HEADS, n, 4))) for n in (QUERY, KEY))
         plain, other = (
             torch_attention.ops.dot_product_attention(query, memory, memory, scale=s) for s in (None, 0.4)
@@ -258,7 +258,7 @@ class TestTheSame:
         assert (plain - other).abs().max() > 100 * SINGLE * plain.abs().max()
 
 
-def test_what_must_be_said():
+def test_required_arguments_raise_when_missing():
     for missing in ("decode=False, ", "w_init=hk.initializers.VarianceScaling()"):
         [peer] = [peer for peer in PEERS if missing in peer.make]
         with pytest.raises(ValueError, match=r"(?i)decode|initializer"):
@@ -266,7 +266,7 @@ def test_what_must_be_said():
 
 
 @each([peer for peer in PEERS if peer.masks])
-def test_wrong_facts_would_be_noticed(peer, rng):
+def test_wrong_facts_are_detected(peer, rng):
     wrong = {
         "true": {"shows": "hides", "hides": "shows"}[peer.true],
         "floats": {"added": "inverted", "inverted": "added", "refused": "added"}[peer.floats],
@@ -275,13 +275,15 @@ def test_wrong_facts_would_be_noticed(peer, rng):
     for name, value in wrong.items():
         shapes = TestShapes()
         run = (
-            shapes.test_what_becomes_of_zero_and_minus_infinity
+            shapes.test_zero_and_minus_infinity_are_treated_as_stated
             if name == "floats"
-            else shapes.test_shapes_are_read_as_they_say_misread_or_refused
+            else shapes.test_shapes_are_accepted_misread_or_rejected_as_stated
         )
-        with pytest.raises(Exception):  # noqa: B017  (what is refused is refused in many ways)
+        with pytest.raises(Exception):  # noqa: B017  (frameworks raise different exceptions)
             run(replace(peer, **{name: value}), rng)
     for each_empty in peer.empty:
         result = "mean" if each_empty.result == "zeros" else "zeros"
         with pytest.raises(AssertionError):
-            TestEmpty().test_what_a_query_gets_that_sees_no_key(peer, replace(each_empty, result=result), rng)
+            TestEmpty().test_fully_masked_row_gives_the_stated_result(
+                peer, replace(each_empty, result=result), rng
+            )

@@ -1,4 +1,4 @@
-"""What two examples learn from and are measured by, and what they refuse."""
+"""Two text examples: their training data, their measures, and bad input."""
 
 import importlib.util
 import math
@@ -32,27 +32,27 @@ def given() -> Any:
     return induction.sequences(np.random.default_rng(3), 200)
 
 
-def test_a_copied_letter_is_the_one_behind_the_first_occurrence(given: Any) -> None:
+def test_copied_letter_follows_the_first_occurrence(given: Any) -> None:
     fewest, most = induction.STRETCH
     for letters, labels in zip(given.letters.tolist(), given.labels.tolist(), strict=True):
         asked = [place for place, label in enumerate(labels) if label != IGNORED]
-        assert asked == list(range(asked[0], len(labels)))  # to the end
+        assert asked == list(range(asked[0], len(labels)))  # up to the end
         assert fewest <= len(asked) + 1 <= most
         for place in asked:
             first = letters.index(letters[place])
             assert first < place
             assert letters[first + 1] == labels[place]
-        assert len(set(letters[: asked[0]])) == asked[0]  # before the copy, no letter comes twice
+        assert len(set(letters[: asked[0]])) == asked[0]  # before the copy, all letters differ
 
 
-def test_a_copy_cannot_be_found_by_its_distance(given: Any) -> None:
+def test_copy_cannot_be_found_by_its_distance(given: Any) -> None:
     place = np.arange(given.letters.shape[1])
     distances, times = np.unique((place - given.earlier)[given.labels != IGNORED], return_counts=True)
     assert len(distances) > 10
     assert times.max() / times.sum() < 0.25
 
 
-def test_each_kind_of_head_is_told_by_its_score(given: Any) -> None:
+def test_each_kind_of_head_is_identified_by_its_score(given: Any) -> None:
     number, length = given.letters.shape
     place = np.arange(length)
     weights = np.zeros((2, number, 3, length, length))
@@ -63,9 +63,9 @@ def test_each_kind_of_head_is_told_by_its_score(given: Any) -> None:
     np.testing.assert_array_equal(found["induction"], [[0, 0, 0], [0, 0, 0.25]])
 
 
-def test_the_loss_of_three_characters_is_that_of_counting() -> None:
+def test_trigram_loss_equals_explicit_counting() -> None:
     rng = np.random.default_rng(5)
-    learnt, held = rng.integers(0, 4, 60), rng.integers(0, 7, 40)  # some are never learnt
+    learnt, held = rng.integers(0, 4, 60), rng.integers(0, 7, 40)  # some characters never occur in training
 
     def chance(before: tuple[int, ...], character: int) -> float:
         shorter = chance(before[1:], character) if before else 1 / 7
@@ -80,7 +80,7 @@ def test_the_loss_of_three_characters_is_that_of_counting() -> None:
     assert text.loss_of_three(learnt, held, 7) == pytest.approx(np.mean(expected), rel=1e-13)
 
 
-def test_a_paragraph_that_comes_again_is_kept_once(tmp_path: Path) -> None:
+def test_repeated_paragraph_is_kept_once(tmp_path: Path) -> None:
     first, second = "one " * text.SHORTEST, "two " * 9
     file = tmp_path / "text.txt"
     file.write_text(f"{first}\n\n{second}\n\n\n\n  {first}\n\nthree", "utf-8")
@@ -105,7 +105,7 @@ REFUSED_PROMPTS = {
 
 
 def refused(output: Path, *words: str) -> str:
-    """What the example says when it is told something that cannot be."""
+    """The message that the example prints for bad input."""
     done = CliRunner(env={"OMP_WAIT_POLICY": "passive"}).invoke(text.main, ["--output", str(output), *words])
     assert done.exit_code == 2
     assert not list(output.iterdir())
@@ -116,7 +116,7 @@ def refused(output: Path, *words: str) -> str:
 
 
 @pytest.mark.parametrize("name", REFUSED_FILES)
-def test_a_text_that_cannot_be_learnt_is_refused(name: str, tmp_path: Path) -> None:
+def test_text_unsuited_for_training_raises(name: str, tmp_path: Path) -> None:
     content, expected = REFUSED_FILES[name]
     file, output = tmp_path / "text.txt", tmp_path / "output"
     file.write_bytes(content)
@@ -125,12 +125,12 @@ def test_a_text_that_cannot_be_learnt_is_refused(name: str, tmp_path: Path) -> N
     assert str(file) in said
 
 
-def test_a_text_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+def test_unreadable_text_raises(tmp_path: Path) -> None:
     assert "No such file" in refused(tmp_path / "output", "--text", str(tmp_path / "none.txt"))
     assert "directory" in refused(tmp_path / "output", "--text", str(tmp_path))
 
 
 @pytest.mark.parametrize("name", REFUSED_PROMPTS)
-def test_a_prompt_that_cannot_be_gone_on_from_is_refused(name: str, tmp_path: Path) -> None:
+def test_prompt_that_cannot_be_continued_raises(name: str, tmp_path: Path) -> None:
     prompt, expected = REFUSED_PROMPTS[name]
     assert expected in refused(tmp_path / "output", "--prompt", prompt)

@@ -1,4 +1,4 @@
-"""Examples of arguments by their annotations, what may stand for none of them, and how both mirrors answer."""
+"""Valid and invalid arguments made from annotations, and a comparison of the errors of both mirrors."""
 
 import importlib
 import inspect
@@ -66,11 +66,11 @@ ANY_INTEGER = (
     "pad_id",
     "pad_token",
     "end_token",
-)  # tokens, and what may be below 0
+)  # tokens, and integers that may be negative
 
 
 class Answer(NamedTuple):
-    """How a call ended, and whether this mirror's own checks raised it."""
+    """The end of a call, and whether this mirror's own checks raised the error."""
 
     own: bool
     kind: str
@@ -78,7 +78,7 @@ class Answer(NamedTuple):
 
 
 def answer(mirror, call):
-    """The error that a call ends in."""
+    """The error that a call raises."""
     try:
         call()
     except Exception as error:
@@ -93,7 +93,7 @@ def answer(mirror, call):
 
 
 class Count:
-    """Counts the calls that end in a framework's own traceback, and those that the mirrors answer differently."""
+    """Counts of the calls that raise a framework's own error, and of those that differ between the mirrors."""
 
     def __init__(self):
         self.calls, self.foreign, self.unequal, self.accepted = 0, [], [], []
@@ -109,7 +109,7 @@ class Count:
             self.foreign.append((*where, ours, theirs))
 
     def check(self):
-        """Hold that every call was refused, alike and by the mirrors themselves."""
+        """Assert that every call raised the same error in both mirrors, from the mirrors' own checks."""
         found = self.foreign + self.unequal + self.accepted
         print(
             f"of {self.calls} calls {len(self.foreign)} end in another's traceback, {len(self.unequal)} are answered "
@@ -129,7 +129,7 @@ def kinds_of(annotation):
 
 
 def sort_of(kind):
-    """Which of the sorts of `BAD` an annotation is; None if no argument of it is checked."""
+    """The key of `BAD` for an annotation; None for annotations that are not checked."""
     if kind in (int, float, bool, str):
         return kind
     if hasattr(kind, "array_type"):
@@ -147,7 +147,7 @@ def sort_of(kind):
 
 
 def bad_values(name, annotation):
-    """What may not stand for an argument with that annotation."""
+    """Invalid values for an argument with that annotation."""
     kinds, optional = kinds_of(annotation)
     sorts = [sort_of(kind) for kind in kinds]
     if None in sorts or len(sorts) > 1:
@@ -163,7 +163,7 @@ def bad_values(name, annotation):
 
 
 def is_checked(thing):
-    """Whether `checked` stands above a function."""
+    """Whether a function is decorated by `checked`."""
     return hasattr(thing, "checks")
 
 
@@ -190,7 +190,7 @@ def checked_things():
 
 
 def shape_of(kind):
-    """A shape with the axes that an annotation names; an axis has one size wherever it is named."""
+    """A shape with the axes of an annotation; an axis name always has the same size."""
     shape = []
     for word in kind.dim_str.split():
         if word.isdigit():
@@ -201,7 +201,7 @@ def shape_of(kind):
 
 
 def array_of(kind):
-    """An array of NumPy that is what an annotation says."""
+    """A NumPy array that matches an annotation."""
     shape = shape_of(kind)
     dtypes = kind.dtypes if isinstance(kind.dtypes, tuple) else ("float32",)
     if "float32" in dtypes:
@@ -215,7 +215,7 @@ def own_array(mirror, x):
 
 
 def example(mirror, annotation):
-    """What a check accepts for an annotation."""
+    """A valid argument for an annotation."""
     (kind, *_), optional = kinds_of(annotation)
     if optional:
         return None
@@ -234,12 +234,12 @@ def example(mirror, annotation):
 
 
 def named(mirror, kind):
-    """A named tuple of arrays."""
+    """A named tuple of valid arrays."""
     return kind(*(example(mirror, x) for x in kind.__annotations__.values()))
 
 
 def wrong_arrays(name, annotation):
-    """Arrays that may not stand for an argument: what is wrong with them, and how to make it of a right one."""
+    """Invalid arrays for an argument, each with a description of the fault."""
     (kind, *_), _ = kinds_of(annotation)
     if sort_of(kind) != "array" or not hasattr(kind, "dim_str"):
         return
@@ -256,12 +256,12 @@ def wrong_arrays(name, annotation):
 
 
 def compare(count, where, calls):
-    """Add the answers of both mirrors to one call."""
+    """Count the answers of both mirrors to one call."""
     count.add(where, answer("torch", calls["torch"]), answer("jax", calls["jax"]))
 
 
 def foreign_arrays(count, where, calls, right):
-    """An array of NumPy or of the other framework is a TypeError that says how to convert it."""
+    """Count arrays of NumPy or another framework that do not raise a TypeError with the conversion."""
     others = {
         "torch": {"NumPy": right, "JAX": jnp.asarray(right)},
         "jax": {"PyTorch": torch.from_numpy(right)},
@@ -276,14 +276,14 @@ def foreign_arrays(count, where, calls, right):
 
 
 def batter(count, path, functions, *, callers=None, arrays=True):
-    """Give functions of both mirrors everything that no argument of theirs can be, one at a time.
+    """Call functions of both mirrors with every kind of invalid argument, one at a time.
 
     Args:
-        count: where the answers are counted.
-        path: what the report calls them.
-        functions: whose signatures say what is right, of each mirror.
-        callers: what is called with the arguments; None for the functions themselves.
-        arrays: whether arrays of other ranks are among what is wrong.
+        count: counts the answers.
+        path: name of the function in the report.
+        functions: the function of each mirror, whose signature sets the valid arguments.
+        callers: the callables under test by mirror; None for `functions`.
+        arrays: whether to include arrays of other ranks.
     """
     callers = functions if callers is None else callers
     signatures = {mirror: inspect.signature(f).parameters for mirror, f in functions.items()}

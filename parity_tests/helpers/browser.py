@@ -1,7 +1,7 @@
-"""A real browser without a screen: Chromium, as Qt's Python package ships it, driven by lines of JSON.
+"""A headless browser: Chromium from Qt's Python package, controlled by lines of JSON.
 
-It runs in a process of its own, so that a crash of it is a failed test and no more. `Browser` speaks to that process;
-running this file is that process. Input comes as the events of a mouse and a keyboard, not as calls of handlers.
+The browser runs in a separate process, so that a crash only fails a test. `Browser` talks to that process; running this
+file starts it. Input is sent as mouse and keyboard events, not as calls of event handlers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, Self
 PATIENCE = 60  # seconds
 ENVIRONMENT = {
     "QT_QPA_PLATFORM": "offscreen",
-    "QTWEBENGINE_DISABLE_SANDBOX": "1",  # Chromium has none for root
+    "QTWEBENGINE_DISABLE_SANDBOX": "1",  # Chromium has no sandbox for root
 }
 FLAGS = "--disable-gpu --disable-background-networking"
 
@@ -44,17 +44,17 @@ class Browser:
                 "QTWEBENGINE_CHROMIUM_FLAGS": flags,
             },
         )
-        self.problem = self._answer()  # why there is no browser, or None
+        self.problem = self._answer()  # the reason why no browser can be used, or None
 
     def open(self, path: Path) -> None:
         assert self._ask(open=str(path)) is True
 
     def run(self, script: str) -> Any:
-        """What an expression in JavaScript is in the page; it must be something that JSON holds."""
+        """The value of a JavaScript expression in the page; it must be serialisable as JSON."""
         return json.loads(self._ask(run=f"JSON.stringify({script})") or "null")
 
     def point(self, selector: str) -> None:
-        """Move the mouse over the middle of an element."""
+        """Move the mouse to the middle of an element."""
         self._ask(point=self._middle(selector))
 
     def click(self, selector: str) -> None:
@@ -68,11 +68,11 @@ class Browser:
         self._ask(picture=str(path))
 
     def requests(self) -> list[str]:
-        """Every address that was asked for."""
+        """Every address that the page has requested."""
         return self._ask(requests=True)
 
     def complaints(self) -> list[str]:
-        """What the console said."""
+        """The messages of the console."""
         return self._ask(complaints=True)
 
     def _middle(self, selector: str) -> list[int]:
@@ -111,14 +111,14 @@ class Browser:
 
 
 def serve() -> None:
-    """Answer the lines that come in until they end."""
+    """Answer the commands on standard input until it ends."""
     try:
         from PySide6.QtCore import QEventLoop, QPoint, Qt, QTimer, QUrl
         from PySide6.QtTest import QTest
         from PySide6.QtWebEngineCore import QWebEnginePage, QWebEngineProfile, QWebEngineUrlRequestInterceptor
         from PySide6.QtWebEngineWidgets import QWebEngineView
         from PySide6.QtWidgets import QApplication
-    except ImportError as error:  # the package, or a library of the system that it needs
+    except ImportError as error:  # the package, or a system library that it needs
         say(f"PySide6-WebEngine cannot be used: {error}")
         return
 
@@ -144,7 +144,7 @@ def serve() -> None:
     view.show()
 
     def wait_for(start: Any) -> Any:
-        """What `start` calls back with, while events go on."""
+        """The value that `start` passes to its callback, while Qt events are processed."""
         loop, found = QEventLoop(), []
 
         def done(value: Any = None) -> None:
@@ -161,7 +161,7 @@ def serve() -> None:
         return wait_for(lambda done: page.runJavaScript(script, 0, done))
 
     def settle() -> None:
-        """Input has arrived once the page has drawn again after it."""
+        """Wait until the page has redrawn after an input event."""
         QTest.qWait(50)
         evaluate("0")
 
@@ -200,11 +200,11 @@ def serve() -> None:
         if verb in ("point", "click", "press"):
             settle()
         say(result)
-    os._exit(0)  # Qt's own end takes its parts apart in an order that it complains of
+    os._exit(0)  # Qt's own shutdown order produces warnings
 
 
 def say(answer: Any) -> None:
-    """One line of JSON."""
+    """Print one line of JSON."""
     print(json.dumps(answer), flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Modules of both mirrors, built, filled and run alike: what the tests of the families share."""
+"""Modules of both mirrors: built, filled with weights and run in the same way. Shared by the tests of families."""
 
 from functools import wraps
 from types import SimpleNamespace
@@ -24,9 +24,9 @@ each_mirror = pytest.mark.parametrize("mirror", MIRRORS.values(), ids=MIRRORS)
 
 
 def collected(generator):
-    """The function that lists what a generator yields: what it holds open is closed before anything else happens.
+    """A function that returns a generator's items as a list, so that its context managers exit at once.
 
-    Two generators side by side that switch JAX to float64 would each put back what the other had set.
+    Two interleaved generators that switch JAX to float64 would each restore the other's setting.
     """
 
     @wraps(generator)
@@ -47,23 +47,23 @@ def module(mirror, name, weights=None, **arguments):
 
 
 def weights_for(rng, name, **arguments):
-    """Random weights for a class, in float32."""
+    """Random float32 weights for a class."""
     state = build(Part(name, arguments), "torch_attention", {}).state_dict()
     return {key: (0.4 * rng.standard_normal(x.shape)).astype(np.float32) for key, x in state.items()}
 
 
 def run(mirror, made, x, **options):
-    """Output and weights, in numpy."""
+    """Output and weights, as numpy arrays."""
     arrays = {key: mirror.array(y) if isinstance(y, np.ndarray) else y for key, y in options.items()}
     return [np.asarray(y.tolist()) for y in made(mirror.array(x), **arrays)]
 
 
 def numbers(rng, *shape):
-    """Standard normal numbers in float32."""
+    """Standard normal float32 values."""
     return rng.standard_normal(shape).astype(np.float32)
 
 
 def assert_alike(ours, theirs, bound=2e-6):
-    """Every output of the one is that of the other, to a bound on the relative error."""
+    """Assert that all outputs are equal, up to a bound on the relative error."""
     for one, other in zip(ours, theirs, strict=True):
         assert error(one, other) <= bound

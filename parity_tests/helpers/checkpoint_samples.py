@@ -1,4 +1,4 @@
-"""Random tensors for the tests of checkpoints, and each format as its own library writes it."""
+"""Random tensors for the checkpoint tests, and helpers that save and load them."""
 
 import ml_dtypes
 import numpy as np
@@ -15,7 +15,7 @@ WRITTEN = {
     "orbax": "x",
     "keras": "x.weights.h5",
 }
-LACKING = {  # what a format has no place for
+LACKING = {  # dtypes that a format does not support
     "safetensors": {"complex128"},
     "torch": set(),
     "npz": set(),
@@ -27,7 +27,7 @@ DTYPES = {dtype.name: dtype for dtype in ALL}
 
 
 def random_bits(shape, dtype, seed=0):
-    """An array of random bits, which for floats are also NaNs of all kinds, infinities and subnormals."""
+    """An array of random bits, which for floats include NaNs of all kinds, infinities and subnormals."""
     dtype = np.dtype(dtype)
     count = int(np.prod(shape)) * dtype.itemsize
     raw = np.frombuffer(np.random.default_rng(seed).bytes(count), np.uint8)
@@ -45,22 +45,22 @@ def few():
 
 
 def bits(tensors):
-    """What must be equal: names, shapes, dtypes and bytes."""
+    """Everything that must be equal: names, shapes, dtypes and bytes."""
     return {name: (a.shape, a.dtype, a.tobytes()) for name, a in tensors.items()}
 
 
 def specs_of(tensors):
-    """Shapes and dtypes, as `save` wants them."""
+    """Shapes and dtypes, as `save` takes them."""
     return {name: Spec(a.shape, a.dtype) for name, a in tensors.items()}
 
 
 def save(path, tensors, **options):
-    """Write through `checkpoints.save`."""
+    """Write tensors with `checkpoints.save`."""
     checkpoints.save(path, iter(tensors.items()), specs_of(tensors), **options)
 
 
 def load(path):
-    """Read through `checkpoints.open`, and check that what was said at first is what came."""
+    """Read tensors with `checkpoints.open`, and assert that they match the announced shapes and dtypes."""
     with checkpoints.open(path) as reader:
         tensors = {name: np.array(array) for name, array in reader.items()}
         assert specs_of(tensors) == dict(reader.specs)
@@ -68,7 +68,7 @@ def load(path):
 
 
 def gguf_bytes(path, tensors):
-    """A file of the package gguf, with metadata of every kind."""
+    """Write a GGUF file with the package gguf, with metadata of every kind."""
     import gguf
 
     writer = gguf.GGUFWriter(path, "test")

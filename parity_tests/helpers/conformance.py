@@ -1,10 +1,10 @@
-"""What every implementation of `dot_product_attention` has to do: one suite, which each joins with a few lines.
+"""The conformance suite for implementations of `dot_product_attention`; a class of a few lines adds one.
 
     class TestBlockwiseInJax(Conformance):
         mirror = JAX
         implementation = "blockwise"
 
-What an implementation cannot do it lists in `cannot`; that it refuses, all that and nothing else, is tested too.
+`cannot` lists the unsupported features; the suite asserts that exactly these raise.
 """
 
 import contextlib
@@ -26,13 +26,13 @@ import jax_attention.ops
 import torch_attention.ops
 from attention_bridge import oracles
 
-# Float32 numbers lie within u of what they stand for; a sum of n of them within about sqrt(n) u.
+# Rounding to float32 has a relative error of at most u; a sum of n values errs by about sqrt(n) u.
 UNIT_ROUND_OFF = 2.0**-24
 FACTOR = 4
 
 
 def to_torch(x):
-    """A numpy array, or anything else as it is, for PyTorch."""
+    """A numpy array as a PyTorch tensor; other values unchanged."""
     if not isinstance(x, np.ndarray):
         return x
     if x.dtype == ml_dtypes.bfloat16:
@@ -41,7 +41,7 @@ def to_torch(x):
 
 
 def to_jax(x):
-    """A numpy array, or anything else as it is, for JAX."""
+    """A numpy array as a JAX array; other values unchanged."""
     return jnp.asarray(x) if isinstance(x, np.ndarray) else x
 
 
@@ -60,7 +60,7 @@ def jax_gradients(function, arguments):
 
 
 def numpy(x):
-    """The numbers of an array of either framework, in its own precision."""
+    """An array of either framework as a numpy array, in its own precision; bfloat16 becomes float32."""
     if isinstance(x, torch.Tensor):
         x = x.detach()
         return x.float().numpy() if x.dtype == torch.bfloat16 else x.numpy()
@@ -98,7 +98,7 @@ MIRRORS = {"torch": TORCH, "jax": JAX}
 
 
 def error(given, expected):
-    """How far from the oracle, relative to its largest number; where that is 0, so must be what is given."""
+    """The error relative to the oracle's largest value; if that is 0, the result must be 0 too."""
     given, expected = numpy(given).astype(np.float64), np.asarray(expected)
     assert given.shape == expected.shape
     assert np.isfinite(given).all()
@@ -110,7 +110,7 @@ def error(given, expected):
 
 
 def assert_equals_oracle(given, expected, longest):
-    """Within the criterion of its dtype, where the longest sum has `longest` terms."""
+    """Assert the tolerance of the dtype, where the longest sum has `longest` terms."""
     double = numpy(given).dtype == np.float64
     bound = 1e-12 if double else FACTOR * UNIT_ROUND_OFF * math.sqrt(longest)
     assert error(given, expected) <= bound
@@ -118,7 +118,7 @@ def assert_equals_oracle(given, expected, longest):
 
 @dataclass(frozen=True)
 class Sizes:
-    """All sizes of one call, no two alike but those that must be."""
+    """All sizes of one call; sizes differ unless they must be equal."""
 
     batch: tuple[int, ...]
     num_heads: int
@@ -134,20 +134,20 @@ class Sizes:
 
     @property
     def longest(self):
-        """Terms of the longest sum, forward."""
+        """Number of terms of the longest sum in the forward pass."""
         return max(self.head_dim, self.key_len)
 
     @property
     def longest_backward(self):
-        """Terms of the longest sum, backward."""
+        """Number of terms of the longest sum in the backward pass."""
         return max(self.longest, self.value_dim, self.query_len * self.num_heads // self.num_kv_heads)
 
     @property
     def all_backward(self):
-        """Terms of all sums there and back, three times the way as in `attention_bridge.parity.comparison`.
+        """Number of terms of all sums forward and backward: three times the forward ones, as in the proof.
 
-        Tile by tile, what a softmax takes off a gradient is summed over features and what it is taken from over
-        other features, so that they do not round alike and all of the way counts.
+        In tiles, the two parts of a softmax gradient are summed over different features. They round differently, so the
+        terms of all sums count.
         """
         return 3 * (self.head_dim + self.key_len)
 
@@ -205,7 +205,7 @@ def shapes_of_masks(sizes):
 
 
 def in_dtype(arguments, dtype):
-    """The arguments with their floating-point arrays in that dtype."""
+    """The arguments with floating-point arrays cast to that dtype."""
 
     def convert(x):
         return x.astype(dtype) if isinstance(x, np.ndarray) and x.dtype.kind == "f" else x
@@ -221,7 +221,7 @@ DEAD_ROWS = {
     },
     "queries before all keys": {"is_causal": True, "query_offset": -2},
     "a window past all keys": {"is_causal": True, "window": 2, "query_offset": 6},
-    "a mask that shows only what comes later": {"is_causal": True, "mask": np.triu(np.ones((5, 7), bool), 1)},
+    "a mask that shows only later keys": {"is_causal": True, "mask": np.triu(np.ones((5, 7), bool), 1)},
     "a mask and a bias together": {
         "mask": np.arange(7)[None] < np.full((5, 1), 3),
         "bias": np.where(np.arange(7) < 4, -np.inf, np.ones((5, 7))),
@@ -230,7 +230,7 @@ DEAD_ROWS = {
 
 
 def _word(options):
-    """What an implementation must be able to do for these options."""
+    """The feature that an implementation needs for these options."""
     offset = options.get("query_offset", 0)
     if isinstance(offset, int) and offset < 0:
         return "negative offset"
@@ -240,12 +240,12 @@ def _word(options):
 
 
 def draw(shape, seed=0):
-    """Random numbers that are the same each time."""
+    """Reproducible random values."""
     return np.random.default_rng(seed).standard_normal(shape)
 
 
 VISIBLE = np.random.default_rng(4).random(GROUPED.scores) < 0.6
-# One call for each thing that the contract knows, and the word by which `cannot` calls it.
+# One call per feature of the contract, with the word that `cannot` uses for the feature.
 CASES = {
     "all keys": ("", GROUPED, {}),
     "causal": ("", GROUPED, {"is_causal": True}),
@@ -277,16 +277,16 @@ every_case = pytest.mark.parametrize(("word", "sizes", "options"), CASES.values(
 
 
 class Conformance:
-    """The suite.
+    """The conformance suite.
 
     Attributes:
-        mirror: whose implementation it is.
-        implementation: its name; None for the choice between them.
-        cannot: what it refuses.
-        dtype: the most precise that it can do.
+        mirror: the mirror of the implementation.
+        implementation: its name; None for the automatic choice.
+        cannot: the unsupported features.
+        dtype: its most precise dtype.
         backward: whether it has gradients.
-        tiled: whether gradients are made tile by tile, so that all sums on the way count and not the longest alone.
-        head_dim: features of keys and values in every case, for kernels that are made for some sizes alone.
+        tiled: whether gradients are computed in tiles, so that all sums count and not only the longest.
+        head_dim: size of keys and values in every case, for kernels that support few sizes; None for any.
     """
 
     mirror: ClassVar[Mirror]
@@ -302,14 +302,14 @@ class Conformance:
         return self.mirror("dot_product_attention", **arrays, **options, implementation=self.implementation)
 
     def needs(self, *words, backward=False):
-        """Skip a test of what the implementation refuses, as `test_gives_what_the_oracle_gives_or_refuses` shows."""
+        """Skip a test of unsupported features, which `test_output_equals_the_oracle_or_raises` covers."""
         if missing := self.cannot & set(words):
             pytest.skip(f"{self.implementation} has no {', '.join(sorted(missing))}")
         if backward and not self.backward:
             pytest.skip(f"{self.implementation} has no backward pass here")
 
     def fit(self, sizes):
-        """The sizes of a case, as far as the implementation is made for them."""
+        """The sizes of a case, adapted to the sizes that the implementation supports."""
         if self.head_dim is None:
             return sizes
         return replace(sizes, head_dim=self.head_dim, value_dim=self.head_dim)
@@ -319,7 +319,7 @@ class Conformance:
         return in_dtype(sizes.draw(rng), self.dtype), in_dtype(options, self.dtype)
 
     @every_case
-    def test_gives_what_the_oracle_gives_or_refuses(self, word, sizes, options, rng):
+    def test_output_equals_the_oracle_or_raises(self, word, sizes, options, rng):
         sizes = self.fit(sizes)
         arrays, options = self.given(sizes, options, rng)
         if word in self.cannot:
@@ -337,7 +337,7 @@ class Conformance:
         ("word", "sizes", "options"),
         [EMPTY.get(name) or pytest.param(*case, id=name) for name, case in CASES.items()],
     )
-    def test_gradients_are_those_of_the_oracle(self, word, sizes, options, rng):
+    def test_gradients_equal_the_oracle(self, word, sizes, options, rng):
         self.needs(word, backward=True)
         sizes = self.fit(sizes)
         arrays, options = self.given(sizes, options, rng)
@@ -353,7 +353,7 @@ class Conformance:
             assert_equals_oracle(gradient, expected[name], terms)
 
     @pytest.mark.parametrize("options", DEAD_ROWS.values(), ids=DEAD_ROWS)
-    def test_what_sees_nothing_has_gradients_of_exactly_zero(self, options, rng):
+    def test_fully_masked_rows_have_gradients_of_exactly_zero(self, options, rng):
         self.needs(_word(options), backward=True)
         arrays, options = self.given(self.fit(GROUPED), options, rng)
         arrays |= {name: options.pop(name) for name in ("bias",) if name in options}
@@ -366,7 +366,7 @@ class Conformance:
         ).items():
             assert not gradient.any(), name
 
-    def test_what_comes_later_changes_nothing_before(self, rng):
+    def test_later_tokens_do_not_change_earlier_outputs(self, rng):
         arrays, _ = self.given(self.fit(SQUARE), {}, rng)
         later = {name: x.copy() for name, x in arrays.items()}
         for x in later.values():
@@ -390,7 +390,7 @@ class Conformance:
         before, after = (numpy(self.call(x, **options)) for x in (arrays, changed))
         np.testing.assert_array_equal(before, after)
 
-    def test_grouped_heads_are_the_key_and_value_heads_repeated(self, rng):
+    def test_grouped_heads_repeat_the_key_and_value_heads(self, rng):
         arrays, _ = self.given(self.fit(GROUPED), {}, rng)
         grouped = numpy(self.call(arrays))
 
@@ -404,7 +404,7 @@ class Conformance:
 
     @pytest.mark.parametrize("window", [None, 2])
     @pytest.mark.parametrize("as_array", [False, True])
-    def test_an_offset_continues_a_sequence(self, as_array, window, rng):
+    def test_offset_continues_a_sequence(self, as_array, window, rng):
         self.needs("traced offset" if as_array else "")
         arrays, _ = self.given(self.fit(SQUARE), {}, rng)
         full = numpy(self.call(arrays, is_causal=True, window=window))
@@ -433,7 +433,7 @@ class Conformance:
             found = vmap(one)(*map(self.mirror.array, arrays.values()))
         assert_equals_oracle(found, numpy(self.call(arrays, **options)), GROUPED.longest)
 
-    def test_a_mask_may_be_mapped_too(self, rng):
+    def test_mask_may_be_mapped_too(self, rng):
         self.needs("vmap", "mask")
         arrays, _ = self.given(self.fit(GROUPED), {}, rng)
         mask = rng.random((2, 5, 7)) < 0.5
@@ -449,16 +449,16 @@ class Conformance:
         assert_equals_oracle(found, oracle(**arrays, mask=mask)[0], GROUPED.longest)
 
     @pytest.mark.parametrize("options", [{}, {"is_causal": True, "window": 9}], ids=["all keys", "window"])
-    def test_bfloat16_is_as_good_as_the_framework(self, options, rng):
+    def test_bfloat16_is_as_precise_as_the_framework(self, options, rng):
         arrays = self.fit(LONG).draw(rng, ml_dtypes.bfloat16)
-        with jax.default_matmul_precision("default"):  # a kernel for TPU has no other for 16 bits
+        with jax.default_matmul_precision("default"):  # the TPU kernel supports only this for 16 bits
             found = self.call(arrays, **options)
             native = native_error(self.mirror, arrays)
         assert error(found, oracle(**arrays, **options)[0]) <= 2 * native
 
 
 def native_error(mirror, arrays):
-    """The error that the framework's own operation makes without any mask."""
+    """The error of the framework's own operation without a mask."""
     query, key, value = (mirror.array(x) for x in arrays.values())
     if mirror is TORCH:
         output = F.scaled_dot_product_attention(query, key, value, enable_gqa=True)

@@ -1,4 +1,4 @@
-"""Tiny models of every family, made by transformers with random weights; no two sizes that meet are equal."""
+"""Tiny transformers models of every family with random weights; axes that meet have different sizes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,14 +14,14 @@ VOCAB = 31
 
 @dataclass(frozen=True)
 class Case:
-    """A model of a family.
+    """A model of a checkpoint family.
 
     Attributes:
-        layout: how its tensors are laid out.
-        kind: what goes in and comes out: encoder, language, sequence, speech, image or contrastive.
-        model: transformers' class.
-        config: transformers' configuration.
-        fields: of it.
+        layout: name of its tensor layout.
+        kind: inputs and outputs: encoder, language, sequence, speech, image or contrastive.
+        model: transformers' model class.
+        config: transformers' configuration class.
+        fields: arguments of the configuration.
     """
 
     layout: str
@@ -182,7 +182,7 @@ CASES = {
     ),
     "qwen3": Case("hf.llama", "language", t.Qwen3ForCausalLM, t.Qwen3Config, {**GROUPED, **NONE}),
     "gemma": Case("hf.llama", "language", t.GemmaForCausalLM, t.GemmaConfig, {**GROUPED, **NONE}),
-    # Its eager form gives NaN where a window holds padding alone, so none does.
+    # No window may hold only padding: the eager form of transformers gives NaN there.
     "gemma2": Case(
         "hf.gemma",
         "language",
@@ -233,7 +233,7 @@ CASES = {
         {"vocab_size": VOCAB, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 6,
          "num_kv_heads": 2, "new_decoder_architecture": True, "ffn_hidden_size": 20, **NONE},
     ),
-    "falcon, one norm, one key a head": Case(
+    "falcon, one norm, one key per head": Case(
         "hf.falcon",
         "language",
         t.FalconForCausalLM,
@@ -284,7 +284,7 @@ SHORT_IN_JAX = ("bert", "llama")
 
 
 def model(case: Case) -> torch.nn.Module:
-    """The model with random weights, biases and norms among them, in evaluation mode."""
+    """The model in evaluation mode, with random weights, biases and norms."""
     torch.manual_seed(0)
     built = case.model(case.config(**case.fields)).eval()
     generator = torch.Generator().manual_seed(1)
@@ -300,12 +300,12 @@ def model(case: Case) -> torch.nn.Module:
 
 
 def inputs(case: Case) -> dict[str, np.ndarray]:
-    """Random tokens with padding behind them, frames of sound, images."""
+    """Random inputs: tokens with right padding, sound frames, or images."""
     rng = np.random.default_rng(2)
     tokens = rng.integers(3, VOCAB - 1, (BATCH, LENGTH)).astype(np.int32)
     there = np.arange(LENGTH) < np.array([[LENGTH], [4]])
     if case.kind == "contrastive":
-        tokens[0, -1] = tokens[1, 3] = VOCAB - 1  # the end of each text, the highest number
+        tokens[0, -1] = tokens[1, 3] = VOCAB - 1  # the end token is the highest number
     given = {"tokens": np.where(there, tokens, 1 if "Roberta" in case.model.__name__ else 0), "there": there}
     if case.kind in ("sequence", "speech"):
         given["target"] = rng.integers(3, VOCAB, (BATCH, TARGET)).astype(np.int32)
@@ -319,10 +319,10 @@ def inputs(case: Case) -> dict[str, np.ndarray]:
 
 
 def reference(case: Case, built: torch.nn.Module) -> dict[str, np.ndarray]:
-    """What transformers computes in float64, as far as its models do."""
+    """The float64 outputs of transformers, where its models support float64."""
     given = {name: torch.from_numpy(x) for name, x in inputs(case).items()}
     built = built.double()
-    built.config._experts_implementation = "eager"  # its grouped products know no float64
+    built.config._experts_implementation = "eager"  # its grouped matrix product has no float64
     if "image" in given:
         given["image"] = given["image"].permute(0, 3, 1, 2)
     with torch.no_grad():
@@ -377,7 +377,7 @@ CALLS: dict[str, Callable[[Any, dict[str, Any]], dict[str, Any]]] = {
 
 
 def ours(case: Case, built: Any, array: Callable[[np.ndarray], Any]) -> dict[str, np.ndarray]:
-    """What a model of a mirror computes of the same inputs."""
+    """The outputs of a mirror's model for the same inputs."""
     given = {
         name: array(x.astype(np.float32) if x.dtype == np.float64 else x) for name, x in inputs(case).items()
     }
@@ -398,7 +398,7 @@ def ours(case: Case, built: Any, array: Callable[[np.ndarray], Any]) -> dict[str
 
 
 def numpy_of(found: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Arrays of either framework as numpy's."""
+    """Arrays of either framework as numpy arrays, without those that are None."""
     present = {name: x for name, x in found.items() if x is not None}
     return {
         name: x.detach().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
@@ -407,7 +407,7 @@ def numpy_of(found: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def bound(built: torch.nn.Module) -> float:
-    """4 u sqrt(n), n all the sums on the way: each map's, and each attention's scores and values."""
+    """4 u sqrt(n), with n the terms of all sums: each linear map, and scores and values of each attention."""
     maps = [x.shape[-1] for name, x in built.named_parameters() if x.ndim >= 2 and "embed" not in name]
     attentions = sum("attention" in type(m).__name__.lower() for m in built.modules())
     return 4 * 2.0**-24 * float(np.sqrt(sum(maps) + attentions * 2 * LENGTH))

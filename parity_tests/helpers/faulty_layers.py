@@ -1,7 +1,6 @@
-"""Layers of attention in plain PyTorch, each step of which can be done wrongly: what the doctor is tested with.
+"""Attention layers in plain PyTorch whose steps can each be replaced by a faulty one, for tests of the doctor.
 
-Nothing here comes from the doctor, and nothing is done as it does it: faults are made where a porter makes them, in
-the arithmetic, not in the weights.
+This file shares no code with the doctor: faults are made in the arithmetic, as in a real port, not in the weights.
 """
 
 from collections.abc import Callable
@@ -34,7 +33,7 @@ def projected(w: Weights, x: Tensor, memory: Tensor, *, linear: Callable[..., Te
 
 
 def complex_rope(x: Tensor, base: float, first: int = 0, sign: int = 1) -> Tensor:
-    """Features 2i and 2i + 1 as one complex number, times exp(i m θ)."""
+    """Rotate features 2i and 2i + 1 as one complex number times exp(i m θ)."""
     theta = base ** (-torch.arange(0, x.shape[-1], 2, dtype=x.dtype) / x.shape[-1])
     angle = sign * torch.outer(torch.arange(first, first + x.shape[-2], dtype=x.dtype), theta)
     pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous())
@@ -42,7 +41,7 @@ def complex_rope(x: Tensor, base: float, first: int = 0, sign: int = 1) -> Tenso
 
 
 def half_rope(x: Tensor, base: float, first: int = 0, sign: int = 1) -> Tensor:
-    """The same for features i and i + d/2."""
+    """Rotate features i and i + d/2."""
     paired = x.unflatten(-1, (2, -1)).transpose(-1, -2).flatten(-2)
     return complex_rope(paired, base, first, sign).unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2)
 
@@ -116,7 +115,7 @@ def block(
 
 
 class Case(NamedTuple):
-    """A layer that is right, and what it is given."""
+    """A correct layer and its inputs."""
 
     setting: Setting
     layer: Callable[..., Tensor]
@@ -128,7 +127,7 @@ class Case(NamedTuple):
     seen: Tensor | None = None
 
     def run(self, *, seen: Tensor | None = None, weights: Weights | None = None, **wrong: Any) -> np.ndarray:
-        """The outputs, with some steps done in another way."""
+        """The outputs, with some steps replaced."""
         memory = self.x if self.memory is None else self.memory
         visible = self.seen if seen is None else seen
         if visible is None:
@@ -137,7 +136,7 @@ class Case(NamedTuple):
         return self.layer(chosen, self.x, memory, visible, **{**self.right, **wrong}).numpy()
 
     def given(self) -> dict[str, Any]:
-        """What the doctor is told."""
+        """The arguments of the doctor."""
         return {
             "x": self.x,
             "weights": self.weights,
@@ -155,7 +154,7 @@ def random_weights(
     embed: int,
     memory: int | None = None,
 ) -> Weights:
-    """Projections with biases."""
+    """Random projections with biases."""
     shapes = {
         "q_proj": (heads * head_dim, embed),
         "k_proj": (kv_heads * head_dim, memory or embed),
@@ -166,7 +165,7 @@ def random_weights(
 
 
 def affine(draw: Callable[..., Tensor], shapes: dict[str, tuple[int, int]]) -> Weights:
-    """Maps with biases, and with a spread that keeps the size of what goes through."""
+    """Random linear maps with biases, scaled so that the activations keep their size."""
     w = {}
     for name, (out, into) in shapes.items():
         w[f"{name}.weight"], w[f"{name}.bias"] = draw(out, into) / into**0.5, draw(out)

@@ -1,4 +1,4 @@
-"""The lower bounds of pyproject.toml: what they are, and whether the package works with them.
+"""The lower bounds of pyproject.toml, and whether the package works with them.
 
 `make test-floors` installs them and runs both parts:
 
@@ -18,13 +18,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 EXTRAS = ("torch", "jax", "files", "hub")
-# PyPI has older releases of these with CUDA alone, several GB: they stay at the version of constraints.txt.
+# PyPI has older releases of these only with CUDA (several GB): they stay at the version of constraints.txt.
 KEPT = ("torch",)
 FLOOR = re.compile(r"([A-Za-z0-9_.-]+)(?:\[[^]]*\])?>=([0-9.]+)")
 
 
 def floors() -> dict[str, str]:
-    """The lower bound of each requirement, by its name."""
+    """The lower bound of each requirement, by package name."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     listed = [*project["dependencies"], *(x for e in EXTRAS for x in project["optional-dependencies"][e])]
     found = {}
@@ -43,12 +43,12 @@ def pinned() -> dict[str, str]:
 
 
 def canonical(name: str) -> str:
-    """One spelling of a package's name."""
+    """The normalised spelling of a package's name."""
     return re.sub("[-_.]+", "-", name).lower()
 
 
 def wanted() -> dict[str, str]:
-    """What is installed: the floors, but for what is kept."""
+    """The versions to install: the lower bounds, except for the packages in `KEPT`."""
     return {name: pinned()[name] if name in KEPT else floor for name, floor in floors().items()}
 
 
@@ -58,12 +58,12 @@ def pins() -> list[str]:
 
 
 def same(found: str, floor: str) -> bool:
-    """Whether a version is the floor; 2.0 is 2.0.0."""
+    """Whether a version equals the lower bound; 2.0 equals 2.0.0."""
     return re.sub(r"(\.0)+$", "", found.partition("+")[0]) == re.sub(r"(\.0)+$", "", floor)
 
 
 def smoke() -> None:
-    """Imports, the command, the first mechanism of each family in both mirrors, and a file of each format."""
+    """Check imports, the command, the first mechanism of each family in both mirrors, and a file of each format."""
     for name, floor in wanted().items():
         if not same(version(name), floor):
             raise SystemExit(f"{name} must be installed at {floor}, found {version(name)}")
@@ -84,7 +84,7 @@ def smoke() -> None:
 
 
 def _command() -> None:
-    """The command line runs."""
+    """Check that the command line runs."""
     from typer.testing import CliRunner
 
     from attention_bridge.cli import app
@@ -95,7 +95,7 @@ def _command() -> None:
 
 
 def _families() -> int:
-    """Both mirrors give the oracle's numbers for the first mechanism of each family."""
+    """Check both mirrors against the oracle for the first mechanism of each family."""
     from attention_bridge.catalogue import CATALOGUE
     from attention_bridge.parity.proof import forget_compiled, prove_case
 
@@ -109,7 +109,7 @@ def _families() -> int:
 
 
 def _formats() -> int:
-    """The weights of a layer come back from each format with all their bits."""
+    """Check that a layer's weights survive a round trip through each format bit for bit."""
     import numpy as np
 
     from attention_bridge import checkpoints

@@ -1,14 +1,14 @@
 """Fuzzing of all file readers: `python -m parity_tests.helpers.fuzz --seed 1 --count 100000 --children 2000`.
 
-A mutant is a small valid file with damage (`mutants`), made from the seed and its number alone. Reading it ends
+A mutant is a small valid file with damage (`mutants`), determined by the seed and its number. Reading it either
 
-* in a refusal: an error of `attention_bridge.errors` on one line of at most 300 characters, which names the file; or
-* in exactly the names, shapes, dtypes and bytes that a plain reader of the format finds there (`plain_readers`).
-  Where the format has checksums, and the damage did not write them anew, these are the tensors of the valid file.
+* raises an error of `attention_bridge.errors` on one line of at most 300 characters that names the file, or
+* gives exactly the names, shapes, dtypes and bytes that a plain reader of the format gives (`plain_readers`).
+  For formats with checksums, unless the damage updates them, these are the tensors of the valid file.
 
-A configuration ends in a refusal or in a reading; one that changes a positive size or factor changes the reading. The
-command ends with 0 and the right target, or with 2, lines of at most 300 characters and no target. Anything else is a
-finding: an error of another kind, more than 512 MiB of memory, a process that ends, or one that takes too long.
+Reading a configuration raises or succeeds; a changed positive size or factor must change the result. The command exits
+with 0 and the right target, or with 2, lines of at most 300 characters and no target. Anything else is a finding: an
+error of another type, more than 512 MiB of memory, a process that dies, or one that takes too long.
 """
 
 import argparse
@@ -35,15 +35,15 @@ from parity_tests.helpers import fuzz_samples as samples
 from parity_tests.helpers import mutants, plain_readers
 
 LONGEST = 300  # characters of a line
-MEMORY = 512 * 2**20  # bytes that one mutant may take
-DEADLINES = {"process": 20.0, "child": 60.0}  # seconds of a core for one mutant
-WAITING = 10  # times as many seconds may pass, on a machine that does much else
+MEMORY = 512 * 2**20  # bytes of memory per mutant
+DEADLINES = {"process": 20.0, "child": 60.0}  # seconds of CPU time per mutant
+WAITING = 10  # factor on the deadline in wall-clock time, for a busy machine
 START = 600.0  # seconds until the first mutant
 FINDINGS = "findings.jsonl"
 
 
 class FoundError(AssertionError):
-    """Something that must not happen; the text says what."""
+    """A finding, described by its text."""
 
 
 def generator(seed, number):
@@ -51,13 +51,13 @@ def generator(seed, number):
 
 
 def check_line(text, longest=LONGEST):
-    """Refuse a message that is not one line, or is a long one."""
+    """Raise for a message that is not one printable line, or too long."""
     if not text.isprintable() or len(text) > longest or not text:
         raise FoundError(f"a message of {len(text)} characters: {text[:400]!r}")
 
 
 def read(path):
-    """What the bridge finds in a checkpoint, or None where it refuses."""
+    """The tensors that the bridge reads from a checkpoint, or None where it raises a valid error."""
     from attention_bridge import checkpoints
     from attention_bridge.errors import CheckpointError
 
@@ -79,7 +79,7 @@ def read(path):
 
 
 def check_tensors(found, expected, what):
-    """Refuse tensors that are not those expected."""
+    """Raise for tensors that differ from those expected."""
     if found != expected:
         names = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
         shown = [(name, found.get(name, ())[:2], expected.get(name, ())[:2]) for name in names[:3]]
@@ -87,7 +87,7 @@ def check_tensors(found, expected, what):
 
 
 def plainly(sample, path):
-    """What the plain reader finds; that it finds nothing where the bridge reads is a finding."""
+    """The tensors of the plain reader; an error of the plain reader, where the bridge succeeds, is a finding."""
     try:
         return sample.plain(path)
     except Exception as error:
@@ -97,7 +97,7 @@ def plainly(sample, path):
 
 
 class Checkpoints:
-    """One valid checkpoint, and mutants of any one of its files."""
+    """One valid checkpoint, and mutants of each of its files."""
 
     def __init__(self, sample, directory):
         self.sample = sample
@@ -113,7 +113,7 @@ class Checkpoints:
         check_tensors(self.expected, plainly(sample, self.valid / self.main), "a plain reader reads it")
 
     def make(self, rng):
-        """Write a mutant; gives its path and the kind of damage."""
+        """Write a mutant; returns its path and the kind of damage."""
         shutil.rmtree(self.place, ignore_errors=True)
         chosen = mutants.pick(rng, sorted(self.contents))
         kinds = self.sample.kinds(chosen)
@@ -137,7 +137,7 @@ class Checkpoints:
 
 
 class Commands(Checkpoints):
-    """The command `convert` on mutants of checkpoints whose names the mirrors know."""
+    """The command `convert` on mutants of checkpoints whose tensor names the mirrors know."""
 
     TARGETS = ("y.safetensors", "y.npz", "y.msgpack", "y.pt")
 
@@ -170,7 +170,7 @@ class Commands(Checkpoints):
 
 
 class ConfigCommands:
-    """The command `convert` beside mutants of a configuration."""
+    """The command `convert` with mutants of a configuration."""
 
     def __init__(self, directory):
         self.place = directory / "model"
@@ -200,7 +200,7 @@ class ConfigCommands:
 
 
 def command(arguments):
-    """The command in this process: its exit code, and the lines of its messages."""
+    """Run the command in this process; returns its exit code and the lines of its messages."""
     from attention_bridge import cli
 
     before, out, err = sys.argv, io.StringIO(), io.StringIO()
@@ -221,7 +221,7 @@ def command(arguments):
 
 
 class Configs:
-    """Configurations of all families: structure, values of one field, or bytes are others."""
+    """Configurations of all families with damaged structure, field values or bytes."""
 
     def __init__(self, directory):
         directory.mkdir(parents=True)
@@ -257,7 +257,7 @@ class Configs:
 
 
 class Pretrained:
-    """Models loaded beside mutants of their configuration."""
+    """Models loaded with mutants of their configuration."""
 
     def __init__(self, directory):
         self.place = directory / "model"
@@ -285,7 +285,7 @@ SHARES_OF_CHILDREN = {"keras": 1, "orbax": 1}
 
 
 def checker(name, directory):
-    """What checks one mutant of a kind of file."""
+    """The object that checks mutants of a kind of file."""
     directory = directory / name.replace(", ", "-").replace(" ", "-")
     directory.mkdir()
     if name == "config":
@@ -300,12 +300,12 @@ def checker(name, directory):
 
 
 class Worker:
-    """Mutants one after another, in one process.
+    """Checks mutants one after another, in one process.
 
     Args:
-        seed: of all of them.
-        shares: how often each kind of file comes.
-        directory: for files; what was found is appended to a file there.
+        seed: seed of all mutants.
+        shares: relative frequency of each kind of file.
+        directory: working directory; findings are appended to a file in it.
     """
 
     def __init__(self, seed, shares, directory):
@@ -317,7 +317,7 @@ class Worker:
         self.outcomes = Counter()
 
     def one(self, number):
-        """Check one mutant; gives what happened."""
+        """Check one mutant; returns the outcome."""
         rng = generator(self.seed, number)
         name = mutants.pick(rng, self.names)
         if name not in self.checkers:
@@ -340,17 +340,17 @@ class Worker:
 
 
 def peak():
-    """The most memory that this process ever held, in bytes."""
+    """The peak memory of this process, in bytes."""
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 STATE = struct.Struct(
     "<q2d"
-)  # the mutant at hand, since when, and what the process had taken of a core by then
+)  # the current mutant, its start time, and the CPU time of the process at its start
 
 
 def work(options):
-    """Run as a child: mutants `first`, `first + step` and so on, each told to the parent before it is begun."""
+    """Run as a child: check mutants `first`, `first + step`, ..., and report each to the parent before it starts."""
     import torch
 
     from attention_bridge.checkpoints import keras_h5
@@ -376,13 +376,13 @@ def work(options):
 
 
 def tell(directory, worker):
-    """Leave the counts for the parent."""
+    """Write the counts for the parent."""
     counts = [[*key, count] for key, count in worker.outcomes.items()]
     (directory / f"counts-{os.getpid()}.json").write_text(json.dumps(counts))
 
 
 def core_time(pid):
-    """Seconds of a core that a process has taken; zero where the system does not say."""
+    """The CPU seconds of a process; zero where the system does not report them."""
     try:
         numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -391,7 +391,7 @@ def core_time(pid):
 
 
 class Watched:
-    """One worker's share of the mutants, in a child that is started again where it ends or hangs."""
+    """One worker's part of the mutants, in a child process that is restarted when it dies or hangs."""
 
     def __init__(self, options, group, count, first):
         self.options, self.group, self.count, self.first = options, group, count, first
@@ -413,7 +413,7 @@ class Watched:
         errors.close()
 
     def state(self):
-        while (state := self.told()) != self.told():  # the child may be writing
+        while (state := self.told()) != self.told():  # the child may be writing at the same time
             pass
         return STATE.unpack(state)
 
@@ -421,7 +421,7 @@ class Watched:
         return (self.directory / "state").read_bytes()[: STATE.size]
 
     def done(self):
-        """Whether all is done; looks after a child that ended or hangs."""
+        """Whether all mutants are done; restarts a child that died or hangs."""
         ended = self.child.poll()
         number, since, taken = self.state()
         if ended is None and self.hangs(number, since, taken):
@@ -446,7 +446,7 @@ class Watched:
         return False
 
     def hangs(self, number, since, taken):
-        """Whether a mutant takes too much of a core, or of time."""
+        """Whether a mutant takes too much CPU time or wall-clock time."""
         if number < 0:
             return time.time() - since > START
         deadline = DEADLINES[self.group]
@@ -455,7 +455,7 @@ class Watched:
     def counts(self):
         counted = Counter()
         for path in self.directory.glob("counts-*.json"):
-            with contextlib.suppress(ValueError):  # being written
+            with contextlib.suppress(ValueError):  # while it is being written
                 counted += Counter({(a, b): n for a, b, n in json.loads(path.read_text())})
         return counted
 
@@ -465,7 +465,7 @@ class Watched:
 
 
 def supervise(options):
-    """Run both groups, one after the other, and print what came of it; gives the exit code."""
+    """Run both groups, one after the other, and print the results; returns the exit code."""
     print(
         f"seed {options.seed}: {options.count} mutants in process, {options.children} read in child processes"
     )
@@ -499,7 +499,7 @@ def supervise(options):
 
 
 def only(options):
-    """One mutant in this process, for looking at it; its files stay."""
+    """Check one mutant in this process, for debugging; its files are kept."""
     shares = SHARES_OF_CHILDREN if options.group == "child" else SHARES
     worker = Worker(options.seed, shares, options.directory)
     print(worker.one(options.only), worker.work)

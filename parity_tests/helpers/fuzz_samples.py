@@ -1,4 +1,4 @@
-"""Small valid files of every format, for `fuzz`: how each is written, read plainly, and damaged."""
+"""Small valid files of every format for `fuzz`, with their plain readers and kinds of damage."""
 
 import json
 from collections.abc import Callable
@@ -24,10 +24,10 @@ class Sample(NamedTuple):
     """A kind of checkpoint.
 
     Attributes:
-        write: writes a valid one into a directory; gives what is opened.
+        write: writes a valid file into a directory; returns the path to open.
         plain: its plain reader.
-        knowing: damage to one of its files that knows the format.
-        checksums: whether blind damage can change no tensor.
+        knowing: format-aware kinds of damage for one of its files.
+        checksums: whether format-blind damage can change no tensor.
     """
 
     write: Callable[[Path], Path]
@@ -36,7 +36,7 @@ class Sample(NamedTuple):
     checksums: bool = False
 
     def kinds(self, name):
-        """The kinds of damage to one of its files: blind ones and, as often, those that know the format."""
+        """The kinds of damage for one of its files: half of them format-blind, half format-aware."""
         knowing = self.knowing(name)
         return (*BLIND, *knowing * max(1, len(BLIND) // max(1, len(knowing))))
 
@@ -74,7 +74,7 @@ def _old_torch(directory):
 
 
 def _torch_nested(directory):
-    """Views, a tensor that repeats few bytes, and one storage with two tensors: what state dicts hold, too."""
+    """A state dict with views, a tensor that repeats few bytes, and two tensors that share storage."""
     import torch
 
     base = torch.arange(24, dtype=torch.float32)
@@ -120,7 +120,7 @@ def always(*kinds):
 
 
 def mha():
-    """Tensors whose names and shapes are those of a multi-head self-attention of the mirrors."""
+    """Tensors with the names and shapes of the mirrors' multi-head self-attention."""
     found = {}
     for at, name in enumerate(("q_proj", "k_proj", "v_proj", "out_proj")):
         found[f"{name}.weight"] = np.random.default_rng(at).normal(size=(12, 12)).astype(np.float32)
@@ -129,7 +129,7 @@ def mha():
 
 
 def held_by(tensors):
-    """What is compared of arrays."""
+    """The arrays in comparable form."""
     return {name: plain_readers.held(array) for name, array in tensors.items()}
 
 
@@ -158,13 +158,13 @@ SAMPLES = {
 
 
 def named(name):
-    """The sample of a format, with names that the mirrors know."""
+    """The sample of a format, with tensor names that the mirrors know."""
     file = {"safetensors": "x.safetensors", "npz": "x.npz", "torch": "x.pt"}[name]
     return SAMPLES[name]._replace(write=written(file, mha))
 
 
 def configs():
-    """A configuration of every family of Hugging Face's, as transformers writes it, Meta's and the mirrors' own."""
+    """A configuration of every family of transformers, of Meta's Llama, and each in the mirrors' own format."""
     from parity_tests.helpers import families
 
     found = {}
@@ -177,7 +177,7 @@ def configs():
 
 
 def own_configs(theirs):
-    """The same models in the mirrors' own configurations."""
+    """The same models as configurations in the mirrors' own format."""
     from attention_bridge.catalogue.part import build
     from attention_bridge.pretrained.families import read_config
     from attention_bridge.pretrained.families.describe import as_part
@@ -192,7 +192,7 @@ def own_configs(theirs):
 
 
 def write_model(directory):
-    """A small BERT of Hugging Face's names in a directory: its configuration's bytes, and its tensors."""
+    """Write a small BERT with Hugging Face names; returns the bytes of its configuration, and its tensors."""
     from parity_tests.helpers import families
 
     directory.mkdir(parents=True)
@@ -205,7 +205,7 @@ def write_model(directory):
     return config, plain_readers.safetensors(directory / "model.safetensors")
 
 
-# Fields of which another positive number means another model.
+# Fields for which another positive number gives another model.
 ARITHMETIC = frozenset((
     "rope_theta", "rotary_pct", "attn_logit_softcapping", "final_logit_softcapping", "rms_norm_eps",
     "layer_norm_eps", "layer_norm_epsilon", "hidden_size", "vocab_size", "num_hidden_layers", "head_dim",
@@ -214,6 +214,6 @@ ARITHMETIC = frozenset((
     "num_experts_per_tok", "first_k_dense_replace", "encoder_layers", "decoder_layers", "d_kv", "d_ff",
 ))  # fmt: skip
 UNUSED = frozenset({
-    # What the reference does not read either.
+    # Fields that the reference does not read either.
     ("bart", "num_hidden_layers"), ("bart, scaled", "num_hidden_layers"), ("whisper", "num_hidden_layers"),
 })  # fmt: skip

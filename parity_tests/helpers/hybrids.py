@@ -1,4 +1,4 @@
-"""Language models whose layers mix in different ways, as entries that the proofs take."""
+"""Language models with different kinds of layers, as catalogue entries for the proofs."""
 
 from functools import partial
 
@@ -68,7 +68,7 @@ def turn(heads):
 
 
 def hybrid(name, layers, mixers, ffns, dtypes=DTYPES, **others):
-    """An entry of such a model, with its oracle; `others` are further fields of its description."""
+    """A catalogue entry for such a model, with its oracle; `others` are further fields of its description."""
     return Mechanism(
         name=name,
         family="models",
@@ -95,7 +95,7 @@ HYBRIDS = (
             partial(gates.gated_attention, **GATED, is_causal=True, turn=turn),
         ],
         [experts] * 4,
-        ("float32", "float64"),  # in bfloat16 ties choose the experts
+        ("float32", "float64"),  # in bfloat16, ties change the selected experts
     ),
     hybrid(
         "a state space, a window, latents",

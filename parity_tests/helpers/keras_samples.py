@@ -1,4 +1,4 @@
-"""Models of Keras with attention in every place, filled with random numbers, and their files."""
+"""Keras models with attention at every level of nesting and random weights."""
 
 import os
 
@@ -8,7 +8,7 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 
 
 def random_weights(layer, seed=0):
-    """Fill a layer or model of Keras with random numbers."""
+    """Fill a Keras layer or model with random weights."""
     rng = np.random.default_rng(seed)
     for weight in layer.weights:
         weight.assign(rng.standard_normal(tuple(weight.shape)) / 2)
@@ -16,14 +16,14 @@ def random_weights(layer, seed=0):
 
 
 def values(layer):
-    """The bits of all weights, in order."""
+    """The bytes of all weights, in order."""
     import keras
 
     return [keras.ops.convert_to_numpy(weight).tobytes() for weight in layer.weights]
 
 
 def functional(*layers, seed=0, length=5, dim=12):
-    """A model of layers of attention, each over what the one before gave."""
+    """A model of consecutive self-attention layers."""
     import keras
 
     x = given = keras.Input((length, dim))
@@ -33,7 +33,7 @@ def functional(*layers, seed=0, length=5, dim=12):
 
 
 def nested(seed=0):
-    """Attention beside and inside other layers, models in a model, and lists and dictionaries of a layer."""
+    """Attention next to and inside other layers, models inside a model, and a layer's lists and dictionaries."""
     import keras
     from keras import layers
 

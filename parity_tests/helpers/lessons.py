@@ -1,4 +1,4 @@
-"""Small lessons that both mirrors learn, and how far rounding takes their curves."""
+"""Small training lessons for both mirrors, and a bound on the effect of rounding on their loss curves."""
 
 from collections.abc import Callable
 from functools import cache
@@ -18,13 +18,13 @@ DRAWS = 3
 
 
 class Task(NamedTuple):
-    """What a model is to learn: to give a label to each place, from inputs drawn at random.
+    """A training task: predict random labels from random inputs.
 
     Attributes:
         build: as in `Lesson`.
         logits: as in `Lesson`.
-        inputs: from a generator to inputs.
-        labels: the shape of the labels, and how many there are.
+        inputs: makes inputs from a generator.
+        labels: shape of the labels, and number of classes.
     """
 
     build: Callable[..., Any]
@@ -38,7 +38,7 @@ def texts(rng: np.random.Generator, *lengths: int) -> tuple[np.ndarray, ...]:
 
 
 def sentences(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """Two languages, the first with padding."""
+    """Source and target texts, and a padding mask of the source."""
     mask = np.arange(LENGTH) < rng.integers(2, LENGTH + 1, (BATCH, 1))
     return *texts(rng, LENGTH, TARGET), mask[:, None, None]
 
@@ -72,7 +72,7 @@ TASKS = {
 
 @cache
 def lesson_of(name: str, steps: int, optimizer: AdamW = SETTINGS) -> Lesson:
-    """A lesson of a few batches that come round again."""
+    """A lesson that cycles through a few batches."""
     rng, task = np.random.default_rng(7), TASKS[name]
     shape, number = task.labels
     given = [Batch(task.inputs(rng), rng.integers(0, number, shape)) for _ in range(BATCHES)]
@@ -88,7 +88,7 @@ def lesson_of(name: str, steps: int, optimizer: AdamW = SETTINGS) -> Lesson:
 
 
 def drawn(model: Any) -> Any:
-    """The model in PyTorch, from which every run begins, with random numbers everywhere, biases too."""
+    """The model with random weights, biases included; only the PyTorch model is filled, as every run starts from it."""
     rng = np.random.default_rng(8)
     for name, x in model.named_parameters() if isinstance(model, torch.nn.Module) else ():
         x.data = torch.from_numpy(
@@ -106,13 +106,12 @@ def curve(framework: str, lesson: Lesson, dtype: str) -> np.ndarray:
 
 @cache
 def rounding_bound(lesson: Lesson) -> float:
-    """How far a curve in float32 may be from that in float64: what rounding does to the curve itself.
+    """Bound on the difference between a float32 curve and the float64 curve, estimated from simulated rounding.
 
-    Rounding is a relative change, by up to one unit roundoff, of what a layer gives out and of the weights that a
-    step leaves behind. So the curve is taken in float64 with such changes, each at random and of the size that they
-    have in float32; weights keep what they changed by. Nothing here is chosen: what the steps make of these
-    changes, be it little or much, they make of rounding too. The factor is that of the whole suite, for a layer
-    rounds more than once on the way to what it gives out, and its gradients as well.
+    Rounding changes layer outputs, and weights after each step, by a relative error of up to one unit roundoff. The
+    float64 run is repeated with random relative errors of that size, which accumulate in the weights. So no part of the
+    bound is tuned: training amplifies simulated and real rounding alike. The factor is the one of the whole suite,
+    because a layer rounds several times before its output, and its gradients round too.
     """
     reference, found = curve("torch", lesson, "float64"), []
     for draw in range(DRAWS):

@@ -1,6 +1,6 @@
-"""Llama as Meta published it, in numpy and float64, written from Meta's model and from nothing of this project.
+"""Llama as published by Meta, in float64 numpy, written from Meta's model without code of this project.
 
-Positions turn pairs of neighbouring features as complex numbers.
+Positions rotate pairs of neighbouring features as complex numbers.
 """
 
 from typing import Any
@@ -20,11 +20,11 @@ PARAMS = {
     "norm_eps": 1e-5,
     "rope_theta": 100.0,
 }
-HEAD_DIM, FFN = 4, 45  # 2/3 of 4 times 24, times 0.7, up to a multiple of 5
+HEAD_DIM, FFN = 4, 45  # 2/3 of 4 times 24, times 0.7, rounded up to a multiple of 5
 
 
 def weights() -> dict[str, Array]:
-    """Random weights in float32, by Meta's names."""
+    """Random float32 weights, by Meta's names."""
     rng = np.random.default_rng(3)
     dim, kv, vocab = 24, 3 * HEAD_DIM, 31
     shapes: dict[str, tuple[int, ...]] = {
@@ -43,7 +43,7 @@ def weights() -> dict[str, Array]:
 
 
 def logits(params: dict[str, Any], given: dict[str, Array], tokens: Array) -> Array:
-    """Scores `(batch, length, vocab_size)` of the next token, in float64."""
+    """Logits `(batch, length, vocab_size)` of the next token, in float64."""
     w = {name.removesuffix(".weight"): array.astype(np.float64) for name, array in given.items()}
     heads, groups = params["n_heads"], params["n_kv_heads"]
     batch, length = tokens.shape

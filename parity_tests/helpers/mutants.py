@@ -1,7 +1,7 @@
-"""Damage to files: each function takes the bytes of a file and a generator, and gives other bytes.
+"""Damage to files: each function takes the bytes of a file and a generator, and returns changed bytes.
 
-`mutated` knows nothing of formats. The others take a file apart as its format says, change one thing, and put it
-together again with lengths and checksums that are right, so that what is wrong is found by nothing but its meaning.
+`mutated`, `swapped` and `extreme` are format-blind. The others parse a file, change one thing, and write the file again
+with correct lengths and checksums, so that only the meaning is wrong.
 """
 
 import ast
@@ -33,7 +33,7 @@ EXTREMES = (
 
 
 def mutated(content, rng):
-    """One to three times: flip a bit, overwrite, cut, insert, repeat or remove some bytes; often near the start."""
+    """One to three random edits, often near the start: bits flipped, bytes overwritten, inserted or removed."""
     changed = bytearray(content)
     for _ in range(rng.integers(1, 4)):
         size = len(changed) if rng.random() < 0.6 else min(len(changed), 64)
@@ -59,7 +59,7 @@ def mutated(content, rng):
 
 
 def swapped(content, rng):
-    """Two blocks of equal length change places."""
+    """Exchange two blocks of equal length."""
     width = int(rng.choice([1, 4, 8, 16, 64]))
     first, second = sorted(int(at) for at in rng.integers(0, max(1, len(content) - width), 2))
     second = max(second, first + width)
@@ -74,7 +74,7 @@ def swapped(content, rng):
 
 
 def extreme(content, rng):
-    """A number of two, four or eight bytes becomes one at the end of its range, or about the length of the file."""
+    """Replace a number of two, four or eight bytes by an extreme of its range, or by about the length of the file."""
     width = int(rng.choice([2, 4, 8]))
     size = len(content) if rng.random() < 0.5 else min(len(content), 128)
     at = int(rng.integers(0, max(1, size - width)))
@@ -85,16 +85,16 @@ def extreme(content, rng):
 
 
 def pick(rng, values):
-    """One of some values, as it is."""
+    """A random one of some values."""
     return values[int(rng.integers(0, len(values)))]
 
 
 class Pairs(list):
-    """An object of JSON or a map of msgpack, in which a key may come twice."""
+    """A JSON object or a msgpack map as pairs, so that keys may be repeated."""
 
 
 def edited(tree, rng):
-    """A tree of `Pairs`, lists and values with one to three changes: values, keys, keys that come twice or not."""
+    """A tree of `Pairs`, lists and values after one to three edits, which include repeated and removed keys."""
     for _ in range(int(rng.integers(1, 4))):
         places = list(_places(tree))
         if not places:
@@ -111,7 +111,7 @@ def edited(tree, rng):
                 parent[at] = (pick(rng, TRICKY_NAMES), value)
                 continue
             case 5:
-                parent.insert(int(rng.integers(0, len(parent) + 1)), copy.deepcopy(parent[at]))  # twice
+                parent.insert(int(rng.integers(0, len(parent) + 1)), copy.deepcopy(parent[at]))  # repeated
                 continue
             case 6:
                 del parent[at]
@@ -131,14 +131,14 @@ def _places(tree):
 
 
 def as_pairs(value):
-    """A copy, of which objects are `Pairs`."""
+    """A copy in which dictionaries are `Pairs`."""
     if isinstance(value, dict):
         return Pairs((key, as_pairs(below)) for key, below in value.items())
     return [as_pairs(below) for below in value] if isinstance(value, list) else value
 
 
 def json_text(tree):
-    """A tree as JSON, with what JSON does not allow: keys that come twice, NaN, halves of surrogate pairs."""
+    """A tree as JSON text, including invalid JSON: repeated keys, NaN, lone surrogates."""
     if isinstance(tree, Pairs):
         return "{" + ",".join(f"{json.dumps(str(key))}:{json_text(value)}" for key, value in tree) + "}"
     if isinstance(tree, list):
@@ -149,12 +149,12 @@ def json_text(tree):
 
 
 def json_edited(content, rng):
-    """A JSON file with another structure."""
+    """A JSON file with an edited structure."""
     return json_text(edited(json.loads(content, object_pairs_hook=Pairs), rng)).encode()
 
 
 def safetensors_edited(content, rng):
-    """A safetensors file with another header, whose length is right."""
+    """A safetensors file with an edited header of correct length."""
     length = int.from_bytes(content[:8], "little")
     header = json_edited(content[8 : 8 + length], rng)
     header += b" " * (-len(header) % 8)
@@ -162,7 +162,7 @@ def safetensors_edited(content, rng):
 
 
 def msgpack_edited(content, rng):
-    """A msgpack file with another tree, or with another shape, dtype or length of an array."""
+    """A msgpack file with an edited tree, or with an edited shape, dtype or length of an array."""
     tree = msgpack.unpackb(content, object_pairs_hook=Pairs, raw=False)
     arrays = [(parent, at) for parent, at in _places(tree) if isinstance(_value(parent, at), msgpack.ExtType)]
     if arrays and rng.random() < 0.5:
@@ -207,7 +207,7 @@ def _packed(tree):
 
 
 def npz_edited(content, rng):
-    """An npz file in which the header of one array says something else, or notes are others."""
+    """An npz file with an edited array header, entry name or record of dtypes."""
     entries = zip_entries(content)
     at = int(rng.integers(0, len(entries)))
     name, data = entries[at]
@@ -252,7 +252,7 @@ def _npy_edited(data, rng):
 
 
 def pickle_edited(content, rng):
-    """A file of torch.save in whose pickle a number or a text is another; lengths and checksums are right."""
+    """A file of torch.save with an edited number or text in its pickle; lengths and checksums are right."""
     entries = zip_entries(content)
     at = next(at for at, (name, _) in enumerate(entries) if name.endswith("/data.pkl"))
     name, data = entries[at]
@@ -283,18 +283,18 @@ def _pickle_edited(data, rng):
 
 
 def zip_entries(content):
-    """Names and bytes of a zip file."""
+    """Names and contents of a zip file's entries."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         return [(entry.filename, archive.read(entry)) for entry in archive.infolist()]
 
 
 def zip_edited(content, rng):
-    """A zip file with the same entries, whose directory plays a trick."""
+    """A zip file with the same entries and an inconsistent directory."""
     return zip_of(zip_entries(content), rng, tricks=True)
 
 
 def zip_of(entries, rng, tricks=False):
-    """A zip file put together by hand. With tricks, one record says something that is not so, or is not there."""
+    """A zip file written by hand; with tricks, one record is wrong or missing."""
     trick = int(rng.integers(0, 16)) if tricks else -1
     victim = int(rng.integers(0, len(entries)))
     file, directory, count = io.BytesIO(), [], 0
@@ -327,7 +327,7 @@ def zip_of(entries, rng, tricks=False):
         record = struct.pack("<4s6H3L5H2L", b"PK\1\2", 20, 20, *fields, *lengths, place)
         record += said + wide + comment
         if mine and trick == 11:
-            continue  # in the file and not in the directory
+            continue  # in the file, but not in the directory
         repeated = 2 if mine and trick == 12 else 1
         directory += [record] * repeated
         count += repeated
@@ -342,5 +342,5 @@ def zip_of(entries, rng, tricks=False):
     return file.getvalue()
 
 
-# Damage that knows nothing of checksums.
+# Format-blind damage, which updates no checksums.
 BLIND = (mutated, swapped, extreme)

@@ -1,7 +1,7 @@
-"""Plain readers of checkpoints, which share no code with the bridge: what a file really holds.
+"""Plain readers of checkpoint formats, which share no code with the bridge.
 
-Each gives name to (shape, dtype, bytes in C order and native byte order). A file that is not as its format says is an
-error of any kind: then the bridge must refuse it.
+Each returns name to (shape, dtype, bytes in C order and native byte order). An invalid file raises any exception; then
+the bridge must raise too.
 """
 
 import io
@@ -24,7 +24,7 @@ SAFETENSORS = {
 
 
 class DamagedError(ValueError):
-    """A file that is not as its format says."""
+    """A file that violates its format."""
 
 
 def require(condition, message):
@@ -37,7 +37,7 @@ def dtype_of(name):
 
 
 def held(array):
-    """What is compared of an array."""
+    """An array in comparable form."""
     array = np.asarray(array)
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     return array.shape, array.dtype.name, array.tobytes()
@@ -88,7 +88,7 @@ def index(path, reader):
 
 
 def zip_entries(raw):
-    """Every entry from the file's beginning on, compared with the directory at its end."""
+    """The entries in the order of the file, checked against the directory at its end."""
     end = raw.rfind(b"PK\5\6")
     require(end >= 0, "no end record")
     count, size, start = struct.unpack_from("<H2L", raw, end + 10)
@@ -157,7 +157,7 @@ def npz(path):
 
 
 def flat(tree, above=()):
-    """Tensors of nested mappings and lists."""
+    """The tensors of nested mappings and lists, by dotted name."""
     found = {}
     entries = tree.items() if isinstance(tree, dict) else enumerate(tree)
     for key, value in entries:
@@ -177,7 +177,7 @@ def flax_msgpack(path):
     def decoded(code, data):
         require(code in (1, 2, 3), "an unknown type")
         if code == 2:
-            return complex(*msgpack.unpackb(data)[:2])  # of which Flax reads so many
+            return complex(*msgpack.unpackb(data)[:2])  # Flax reads only the first two
         shape, name, buffer = msgpack.unpackb(data, raw=True)
         array = np.frombuffer(buffer, dtype_of(name.decode())).reshape(shape)
         return array if code == 1 else array[()]

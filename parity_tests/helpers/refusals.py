@@ -1,4 +1,4 @@
-"""Bad input is refused alike in both mirrors, before any arithmetic: the machinery of the tests that show it."""
+"""Test helpers: bad input raises the same error in both mirrors, before any arithmetic."""
 
 import inspect
 from collections.abc import Callable
@@ -27,7 +27,7 @@ import torch_attention.ops
 
 
 class NothingRuns(TorchDispatchMode):
-    """Lets no operation of PyTorch run but those that only look at a tensor another way."""
+    """Allow only view operations of PyTorch."""
 
     def __torch_dispatch__(self, operation, types, arguments=(), keywords=None):
         assert operation.is_view, f"{operation} ran before the input was checked"
@@ -35,10 +35,10 @@ class NothingRuns(TorchDispatchMode):
 
 
 class Mirror:
-    """One mirror, with modules and inputs that are made alike in both.
+    """One mirror, with modules and inputs made in the same way in both.
 
-    Floating-point inputs are NaN throughout, and a result that is NaN raises an error in JAX: no arithmetic on
-    them can pass unseen. In PyTorch nothing may run but views.
+    Floating-point inputs are all NaN, and JAX raises for NaN results, so that no arithmetic on them goes undetected. In
+    PyTorch only views may run.
     """
 
     def __init__(self, package, array, build, nothing_runs):
@@ -47,7 +47,7 @@ class Mirror:
         self.names = SimpleNamespace(**{k: v for module in names for k, v in vars(module).items()})
 
     def __getattr__(self, name):
-        """A name of the mirror; modules need not be told what random numbers to start from."""
+        """A name of the mirror; module classes need no `rngs`."""
         found = getattr(self.names, name)
         return self.build(found) if inspect.isclass(found) else found
 
@@ -59,7 +59,7 @@ class Mirror:
 
 
 def with_rngs(found):
-    """The class; if it takes `rngs`, with some."""
+    """The class, with `rngs` if it takes them."""
     return (
         partial(found, rngs=nnx.Rngs(0)) if "rngs" in inspect.signature(found.__init__).parameters else found
     )
@@ -72,7 +72,7 @@ MIRRORS = {
 
 
 class Case(NamedTuple):
-    """A call that is refused: `call` makes modules and inputs and returns what is then called."""
+    """A call that must raise: `call` makes modules and inputs and returns the callable to test."""
 
     name: str
     call: Callable[[Any], Callable[[], Any]]
@@ -81,7 +81,7 @@ class Case(NamedTuple):
 
 
 def assert_refused(case: Case) -> None:
-    """Both mirrors refuse the call with the same error and the same text, and compute nothing before."""
+    """Assert that both mirrors raise the same error with the same text, before any computation."""
     for mirror in MIRRORS.values():
         call = case.call(mirror)
         with mirror.nothing_runs(), pytest.raises(case.exception) as refusal:
@@ -91,7 +91,7 @@ def assert_refused(case: Case) -> None:
 
 
 def assert_impossible(case: Case) -> None:
-    """Both mirrors refuse to build the module, with the same error and the same text."""
+    """Assert that the constructor raises the same error with the same text in both mirrors."""
     for mirror in MIRRORS.values():
         with pytest.raises(case.exception) as refusal:
             case.call(mirror)()

@@ -1,4 +1,4 @@
-"""Cases of `test_sharding.py`, computed by several devices in separate processes.
+"""The cases of `test_sharding.py`, computed on several devices in separate processes.
 
 `python -m parity_tests.helpers.sharded jax PATH` runs them on 8 virtual devices, `torch` in 4 processes that
 communicate through gloo. Outputs and gradients are saved in PATH.
@@ -15,7 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import ml_dtypes  # noqa: F401 - numpy learns of bfloat16
+import ml_dtypes  # noqa: F401 - registers bfloat16 in numpy
 import numpy as np
 
 from attention_bridge.pretrained.families.describe import model_spec
@@ -26,19 +26,19 @@ PAIRS = (BATCH, HEADS, QUERY, KEY)
 
 
 def draw(*shape, seed=0):
-    """Random numbers that are the same each time."""
+    """Reproducible random values."""
     return np.random.default_rng([seed, *shape]).standard_normal(shape)
 
 
 def visible(*shape):
-    """A mask with a query that sees nothing."""
+    """A random mask with a fully masked row."""
     mask = np.random.default_rng(3).random(shape) < 0.6
     mask[-1, ..., 2, :] = False
     return mask
 
 
 def bias():
-    """A bias that hides some keys, and from one query all."""
+    """A bias of -inf for some keys, and for all keys of one query."""
     return np.where(visible(1, HEADS, QUERY, KEY), draw(1, HEADS, QUERY, KEY), -np.inf)
 
 
@@ -59,11 +59,11 @@ CALLS: dict[str, dict[str, Any]] = {
 }
 LEARNED = ("query", "key", "value", "bias", "sinks")
 SCHEMES = {"ring": "ring", "all_to_all": "all_to_all", "left to itself": None}
-# In other dtypes than float64, in a ring.
+# Calls with ring attention in other dtypes than float64.
 NARROW = {"window": "bfloat16", "everything": "float32"}
-# What breaks on purpose: by the name of a file in `ops`, what in it is replaced.
+# Deliberate faults: a module of `ops.distributed` and the function in it that is replaced.
 CONTROLS = {
-    "keys are taken for those of the wrong neighbour": ("ring", "_source"),
+    "keys come from the wrong neighbour": ("ring", "_source"),
     "keys are not passed on": ("ring", "pass_on"),
     "heads are not exchanged": ("exchange", "exchange"),
 }
@@ -81,7 +81,7 @@ MESHES: dict[str, dict[str, dict[str, int]]] = {
         "all": {"sequence": 2, "model": 2},
     },
 }
-# Each call on one mesh; those that matter most on others too.
+# The meshes of each call; the most important calls use several.
 MESHES_OF_CALLS = {
     "all keys": ("data", "model", "sequence"),
     "causal": ("sequence",),
@@ -97,10 +97,10 @@ CALLED = [
     if (mesh in ("data", "model")) == (scheme == "left to itself")
 ]
 
-# Where the array of a view is before and after it is redistributed, and the sides of a triangular system.
+# Placements of a viewed array before and after redistribution, and of both sides of a triangular system.
 VIEWED = list(product(("partial", "whole", 0, 1, 2, 3), ("whole", 0, 1, 2, 3)))
 SOLVED = list(product(("whole", 0, 1), repeat=2))
-# What is computed along an axis that is shared out.
+# Operations along a sharded axis.
 ALONG = {
     "cumsum": lambda x, axis: x.cumsum(axis),
     "cumprod": lambda x, axis: x.cumprod(axis),
@@ -127,12 +127,12 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Model:
-    """A model, and what it reads.
+    """A model and its inputs.
 
     Attributes:
-        made: of the names of a mirror and what its constructors take besides.
-        inputs: by name; the first axis is the batch, the second the sequence.
-        whole: inputs whose sequences are not shared out: a place that is picked by its number is beyond DTensor.
+        made: builds the model from the names of a mirror and further constructor arguments.
+        inputs: arrays by name; the first axis is the batch, the second the sequence.
+        whole: inputs whose sequence axis is not sharded, because DTensor cannot index a position on a sharded axis.
     """
 
     made: Any
@@ -140,17 +140,17 @@ class Model:
     whole: tuple[str, ...] = ()
 
     def axes(self, name):
-        """The axes of a mesh that share out an input."""
+        """The mesh axes over which an input is sharded."""
         return ("data",) if name in (*self.whole, "image", "source_mask", "mask") else ("data", "sequence")
 
 
 def tokens(seed, length=LENGTH):
-    """Token numbers of a batch."""
+    """Random token numbers of a batch."""
     return np.random.default_rng(seed).integers(0, VOCAB, (TEXTS, length))
 
 
 def padded(length=LENGTH):
-    """A mask of batches whose texts end at different places."""
+    """A mask of a batch whose texts have different lengths."""
     return (np.arange(length) < np.arange(length - TEXTS, length)[:, None])[:, None, None]
 
 
@@ -172,7 +172,7 @@ def _latent(m, f):
 
 
 def _hybrid(*layers):
-    """A model of layers that mix in different ways."""
+    """A model with different kinds of layers."""
     spec = model_spec(VOCAB, 12, layers, norm=hybrids.NORM)
     return lambda m, f: described.made(spec, m, f)
 
@@ -191,7 +191,7 @@ def _classes(m, f):
 
 
 def _memory(name, options):
-    """A recurrent layer alone, which returns its state too."""
+    """A single recurrent layer, which also returns its state."""
     inputs = {"x": draw(TEXTS, LENGTH, 16), "mask": padded()}
     return Model(lambda m, f: getattr(m, name)(16, 4, chunk_size=4, **options, **f), inputs)
 
@@ -260,9 +260,9 @@ MODELS: dict[str, Model] = {
     **MEMORIES,
 }
 ON_ALL_MESHES = ("rotary decoder", "EncoderDecoder")
-# The others on few: along two axes at once DTensor searches long for the cheapest way.
+# The other models run on few meshes: with two axes, DTensor searches long for the cheapest redistribution.
 FEW_MESHES = {"jax": ("all",), "torch": ("model",)}
-# And on these besides.
+# Additional meshes of single models.
 MORE_MESHES: dict[tuple[str, str], tuple[str, ...]] = {
     ("jax", "model"): ("encoder with classes",),
     ("torch", "sequence"): (
@@ -285,9 +285,9 @@ PLACED = [
 
 
 def given(call, dtype="float64"):
-    """The arrays of a call that have gradients, its other options, and what its output is multiplied by.
+    """The differentiable arrays of a call, its other options, and the cotangent of its output.
 
-    What a dtype cannot hold is rounded, and all is in float64.
+    Values are rounded to `dtype` and stored as float64.
     """
     options = dict(CALLS[call])
     arrays = {
@@ -300,17 +300,17 @@ def given(call, dtype="float64"):
     return arrays, options, draw(BATCH, HEADS, QUERY, VALUE_DIM, seed=4).astype(dtype).astype(np.float64)
 
 
-AXES = dict.fromkeys(("query", "key", "value"), ("data", "model", "sequence"))  # of what a call is given
+AXES = dict.fromkeys(("query", "key", "value"), ("data", "model", "sequence"))  # of the arguments of a call
 
 
 def names(mirror):
-    """All that a mirror has, and its models."""
+    """All names of a mirror and of its `models`."""
     package, models = import_module(f"{mirror}_attention"), import_module(f"{mirror}_attention.models")
     return SimpleNamespace(**{**vars(package), **vars(models)})
 
 
 def weights(name):
-    """Random weights of a model in float64, by their names in PyTorch."""
+    """Random float64 weights of a model, by their PyTorch names."""
     import torch
 
     with torch.device("meta"):
@@ -321,7 +321,7 @@ def weights(name):
 
 
 def wrong(name, module):
-    """What stands in for a part of the ring or the exchange, and breaks it."""
+    """A faulty replacement for a function of ring attention or of the all-to-all exchange."""
     if name == "_source":
         return lambda plan, hops: (module.own_number(plan.shards) + hops) % module.device_count(plan.shards)
     if name == "pass_on":
@@ -331,7 +331,7 @@ def wrong(name, module):
 
 @contextmanager
 def broken(mirror, control):
-    """Within it an implementation is wrong."""
+    """A context in which a function of an implementation is faulty."""
     file, name = CONTROLS[control]
     module = import_module(f"{mirror}_attention.ops.distributed.{file}")
     before = getattr(module, name)
@@ -343,7 +343,7 @@ def broken(mirror, control):
 
 
 def all_results(mirror, call, model):
-    """Every case, through what runs one of each kind."""
+    """The results of every case, from functions that run one call and one model."""
     found = {}
     for name, mesh, scheme in CALLED:
         sizes = MESHES[mirror][mesh]
@@ -416,12 +416,12 @@ def in_jax():
 
 
 def whole(x):
-    """An array of PyTorch as every device has it."""
+    """A PyTorch tensor, gathered if it is sharded."""
     return x.full_tensor() if hasattr(x, "full_tensor") else x
 
 
 def outputs_and_gradients(made, inputs):
-    """Outputs of a module of PyTorch, and the gradients of its inputs and parameters, by name."""
+    """Outputs of a PyTorch module, and the gradients of its inputs and parameters, by name."""
     import torch
 
     from attention_bridge.parity.run import cotangent, named_outputs
@@ -437,7 +437,7 @@ def outputs_and_gradients(made, inputs):
 
 
 def in_torch(rank, processes, path, store):
-    """Every case, in one of several processes; the first leaves the results."""
+    """Every case, in one of several processes; the first process saves the results."""
     import torch
     import torch.distributed as dist
     from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
@@ -477,18 +477,18 @@ def in_torch(rank, processes, path, store):
             return outputs_and_gradients(made, inputs)
 
     def placed(x, mesh, where):
-        """An array that all, or one axis of it, the devices share out, or whose parts add up to it."""
+        """An array that is replicated, sharded along one axis, or a partial sum on each device."""
         if where == "partial":
             return DTensor.from_local(x / processes, mesh, [Partial()])
         return distribute_tensor(x, mesh, [Replicate() if where == "whole" else Shard(where)])
 
     def viewed(x, after):
-        """A view that DTensor holds for possible: twice transposed, in between shared out anew."""
+        """A view that DTensor supports: transposed twice, and redistributed in between."""
         after = Replicate() if after == "whole" else Shard(after)
         return x.transpose(1, 2).redistribute(placements=[after]).exp().transpose(1, 2).flatten(2)
 
     def fails(run, expected):
-        """Whether DTensor alone fails, or computes something else."""
+        """Whether DTensor alone raises or gives another result."""
         try:
             found = whole(run())
         except RuntimeError:
@@ -496,7 +496,7 @@ def in_torch(rank, processes, path, store):
         return torch.tensor(not torch.allclose(found, expected))
 
     def operators():
-        """What `on_mesh` mends, mended, and whether it is faulty without."""
+        """The operators that `on_mesh` replaces, and whether DTensor's own operators are faulty."""
         mesh = make_mesh({"data": processes})
         x, (lower, right) = torch.from_numpy(operands()[0]), map(torch.from_numpy, operands()[1])
         found = {}
@@ -532,7 +532,7 @@ def in_torch(rank, processes, path, store):
         return found | {f"alone/{key}": fails(*pair) for key, pair in alone.items()}
 
     def natively(name):
-        """A model as PyTorch's own tensor parallelism has it, after the same table: on plain tensors."""
+        """A model under PyTorch's own tensor parallelism, with the same table, on plain tensors."""
         from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
         mesh, styles = make_mesh({"model": processes}), (ColwiseParallel, RowwiseParallel)
@@ -566,7 +566,7 @@ if __name__ == "__main__":
         import torch.multiprocessing
 
         for needed in ("attention_bridge.parity.run", "torch_attention.sharding"):
-            import_module(needed)  # before the processes part, and so once
+            import_module(needed)  # imported once, before the processes fork
         store = Path(tempfile.mkdtemp()) / "store"
         arguments = (4, path, str(store))
         torch.multiprocessing.start_processes(in_torch, arguments, nprocs=4, start_method="fork")

@@ -1,7 +1,7 @@
-"""Every mechanism of the catalogue on several devices in PyTorch: the cases of `TestCatalogue` in `test_sharding.py`.
+"""Every mechanism of the catalogue sharded in PyTorch, for `test_sharding.py`.
 
-`python -m parity_tests.helpers.sharded_catalogue AXIS COUNT` shards one mesh axis over COUNT processes, and prints
-a line for each mechanism: its name and the largest error against one device.
+`python -m parity_tests.helpers.sharded_catalogue AXIS COUNT` shards one mesh axis over COUNT processes, and prints a
+line per mechanism: its name and the largest error against one device.
 """
 
 import sys
@@ -24,13 +24,13 @@ from torch_attention.sharding import make_mesh, on_mesh, shard, shard_model
 
 
 def made(mechanism):
-    """The mechanism with the proof's weights."""
+    """The mechanism with the weights of the proof."""
     module = build(mechanism.module, "torch_attention", {"dtype": torch.float64})
     return transfer(parameters(mechanism), module.eval())
 
 
 def given(mechanism):
-    """What it is called with; token numbers in the dtype of positions."""
+    """The inputs of the mechanism; token numbers are int64."""
     arrays = inputs(mechanism, "none")
     found = {key: torch.from_numpy(x.copy()) if isinstance(x, np.ndarray) else x for key, x in arrays.items()}
     return {key: x.long() if torch.is_tensor(x) and x.dtype == torch.int32 else x for key, x in found.items()}

@@ -1,4 +1,4 @@
-"""Gradients of convolutions on eight simulated devices, against those on one: prints the largest error of each."""
+"""Gradients of convolutions on eight simulated devices, against one device: prints the largest error of each."""
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +40,7 @@ def error(layer, x, placed, mesh):
 
 
 def main():
-    """Print a line for each convolution and placement."""
+    """Print a line per convolution and placement."""
     jax.config.update("jax_enable_x64", True)
     mesh = make_mesh({DATA: 2, MODEL: 2, SEQUENCE: 2})
     rng = np.random.default_rng(0)

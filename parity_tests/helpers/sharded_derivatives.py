@@ -1,4 +1,4 @@
-"""Gradients, second derivatives and masked keys of attention over two devices: the cases of `test_sharded_derivatives`.
+"""Gradients, second derivatives and masked keys on two devices: the cases of `test_sharded_derivatives`.
 
 `python -m parity_tests.helpers.sharded_derivatives jax PATH` runs them on two virtual devices, `torch` in two
 processes. The results are saved in PATH.
@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 
 BATCH, HEADS, KV_HEADS, QUERY, KEY, HEAD_DIM, VALUE_DIM = 2, 4, 2, 4, 6, 3, 5
-SHARED = ("query", "key", "value")  # along their sequence
+SHARED = ("query", "key", "value")  # sharded along their sequence
 SCHEMES = ("ring", "all_to_all")
 
 
 def draw(*shape, seed=0):
-    """Random numbers that are the same each time."""
+    """Reproducible random values."""
     return np.random.default_rng([seed, *shape]).standard_normal(shape)
 
 
 def arrays(*others):
-    """What has gradients; the values are as wide as the keys unless a bias or sinks are with them."""
+    """The differentiable arrays; values have the size of keys, unless there is also a bias or sinks."""
     sizes = {
         "query": (BATCH, HEADS, QUERY, HEAD_DIM),
         "key": (BATCH, KV_HEADS, KEY, HEAD_DIM),
@@ -45,7 +45,7 @@ KEEP = np.random.default_rng(5).random((BATCH, HEADS, QUERY, KEY)) < 0.8
 
 
 def far(mask):
-    """Arrays whose masked keys score so high that the exponential overflows."""
+    """Arrays whose masked keys have scores with an overflowing exponential."""
     given = arrays()
     given["query"] = np.abs(given["query"])
     hidden = ~mask.any((0, 1, 2))
@@ -56,7 +56,7 @@ def far(mask):
 PADDED = (
     np.arange(KEY) < np.array([5, 3])[:, None, None, None]
 )  # the second device has no visible key of one text
-# Of second derivatives: the arrays and the options.
+# Cases of second derivatives: arrays and options.
 TWICE: dict[str, tuple[dict[str, np.ndarray], dict[str, Any]]] = {
     "causal": (arrays(), {"is_causal": True, "query_offset": 2}),
     "everything": (
@@ -73,7 +73,7 @@ def _bias():
     return bias
 
 
-# Of keys that no query attends to: the options, and where such keys are.
+# Cases of fully masked keys: the options, and a boolean array of these keys.
 DEAD: dict[str, tuple[dict[str, Any], np.ndarray]] = {
     "padding": ({"mask": PADDED}, ~PADDED[:, 0, 0]),
     "bias of -inf": ({"bias": _bias()}, np.broadcast_to(np.arange(KEY) >= 3, (BATCH, KEY))),
@@ -83,7 +83,7 @@ HELD = {"NaN": np.nan, "inf": np.inf}
 
 
 def filled(kind, held):
-    """The arrays with that number in every key and value that no query attends to."""
+    """The arrays with that number in every fully masked key and value."""
     given, dead = arrays(), DEAD[kind][1]
     for name in ("key", "value"):
         given[name] = np.where(dead[:, None, :, None], held, given[name])
@@ -91,7 +91,7 @@ def filled(kind, held):
 
 
 def cases():
-    """Every case: its name, the arrays, the options, and whether second derivatives are taken."""
+    """Every case: its name, arrays and options, and whether second derivatives are computed."""
     for name, (given, options) in TWICE.items():
         yield name, given, options, True
     for kind, (options, _) in DEAD.items():
@@ -149,7 +149,7 @@ def in_jax():
 
 
 def in_torch(rank, processes, path, store, control):
-    """Every case, in one of several processes; the first leaves the results."""
+    """Every case, in one of several processes; the first process saves the results."""
     import torch
     import torch.distributed as dist
 
@@ -160,7 +160,7 @@ def in_torch(rank, processes, path, store, control):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=processes)
     mesh = make_mesh({"sequence": processes})
-    if control:  # gradients of what was passed on that stay where they are
+    if control:  # a faulty backward pass, which leaves the gradients of sent arrays on the receiver
 
         def stay(ctx, *given):
             return None, None, *given
@@ -203,7 +203,7 @@ if __name__ == "__main__":
     else:
         import torch.multiprocessing
 
-        import torch_attention.sharding  # noqa: F401 - before the processes part, and so once
+        import torch_attention.sharding  # noqa: F401 - imported once, before the processes fork
 
         store = Path(tempfile.mkdtemp()) / "store"
         given = (2, path, str(store), bool(control))

@@ -1,4 +1,4 @@
-"""Task heads, and models with them, as entries that the proofs take."""
+"""Task heads, and models with them, as catalogue entries for the proofs."""
 
 from functools import partial
 
@@ -48,7 +48,7 @@ LEARNED = Part("LearnedPooling", {"embed_dim": EMBED, "num_heads": HEADS, "ffn_d
 
 
 def head(name, made, oracle):
-    """An entry of a head that reads vectors, with its oracle: a pair for what it returns alone."""
+    """A catalogue entry for a head on hidden vectors, with its oracle."""
     pools = "pool" in getattr(oracle, "keywords", {})
     return Mechanism(
         name=name,
@@ -65,7 +65,7 @@ def head(name, made, oracle):
 
 
 def task_model(name, backbone, made, oracle):
-    """An entry of a head on a backbone, with its oracle; rounding in bfloat16 adds up over the layers."""
+    """A catalogue entry for a head on a backbone, with its oracle; rounding in bfloat16 would add up."""
     config, below = BACKBONES[backbone]
     is_image = backbone == "image"
     return Mechanism(

@@ -1,4 +1,4 @@
-"""Models that translate, the smallest of each kind, in both mirrors with the same random weights."""
+"""The smallest translation model of each kind, in both mirrors with the same random weights."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ STACK = (LAYERS, HEADS, FFN)
 
 
 def translator(name: str, package: Any, vocab: int = TGT_VOCAB, **f: Any) -> Any:
-    """A model of a mirror; `vocab` is that of what it writes."""
+    """A model of a mirror; `vocab` is the size of its target vocabulary."""
     m = package.models
     if name == "SimpleSeq2Seq":
         return m.SimpleSeq2Seq(SRC_VOCAB, vocab, EMBED, HEADS, LAYERS, ffn_dim=FFN, max_len=MAX_LEN, **f)
@@ -51,7 +51,7 @@ class Pair(NamedTuple):
 
 @cache
 def pair(name: str, dtype: str, vocab: int = TGT_VOCAB) -> Pair:
-    """The model in both mirrors, in evaluation mode, with weights that make it choose clearly."""
+    """The model in both mirrors, in evaluation mode, with weights that give clearly separated logits."""
     ours = translator(name, torch_attention, vocab, dtype=getattr(torch, dtype)).eval()
     rng = np.random.default_rng(3)
     with torch.no_grad():
@@ -67,7 +67,7 @@ def pair(name: str, dtype: str, vocab: int = TGT_VOCAB) -> Pair:
 
 
 class Mirror(NamedTuple):
-    """What a test calls in one mirror."""
+    """The functions and the model that a test uses in one mirror."""
 
     name: str
     models: Any
@@ -77,7 +77,7 @@ class Mirror(NamedTuple):
 
 @contextmanager
 def mirror(framework: str, name: str, dtype: str = "float32", vocab: int = TGT_VOCAB) -> Iterator[Mirror]:
-    """A model of one mirror, in the precision that it is to run in."""
+    """A context with a model of one mirror, in its precision."""
     both = pair(name, dtype, vocab)
     if framework == "torch":
         with torch.no_grad():
@@ -88,14 +88,14 @@ def mirror(framework: str, name: str, dtype: str = "float32", vocab: int = TGT_V
 
 
 def tokens(vocab: int = TGT_VOCAB) -> tuple[np.ndarray, np.ndarray]:
-    """Two texts and what was written so far."""
+    """Two source texts, and their targets so far."""
     rng = np.random.default_rng(4)
     source = rng.integers(1, SRC_VOCAB, (BATCH, SOURCE)).astype(np.int32)
     return source, rng.integers(1, vocab, (BATCH, TARGET)).astype(np.int32)
 
 
 def padded(length: int, shown: int, in_front: bool = False) -> np.ndarray:
-    """A mask of two texts, the second of which has only so many tokens."""
+    """A mask of two texts, the second of which has only `shown` tokens."""
     mask = np.ones((BATCH, 1, 1, length), bool)
     mask[1, ..., slice(None, length - shown) if in_front else slice(shown, None)] = False
     return mask
@@ -117,7 +117,7 @@ def numpy(x: Any) -> np.ndarray:
 
 
 def sums(name: str) -> int:
-    """How many terms are summed on the way through a model."""
+    """The number of terms that are summed from the inputs to the logits of a model."""
     attention = 2 * EMBED + EMBED // HEADS + SOURCE
     if name in ("SimpleSeq2Seq", "EncoderDecoder", "RelativeEncoderDecoder"):
         return LAYERS * (3 * attention + 2 * (EMBED + FFN)) + EMBED

@@ -30,7 +30,7 @@ each_mechanism = pytest.mark.parametrize("mechanism", CATALOGUE, ids=lambda mech
 
 
 def those(condition: Callable[[Mechanism], bool]) -> Any:
-    """A test of those mechanisms alone."""
+    """Parametrise a test over the mechanisms that satisfy `condition`."""
     found = [mechanism for mechanism in CATALOGUE if condition(mechanism)]
     return pytest.mark.parametrize("mechanism", found, ids=lambda mechanism: mechanism.name)
 
@@ -53,7 +53,7 @@ def in_float32(mechanism: Mechanism, case: str) -> Arrays:
 
 
 def outputs(mechanism: Mechanism, given: Arrays) -> Iterator[Arrays]:
-    """What each mirror makes of the inputs; those of the proof again, so that nothing new is compiled."""
+    """The outputs of both mirrors; they reuse the functions that the proof has compiled."""
     full = {**with_full_masks(mechanism, given), **mechanism.options(True)}
     yield run_torch(torch_module(mechanism, "float32"), full).outputs
     with on_platform("cpu", float64=False):
@@ -70,7 +70,9 @@ def test_outputs_weights_and_gradients_equal_the_oracle_under_every_mask(mechani
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
 @each_mechanism
-def test_in_every_dtype_they_do_under_every_mask(mechanism: Mechanism, dtype: str) -> None:
+def test_outputs_weights_and_gradients_equal_the_oracle_in_every_dtype(
+    mechanism: Mechanism, dtype: str
+) -> None:
     if dtype in mechanism.dtypes:
         verdict = prove(mechanism, dtype)
         print(verdict)
@@ -78,13 +80,13 @@ def test_in_every_dtype_they_do_under_every_mask(mechanism: Mechanism, dtype: st
 
 
 @each_mechanism
-def test_a_mechanism_leaves_out_bfloat16_alone(mechanism: Mechanism) -> None:
+def test_only_bfloat16_may_be_left_out(mechanism: Mechanism) -> None:
     assert {"float32", "float64"} <= set(mechanism.dtypes) <= set(DTYPES)
 
 
 @pytest.mark.slow
 @each_with_masks
-def test_a_mask_of_any_rank_does_what_the_full_mask_does(mechanism: Mechanism) -> None:
+def test_mask_of_any_rank_equals_the_full_mask(mechanism: Mechanism) -> None:
     for case in set(cases(mechanism, "float32")) & {"query key", "batch query key", "padding"}:
         given = in_float32(mechanism, case)
         full = with_full_masks(mechanism, given)
@@ -97,7 +99,7 @@ def test_a_mask_of_any_rank_does_what_the_full_mask_does(mechanism: Mechanism) -
 
 @pytest.mark.slow
 @each_mechanism
-def test_without_weights_the_output_and_its_gradients_are_the_same(mechanism: Mechanism) -> None:
+def test_output_and_gradients_are_the_same_without_weights(mechanism: Mechanism) -> None:
     case = "empty row" if mechanism.masks else "none"
     found = prove_case(mechanism, case, "float32", need_weights=False)
     assert all(difference.ok for difference in found), "\n".join(map(str, found))
@@ -109,7 +111,7 @@ def test_without_weights_the_output_and_its_gradients_are_the_same(mechanism: Me
         mechanism.family in ("basics", "self", "cross", "models", "heads", "positions", "patterns")
     )
 )
-def test_an_empty_row_has_weights_of_exactly_zero_and_so_have_all_masked_keys(mechanism: Mechanism) -> None:
+def test_masked_rows_and_keys_have_weights_of_exactly_zero(mechanism: Mechanism) -> None:
     given = in_float32(mechanism, "empty row")
     visible = {"self_weights": given.get("self_mask"), "cross_weights": given.get("memory_mask")}
     for found in outputs(mechanism, given):
@@ -117,7 +119,7 @@ def test_an_empty_row_has_weights_of_exactly_zero_and_so_have_all_masked_keys(me
             hidden = ~np.asarray(visible.get(name, given.get("mask")))
             hidden = hidden[:, 0] if found[name].ndim == 3 else hidden
             assert hidden.any(), name
-            of_keys = found[name][..., : hidden.shape[-1]]  # columns behind them are no keys of the sequence
+            of_keys = found[name][..., : hidden.shape[-1]]  # further columns are not keys of the sequence
             assert not of_keys[hidden].any()
             assert np.isfinite(found[name]).all()
 
@@ -157,7 +159,7 @@ def test_weights_survive_torch_to_jax_to_torch_bit_for_bit(mechanism: Mechanism)
 
 @pytest.mark.slow
 @each_mechanism
-def test_training_mode_without_dropout_changes_nothing(mechanism: Mechanism) -> None:
+def test_training_mode_without_dropout_equals_evaluation(mechanism: Mechanism) -> None:
     given = in_float32(mechanism, "none")
     ours = transfer(
         torch_module(mechanism, "float32"), build(mechanism.module, "torch_attention", {})
@@ -174,7 +176,7 @@ def test_training_mode_without_dropout_changes_nothing(mechanism: Mechanism) -> 
 
 @pytest.mark.slow
 @each_with_a_keep_mask
-def test_dropout_draws_anew_in_training_and_never_in_evaluation(mechanism: Mechanism) -> None:
+def test_dropout_is_random_in_training_and_off_in_evaluation(mechanism: Mechanism) -> None:
     given = in_float32(mechanism, "none")
     ours = build(mechanism.module, "torch_attention", {"dropout": 0.5})
     theirs = jax_with(mechanism.module, ours, {"dropout": 0.5})
@@ -189,7 +191,7 @@ def test_dropout_draws_anew_in_training_and_never_in_evaluation(mechanism: Mecha
 
 @pytest.mark.slow
 @each_causal
-def test_no_output_depends_on_a_later_input(mechanism: Mechanism) -> None:
+def test_output_does_not_depend_on_later_inputs(mechanism: Mechanism) -> None:
     given = in_float32(mechanism, "none")
     name = "x" if "x" in given else "tokens"
     length = given[name].shape[1]
@@ -204,7 +206,7 @@ def test_no_output_depends_on_a_later_input(mechanism: Mechanism) -> None:
 
 @pytest.mark.slow
 @each_with_masks
-def test_no_output_depends_on_a_masked_input(mechanism: Mechanism) -> None:
+def test_output_does_not_depend_on_masked_inputs(mechanism: Mechanism) -> None:
     given = in_float32(mechanism, "padding")
     name = next(name for name in ("memory", "value", "x", "tokens", "key") if name in given)
     hidden = ~next(x for key, x in given.items() if key in ("mask", "memory_mask"))[:, 0, 0]
@@ -214,13 +216,13 @@ def test_no_output_depends_on_a_masked_input(mechanism: Mechanism) -> None:
     assert not np.array_equal(changed[name], given[name])
     for before, after in zip(outputs(mechanism, given), outputs(mechanism, changed), strict=True):
         before, after = before["output"], after["output"]
-        own = name in ("x", "tokens") and before.shape[1] == hidden.shape[1]  # a query may look at itself
+        own = name in ("x", "tokens") and before.shape[1] == hidden.shape[1]  # a query may attend to itself
         visible = ~hidden if own else np.ones(before.shape[:2], bool)
         assert np.array_equal(before[visible], after[visible])
 
 
 @pytest.mark.parametrize("name", ["MultiHeadSelfAttention", "BasicAttention"])
-def test_vmap_over_a_further_axis_equals_a_loop(name: str) -> None:
+def test_vmap_over_a_batch_axis_equals_a_loop(name: str) -> None:
     (mechanism,) = select([name])
     given = in_float32(mechanism, "none")
     stacked = {key: np.stack([x, x[::-1] + 1.0, 2.0 * x]) for key, x in given.items()}
@@ -256,7 +258,7 @@ def test_outputs_have_the_dtype_of_the_input_and_weights_at_least_float32(dtype:
 
 
 @each_mechanism
-def test_no_two_axes_that_meet_have_the_same_size(mechanism: Mechanism) -> None:
+def test_axes_that_meet_have_different_sizes(mechanism: Mechanism) -> None:
     axes = {axis for each in (*mechanism.inputs.values(), *mechanism.masks.values()) for axis in each}
     assert len({mechanism.sizes[axis] for axis in axes}) == len(axes)
     for name, x in {**parameters(mechanism), **inputs(mechanism, "none")}.items():

@@ -1,4 +1,4 @@
-"""Caches: what is read on gives what a call on the whole sequence gives, in both mirrors."""
+"""KV caches: incremental decoding equals a call on the whole sequence, in both mirrors."""
 
 import re
 from types import SimpleNamespace
@@ -15,14 +15,14 @@ import torch_attention
 from attention_bridge.weights import transfer
 
 BATCH, LENGTH, EMBED, HEADS, KV_HEADS, WINDOW = 2, 7, 12, 6, 3, 3
-# The criterion of the proof: 4 u sqrt(n), n the sums on the way (projections, scores, values), and 3 n for gradients.
+# The proof's tolerance: 4 u sqrt(n), with n the longest sum (projections, scores, values), and 3 n for gradients.
 SUMS = EMBED + EMBED // HEADS + LENGTH + EMBED
 BOUND = 4 * 2.0**-24 * np.sqrt(SUMS)
 GRADIENT_BOUND = 4 * 2.0**-24 * np.sqrt(3 * SUMS)
 
 
 def kinds(m, f):
-    """Every class that reads on, in mirror `m`, built with `f`, and with the caches that serve it."""
+    """Every class that takes a KV cache, in mirror `m`, with the caches that it supports."""
     everything = [m.GrowingCache(), m.StaticCache(capacity=LENGTH + 2)]
     rotary = m.RotaryEmbedding(EMBED // HEADS)
     return {
@@ -69,7 +69,7 @@ def numpy(x):
 
 
 def read(attn, mirror, x, cache, chunks, mask=None):
-    """The outputs of all chunks side by side, and the caches after each."""
+    """The concatenated outputs of all chunks, and the cache after each chunk."""
     outputs, caches, start = [], [cache], 0
     for size in chunks:
         end = start + size
@@ -92,7 +92,7 @@ def error(found, expected):
 NAMES = list(kinds(torch_attention, {}))
 
 
-def test_weights_with_a_growing_cache_are_rows_of_those_of_the_whole_sequence(mirror, x):
+def test_weights_with_a_growing_cache_are_rows_of_the_full_weights(mirror, x):
     attn, _ = mirror.kinds["CausalSelfAttention with ALiBi"]
     _, cache, _ = attn(mirror.array(x[:, :4].copy()), cache=mirror.package.GrowingCache())
     weights = attn(mirror.array(x[:, 4:].copy()), cache=cache).weights
@@ -100,7 +100,7 @@ def test_weights_with_a_growing_cache_are_rows_of_those_of_the_whole_sequence(mi
 
 
 @pytest.mark.parametrize("kind", [0, 1, 2], ids=["growing", "static", "rolling"])
-def test_a_call_without_new_tokens_adds_nothing(mirror, x, kind):
+def test_call_without_new_tokens_leaves_the_cache_unchanged(mirror, x, kind):
     attn, caches = mirror.kinds["SlidingWindowAttention with RotaryEmbedding"]
     found, read_caches = read(attn, mirror, x, caches[kind], (0, 4, 0, 3))
     assert error(found, numpy(attn(mirror.array(x)).output)) <= BOUND
@@ -110,7 +110,7 @@ def test_a_call_without_new_tokens_adds_nothing(mirror, x, kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_an_old_cache_can_be_gone_on_from_again(mirror, name, x):
+def test_earlier_cache_can_be_continued_again(mirror, name, x):
     attn, caches = mirror.kinds[name]
     for empty in caches:
         _, (_, cache, *_) = read(attn, mirror, x, empty, (3, 2))
@@ -124,7 +124,7 @@ def test_an_old_cache_can_be_gone_on_from_again(mirror, name, x):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_both_mirrors_remember_the_same(mirrors, name, x):
+def test_caches_are_equal_in_both_mirrors(mirrors, name, x):
     for ours, theirs in zip(*(mirrors[m].kinds[name][1] for m in ("torch", "jax")), strict=True):
         found = []
         for mirror, cache in ((mirrors["torch"], ours), (mirrors["jax"], theirs)):
@@ -134,7 +134,7 @@ def test_both_mirrors_remember_the_same(mirrors, name, x):
             assert error(numpy(other), numpy(one)) <= BOUND
 
 
-def test_gradients_flow_through_a_cache_as_through_the_whole_sequence(mirrors, x):
+def test_gradients_through_a_cache_equal_those_of_the_whole_sequence(mirrors, x):
     attn, _ = mirrors["torch"].kinds["CausalSelfAttention"]
     whole, parts = (torch.from_numpy(x).requires_grad_() for _ in range(2))
     attn(whole).output.square().sum().backward()
@@ -152,7 +152,7 @@ def test_gradients_flow_through_a_cache_as_through_the_whole_sequence(mirrors, x
 
 
 @pytest.mark.parametrize("kind", ["static", "rolling"])
-def test_one_compiled_step_serves_every_place(mirrors, kind, x):
+def test_one_compiled_step_serves_every_position(mirrors, kind, x):
     attn, _ = mirrors["jax"].kinds["SlidingWindowAttention with RotaryEmbedding"]
     graphdef, state = nnx.split(attn)
     traced = []
@@ -176,7 +176,7 @@ def test_one_compiled_step_serves_every_place(mirrors, kind, x):
     assert error(np.concatenate(outputs, axis=1), expected) <= BOUND
 
 
-def test_a_cache_has_the_dtype_that_is_computed_in(mirror, x):
+def test_cache_has_the_dtype_of_the_computation(mirror, x):
     m = mirror.package
     half = (
         m.CausalSelfAttention(EMBED, HEADS, dtype=torch.bfloat16)
@@ -189,7 +189,7 @@ def test_a_cache_has_the_dtype_that_is_computed_in(mirror, x):
         assert found.cache.entries.key.dtype == found.output.dtype == given.dtype
 
 
-def test_a_place_off_by_one_would_be_noticed(mirror, x):
+def test_position_off_by_one_is_detected(mirror, x):
     attn, _ = mirror.kinds["GroupedQueryAttention with RotaryEmbedding"]
     _, (_, cache) = read(attn, mirror, x, mirror.package.StaticCache(capacity=LENGTH + 2), (4,))
     wrong = mirror.package.StaticCache(LENGTH + 2, cache.entries, None, cache.length - 1)
@@ -198,7 +198,7 @@ def test_a_place_off_by_one_would_be_noticed(mirror, x):
 
 
 def refusals(mirror, x):
-    """Calls that are refused, each with what the message must say."""
+    """Calls that raise, each with a pattern of its message."""
     m, array = mirror.package, mirror.array
     attn = mirror.kinds["CausalSelfAttention with ALiBi"][0]
     window = mirror.kinds["SlidingWindowAttention with RotaryEmbedding"][0]
@@ -255,7 +255,7 @@ def refusals(mirror, x):
     ]
 
 
-def test_what_does_not_fit_is_refused_in_the_same_words(mirrors, x):
+def test_bad_input_raises_the_same_error_in_both(mirrors, x):
     messages = {}
     for name, mirror in mirrors.items():
         for call, part in refusals(mirror, x):
@@ -266,7 +266,7 @@ def test_what_does_not_fit_is_refused_in_the_same_words(mirrors, x):
 
 
 @pytest.mark.slow
-def test_one_compiled_step_serves_every_place_in_pytorch(mirrors, x):
+def test_one_compiled_step_serves_every_position_in_pytorch(mirrors, x):
     attn, _ = mirrors["torch"].kinds["GroupedQueryAttention with RotaryEmbedding"]
     step = torch.compile(
         lambda x, cache: attn(x, cache=cache, need_weights=False), fullgraph=True, backend="aot_eager"

@@ -1,4 +1,4 @@
-"""Attentions of recurrent networks: what they are without their one change, and bad input."""
+"""Attention of recurrent networks: special cases that equal simpler mechanisms, and bad input."""
 
 from functools import partial
 from pathlib import Path
@@ -25,13 +25,13 @@ POOLING = {"embed_dim": KEY_DIM, "hidden_dim": HIDDEN}
 
 
 def weights(rng, name, **arguments):
-    """Random weights for a class, by their names in PyTorch."""
+    """Random weights for a class, by their PyTorch names."""
     shapes = build(Part(name, arguments), "torch_attention", {"device": "meta"}).state_dict()
     return {key: 0.5 * rng.standard_normal(x.shape) for key, x in shapes.items()}
 
 
 class Torch:
-    """Arrays and modules of PyTorch, in float64."""
+    """Float64 arrays and modules of PyTorch."""
 
     array = staticmethod(torch.from_numpy)
 
@@ -40,7 +40,7 @@ class Torch:
 
 
 class Jax:
-    """Arrays and modules of JAX, in float64."""
+    """Float64 arrays and modules of JAX."""
 
     array = staticmethod(jnp.asarray)
 
@@ -70,7 +70,7 @@ def assert_close(given, expected):
 
 
 class TestLocationAwareAttention:
-    def test_its_first_step_is_additive_attention_and_its_second_is_not(self, mirror, query_key_value, rng):
+    def test_first_step_is_additive_attention_and_second_is_not(self, mirror, query_key_value, rng):
         w = weights(rng, "LocationAwareAttention", **LOCATED)
         located = mirror("LocationAwareAttention", w, **LOCATED)(*query_key_value)
         basic = {name: x for name, x in w.items() if not name.startswith("location")}
@@ -78,7 +78,7 @@ class TestLocationAwareAttention:
         assert_close([located.output[:, :1], located.weights[:, :1]], [x[:, :1] for x in additive])
         assert error(numpy(located.weights[:, 1]), numpy(additive.weights[:, 1])) > 1e-2
 
-    def test_without_filters_that_say_anything_every_step_is(self, mirror, query_key_value, rng):
+    def test_every_step_is_additive_attention_without_filters(self, mirror, query_key_value, rng):
         w = weights(rng, "LocationAwareAttention", **LOCATED)
         w["location_conv.weight"][:] = 0.0
         located = mirror("LocationAwareAttention", w, **LOCATED)(*query_key_value)
@@ -88,7 +88,7 @@ class TestLocationAwareAttention:
             mirror("BasicAttention", basic, **COMPARED, bias=True)(*query_key_value),
         )
 
-    def test_step_by_step_with_the_state_is_all_at_once(self, mirror, query_key_value, rng):
+    def test_single_steps_with_state_equal_one_call(self, mirror, query_key_value, rng):
         w = weights(rng, "LocationAwareAttention", **LOCATED)
         attention = mirror("LocationAwareAttention", w, **LOCATED)
         query, key, value = query_key_value
@@ -102,15 +102,15 @@ class TestLocationAwareAttention:
         assert_close([state], [expected.state])
         assert_close([state], [expected.weights[:, -1]])
 
-    def test_without_weights_there_is_still_a_state(self, mirror, query_key_value, rng):
+    def test_state_is_returned_without_weights(self, mirror, query_key_value, rng):
         w = weights(rng, "LocationAwareAttention", **LOCATED)
         attention = mirror("LocationAwareAttention", w, **LOCATED)
         output, state, none = attention(*query_key_value, need_weights=False)
         assert none is None
         assert_close([output, state], attention(*query_key_value)[:2])
 
-    def test_a_filter_of_one_number_can_move_on_by_a_key_a_step(self, mirror, rng):
-        # F looks at the key before, U and w make it a large score: from the third key it walks to the right.
+    def test_filter_can_shift_attention_by_one_key_per_step(self, mirror, rng):
+        # F reads the previous key; U and w give it a large score: from the third key on, attention moves right.
         sizes = {**LOCATED, "num_filters": 1}
         w = {name: np.zeros_like(x) for name, x in weights(rng, "LocationAwareAttention", **sizes).items()}
         w["location_conv.weight"][0, 0] = [1.0, 0.0, 0.0]
@@ -122,7 +122,7 @@ class TestLocationAwareAttention:
         walked = numpy(attention(*arrays, arrays[1], previous=previous).weights)[0]
         assert walked.argmax(axis=-1).tolist() == [3, 4, 5]
 
-    def test_what_is_dropped_from_the_output_stays_in_the_state(self, mirror, query_key_value, rng):
+    def test_dropout_of_the_output_leaves_the_state_unchanged(self, mirror, query_key_value, rng):
         w = weights(rng, "LocationAwareAttention", **LOCATED)
         attention = mirror("LocationAwareAttention", w, **LOCATED, dropout=0.5)
         attention.eval()
@@ -133,7 +133,7 @@ class TestLocationAwareAttention:
         mean = np.einsum("bqk,bkd->bqd", kept * numpy(whole.weights) / 0.5, numpy(query_key_value[2]))
         assert_close([dropped.output], [mean])
 
-    def test_espnet_doubles_its_energies_by_default(self, mirror):
+    def test_espnet_doubles_its_scores_by_default(self, mirror):
         found = load_file(FIXTURE)
         given = {name.removeprefix("given."): x for name, x in found.items() if name.startswith("given.")}
         given["query"] = given["query"][:, :1]
@@ -150,7 +150,7 @@ class TestLocationAwareAttention:
 
 
 class TestPointerAttention:
-    def test_its_output_is_the_weights_of_additive_attention(self, mirror, query_key_value, rng):
+    def test_output_is_the_weights_of_additive_attention(self, mirror, query_key_value, rng):
         w = weights(rng, "PointerAttention", **COMPARED)
         query, key, value = query_key_value
         mask = mirror.array(rng.random((BATCH, QUERY, KEY)) < 0.7)
@@ -158,7 +158,7 @@ class TestPointerAttention:
         additive = mirror("BasicAttention", w, **COMPARED)(query, key, value, mask)
         assert_close([output, pointed], [additive.weights] * 2)
 
-    def test_it_has_the_dtype_of_the_query_and_its_weights_at_least_float32(self, rng):
+    def test_output_has_the_dtype_of_the_query_and_weights_at_least_float32(self, rng):
         query, key = (torch.randn(BATCH, n, QUERY_DIM, dtype=torch.bfloat16) for n in (QUERY, KEY))
         sizes = {**COMPARED, "key_dim": QUERY_DIM}
         attention = build(Part("PointerAttention", sizes), "torch_attention", {"dtype": torch.bfloat16})
@@ -168,7 +168,7 @@ class TestPointerAttention:
 
 
 class TestHierarchicalAttentionPooling:
-    def test_it_is_additive_attention_of_a_query_that_says_nothing(self, mirror, rng):
+    def test_pooling_is_additive_attention_with_a_zero_query(self, mirror, rng):
         w = weights(rng, "HierarchicalAttentionPooling", **POOLING)
         x = mirror.array(rng.standard_normal((BATCH, KEY, KEY_DIM)))
         mask = mirror.array(np.arange(KEY) < np.array([4, 7])[:, None, None, None])
@@ -182,7 +182,7 @@ class TestHierarchicalAttentionPooling:
         expected = mirror("BasicAttention", basic, **COMPARED, bias=True)(query, x, x, mask)
         assert_close(mirror("HierarchicalAttentionPooling", w, **POOLING)(x, mask), expected)
 
-    def test_the_order_of_the_elements_is_no_matter_and_padding_none(self, mirror, rng):
+    def test_element_order_and_padding_do_not_matter(self, mirror, rng):
         pooling = mirror(
             "HierarchicalAttentionPooling", weights(rng, "HierarchicalAttentionPooling", **POOLING), **POOLING
         )
@@ -194,7 +194,7 @@ class TestHierarchicalAttentionPooling:
         assert_close([pooling(mirror.array(padded), mirror.array(mask)).output], [expected])
         assert error(numpy(pooling(mirror.array(padded)).output), numpy(expected)) > 1e-2
 
-    def test_a_document_of_padding_alone_is_zero(self, mirror, rng):
+    def test_document_of_padding_only_is_zero(self, mirror, rng):
         pooling = mirror(
             "HierarchicalAttentionPooling", weights(rng, "HierarchicalAttentionPooling", **POOLING), **POOLING
         )
@@ -221,7 +221,7 @@ def locate(m, *, query=(2, 5, 8), key=(2, 7, 10), value=(2, 7, 6), previous=None
 
 
 def point(m, *, query=(2, 5, 8), key=(2, 7, 10), **options):
-    """A call of a pointer."""
+    """A call of a pointer-attention layer."""
     return partial(m.PointerAttention(8, 10, 9), m.nan(*query), m.nan(*key), **options)
 
 
@@ -238,7 +238,7 @@ CASES = [
         "previous must have shape (2, 7), got (2, 5)",
     ),
     Case(
-        "keys that are not as many as the values",
+        "another number of keys than values",
         lambda m: locate(m, value=(2, 6, 6)),
         ValueError,
         "key and value must have the same length, got 7 and 6",
@@ -250,7 +250,7 @@ CASES = [
         NOT_BOOLEAN.format("mask"),
     ),
     Case(
-        "a keep-mask of other weights",
+        "a dropout mask of other weights",
         lambda m: locate(m, dropout_keep=m.ones(2, 7, 5)),
         ValueError,
         "dropout_keep must have shape (2, 5, 7), got (2, 7, 5)",
@@ -292,13 +292,13 @@ CASES = [
 @pytest.mark.usefixtures("as_shipped")
 class TestBadInput:
     @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-    def test_a_call_is_refused(self, case):
+    def test_bad_call_raises_the_same_error_in_both(self, case):
         assert_refused(case)
 
-    def test_a_filter_without_a_middle_is_not_built(self):
+    def test_even_filter_size_raises(self):
         assert_impossible(
             Case(
-                "a filter without a middle",
+                "a filter of even size",
                 lambda m: partial(m.LocationAwareAttention, 8, 10, 9, num_filters=4, kernel_size=4),
                 ValueError,
                 "kernel_size must be odd, so that a filter has a centre, got 4",

@@ -1,6 +1,6 @@
-"""Negative controls in bfloat16: the bound of the proof is failed by what is wrong, in every mechanism.
+"""Negative controls in bfloat16: a wrong module exceeds the proof's tolerance, for every mechanism.
 
-The right module errs by far less than its bound; zeros, a factor that is missing and a cast to 8 bits by more.
+The correct module errs by far less than its tolerance. All zeros, a wrong factor and a cast to 8 bits err by more.
 """
 
 from copy import deepcopy
@@ -19,7 +19,7 @@ from attention_bridge.parity.run import Arrays, is_float, named_outputs
 from attention_bridge.weights import transfer
 from attention_bridge.weights.leaves import to_numpy, to_torch
 
-# What a norm follows at once has no scale, and the location features are a small part of their scores.
+# A factor on a weight directly before a norm has no effect; location features are a small part of their scores.
 WITHOUT_SCALE = {
     "MultiHeadLatentAttention": ("q_a_proj.weight",),
     "AbsorbedLatentAttention": ("q_a_proj.weight",),
@@ -31,7 +31,7 @@ FIRST = {mechanism.family: mechanism for mechanism in reversed(PROVEN)}.values()
 
 
 class Bfloat16:
-    """A mechanism in PyTorch in bfloat16, under the mask that does all that a mask can do."""
+    """A PyTorch mechanism in bfloat16 under the most general mask."""
 
     def __init__(self, mechanism: Mechanism) -> None:
         case = "empty row" if mechanism.masks else "none"
@@ -43,7 +43,7 @@ class Bfloat16:
         self.bound = proof._bounds(mechanism, case, "bfloat16", self.given, self.reference, True)["output"]
 
     def error(self, weights: Arrays, given: Arrays | None = None) -> float:
-        """Of the worst output, with these weights and inputs."""
+        """The largest relative error over all outputs, with these weights and inputs."""
         module = transfer(weights, deepcopy(instances.torch_module(self.mechanism, "bfloat16")))
         inputs = {name: to_torch(x) for name, x in (given or self.given).items()}
         with torch.no_grad():
@@ -60,9 +60,9 @@ def through_8_bits(x: np.ndarray) -> np.ndarray:
     "mechanism",
     [pytest.param(each, id=each.name, marks=() if each in FIRST else pytest.mark.survey) for each in PROVEN],
 )
-def test_bound_is_failed_by_what_is_wrong(mechanism: Mechanism) -> None:
+def test_wrong_module_exceeds_the_bound(mechanism: Mechanism) -> None:
     tried = Bfloat16(mechanism)
-    assert tried.bound <= SMALL < 1  # zeros err by 1
+    assert tried.bound <= SMALL < 1  # an output of zeros has error 1
     assert tried.error(tried.weights) <= 0.9 * tried.bound
     matrices = [name for name, x in tried.weights.items() if x.ndim > 1 and x.size > x.shape[-1]]
     for name in set(matrices) - set(WITHOUT_SCALE.get(mechanism.name, ())):

@@ -1,7 +1,7 @@
-"""Negative controls: each known way to get attention wrong is put into one mirror, and the proof must find it.
+"""Negative controls: each known mistake is put into one mirror, and the proof must detect it.
 
-A battery that cannot fail proves nothing. Every control first passes on the healthy code; then one line of one
-mirror is changed, and the same proof must say that this mirror, and only this one, is wrong.
+Every control first passes on the correct code. Then one line of one mirror is changed, and the same proof must report
+that this mirror, and only this one, is wrong.
 """
 
 import importlib
@@ -34,7 +34,7 @@ from attention_bridge.weights import transfer
 
 @dataclass(frozen=True)
 class Mirror:
-    """A mirror, and how its code spells what the two spell differently."""
+    """A mirror, and the code fragments that differ between the two."""
 
     package: str
     module: type
@@ -50,7 +50,7 @@ Damage = Callable[[Mirror], AbstractContextManager[None]]
 
 @contextmanager
 def edited(where: str, old: str, new: str, mirror: Mirror) -> Iterator[None]:
-    """The mirror with `old` replaced by `new` in the source of the function `file:name`."""
+    """A context in which `old` is replaced by `new` in the source of the function `file:name`."""
     where, old, new = (text.format(**mirror.words) for text in (where, old, new))
     file, name = where.split(":")
     found = importlib.import_module(f"{mirror.package}.{file}")
@@ -58,13 +58,13 @@ def edited(where: str, old: str, new: str, mirror: Mirror) -> Iterator[None]:
         found = getattr(found, part)
     function = inspect.unwrap(found)
     source = textwrap.dedent(inspect.getsource(function))
-    assert source.count(old) == 1, f"{old} stands {source.count(old)} times in {where}"
+    assert source.count(old) == 1, f"{old} occurs {source.count(old)} times in {where}"
     namespace: dict[str, Any] = {}
     exec(source.replace(old, new), {**function.__globals__}, namespace)
     changed = inspect.unwrap(namespace[function.__name__])
     assert isinstance(function, FunctionType)
     healthy = function.__code__
-    function.__code__ = changed.__code__  # in place: whoever has imported the function has the changed one
+    function.__code__ = changed.__code__  # in place, so that modules that imported it see the change
     try:
         yield
     finally:
@@ -73,7 +73,7 @@ def edited(where: str, old: str, new: str, mirror: Mirror) -> Iterator[None]:
 
 @contextmanager
 def not_transposed(name: str, mirror: Mirror) -> Iterator[None]:
-    """The mirror with one square matrix the wrong way round, as a conversion leaves it that forgets to transpose."""
+    """A context in which one square matrix is transposed, as by a conversion without its transpose."""
 
     def forgetful(source: Arrays, target: Any) -> Any:
         wrong = {**source, name: np.ascontiguousarray(source[name].T)}
@@ -85,7 +85,7 @@ def not_transposed(name: str, mirror: Mirror) -> Iterator[None]:
 
 @contextmanager
 def rebuilt(mirror: str) -> Iterator[None]:
-    """Nothing of the mirror that was built or compiled outside is used inside, nor the other way."""
+    """A context that shares no built or compiled module with the code outside."""
     forget = {
         "torch": (instances.torch_module.cache_clear,),
         "jax": (instances.jax_module.cache_clear, running.forward_backward.clear_cache),
@@ -101,7 +101,7 @@ def rebuilt(mirror: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Control:
-    """One thing done wrong, and the mechanism and mask that show it."""
+    """One mistake, with a mechanism and a mask that reveal it."""
 
     name: str
     damage: Damage
@@ -136,13 +136,13 @@ CONTROLS = (
         "query key",
     ),
     Control(
-        "a mask hides what it should show",
+        "a mask is inverted",
         edit(SOFTMAX, "scores = at_least_float32(scores)", "scores, mask = at_least_float32(scores), ~mask"),
         "SelfAttention",
         "padding",
     ),
     Control(
-        "a query that sees no key takes the mean of all values",
+        "a fully masked row takes the mean of all values",
         edit(SOFTMAX, "return {xp}.where(mask, ", "return {xp}.where(mask | True, "),
         "SelfAttention",
         "empty row",
@@ -154,19 +154,19 @@ CONTROLS = (
         "batch query key",
     ),
     Control(
-        "a query does not see its own position",
+        "a query does not attend to its own position",
         edit("ops.rules:sees", "key <= position", "key < position"),
         "CausalSelfAttention",
         "padding",
     ),
     Control(
-        "a query sees the position after its own",
+        "a query attends to the position after its own",
         edit("ops.rules:sees", "key <= position", "key <= position + 1"),
         "CausalSelfAttention",
         "padding",
     ),
     Control(
-        "a keep-mask is ignored",
+        "a dropout mask is ignored",
         edit(VALUES, "if dropout_keep is not None", "if False"),
         "SelfAttention",
         "dropout",
@@ -184,7 +184,7 @@ CONTROLS = (
         "query key",
     ),
     Control(
-        "features are dealt out to heads in turn",
+        "features are assigned to heads in turn",
         edit("ops.heads:split_heads", "(heads head_dim)", "(head_dim heads)"),
         "MultiHeadSelfAttention",
         "query key",
@@ -216,7 +216,7 @@ CONTROLS = (
         "padding",
     ),
     Control(
-        "one gelu is taken for the other",
+        "GELU has the other form",
         edit(
             "activations:activation_function", "return ACTIVATIONS[name]", 'return ACTIVATIONS["gelu_tanh"]'
         ),
@@ -237,8 +237,8 @@ CONTROLS = (
         "padding",
     ),
 )
-SHORT_IN_JAX = 6  # each is compiled anew
-# PyTorch first: JAX's healthy half is then compiled once a mechanism, not once a control.
+SHORT_IN_JAX = 6  # each control is compiled separately
+# PyTorch first: the correct JAX half is then compiled once per mechanism, not once per control.
 RUNS = [
     pytest.param(
         mirror,
@@ -266,7 +266,7 @@ def blamed_on(mirror: str, found: list[Difference]) -> list[str]:
 
 
 @pytest.mark.parametrize(("mirror", "control"), RUNS)
-def test_the_proof_finds_a_mirror_in_which(mirror: str, control: Control) -> None:
+def test_proof_finds_a_mirror_where(mirror: str, control: Control) -> None:
     mechanism = only(control.mechanism)
     assert not healthy_failures(mechanism, control.case, control.dtype)
     with rebuilt(mirror), control.damage(MIRRORS[mirror]):
@@ -277,10 +277,10 @@ def test_the_proof_finds_a_mirror_in_which(mirror: str, control: Control) -> Non
     assert {d.name for d in found if not d.ok} == set(blamed_on(mirror, found))
 
 
-def test_the_proof_finds_the_variance_that_cancels_where_the_mean_is_large() -> None:
-    """E[x^2] - E[x]^2, Flax's default, is as good as the plain variance only while the mean is small.
+def test_proof_finds_the_variance_that_cancels_for_a_large_mean() -> None:
+    """E[x^2] - E[x]^2, Flax's default, is as accurate as the plain variance only for a small mean.
 
-    PyTorch's own kernel loses digits there as well, so JAX alone is looked at.
+    PyTorch's own kernel is inaccurate there too, so only JAX is tested.
     """
     mechanism = replace(only("Encoder"), name="Encoder with large embeddings")
     weights = dict(parameters(mechanism))
@@ -292,7 +292,7 @@ def test_the_proof_finds_the_variance_that_cancels_where_the_mean_is_large() -> 
             assert blamed_on("jax", prove_case(mechanism, "padding", "float32"))
 
 
-# No module has grouped heads, a window or a query offset of its own: these are held against the oracle one by one.
+# No module has grouped heads, a window or a query offset: these operations are tested against the oracle directly.
 BATCH, GROUPS, HEADS_A_GROUP, QUERY, KEY, HEAD_DIM = 2, 3, 2, 5, 7, 4
 OP_CONTROLS = {
     "key and value heads are tiled": (edit("ops.heads:repeat_heads", "(g r)", "(r g)"), {}),
@@ -336,7 +336,7 @@ OP_CONTROLS = {
 
 
 def op_failures(mirror: str, options: dict[str, Any]) -> list[str]:
-    """What of `dot_product_attention` is further from the oracle than rounding explains, in float32."""
+    """The results of `dot_product_attention` that differ from the oracle by more than float32 rounding."""
     rng = np.random.default_rng(3)
     shapes = [(BATCH, GROUPS * HEADS_A_GROUP, QUERY, HEAD_DIM), *[(BATCH, GROUPS, KEY, HEAD_DIM)] * 2]
     arguments = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
@@ -369,7 +369,7 @@ def op_failures(mirror: str, options: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("mirror", MIRRORS)
 @pytest.mark.parametrize("control", OP_CONTROLS)
-def test_the_oracle_finds_an_operation_in_which(control: str, mirror: str) -> None:
+def test_oracle_finds_an_operation_where(control: str, mirror: str) -> None:
     damage, options = OP_CONTROLS[control]
     assert not op_failures(mirror, options)
     with damage(MIRRORS[mirror]):
@@ -379,12 +379,12 @@ def test_the_oracle_finds_an_operation_in_which(control: str, mirror: str) -> No
 
 @pytest.mark.parametrize("factor", [1.001, 0.0, np.nan])
 @pytest.mark.parametrize("name", ["k_proj.weight", "v_proj.bias", "x"])
-def test_an_oracle_with_another_gradient_of_the_same_outputs_is_noticed(name: str, factor: float) -> None:
-    """Both mirrors against the paper: what is wrong in both alike shows along random directions."""
+def test_oracle_with_a_wrong_gradient_is_detected(name: str, factor: float) -> None:
+    """Both mirrors against the oracle: a mistake in both shows in derivatives along random directions."""
     (mechanism,) = select(["MultiHeadSelfAttention"])
 
     def bent(weights: Arrays, **given: Any) -> Any:
-        """Another slope where `name` comes in, which no output shows."""
+        """Change the derivative with respect to `name`, but no output."""
         tensors = {**weights, **given}
         if np.iscomplexobj(tensors[name]):
             tensors[name] = tensors[name].real + 1j * factor * tensors[name].imag

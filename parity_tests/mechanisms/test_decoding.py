@@ -1,4 +1,4 @@
-"""Reading on: whatever can go on from what it has read gives, in parts, what it gives for the whole sequence."""
+"""Incremental decoding: a sequence in chunks gives the outputs of the whole sequence, for every mechanism."""
 
 import inspect
 from collections import defaultdict
@@ -24,7 +24,7 @@ from attention_bridge.weights import transfer
 
 pytestmark = pytest.mark.slow
 
-# What sees no further back than a rolling cache remembers, and which of its arguments are that cache's.
+# Mechanisms that attend no further back than a rolling cache reaches, and the arguments they share with it.
 ROLLING = {"SlidingWindowAttention": ("window",), "StreamingAttention": ("window", "num_sinks")}
 MIRRORS = {
     "torch": SimpleNamespace(package=torch_attention, array=torch.from_numpy),
@@ -33,7 +33,7 @@ MIRRORS = {
 
 
 def those(condition: Callable[[Mechanism], Any]) -> Any:
-    """A test of those mechanisms alone; position schemes, which are read on alike, are left to the long run."""
+    """Parametrise a test over the mechanisms that satisfy `condition`; positional encodings are slow tests."""
     return pytest.mark.parametrize(
         "mechanism",
         [
@@ -53,7 +53,7 @@ each_with_a_state = those(lambda mechanism: mechanism.decoding == "state")
 
 @cache
 def readers(mechanism: Mechanism) -> dict[str, Any]:
-    """The mechanism in both mirrors, built so that it can be read on, with the same weights."""
+    """The mechanism in both mirrors with the same weights, built for incremental decoding."""
     part = Part(mechanism.module.name, {**mechanism.module.arguments, **mechanism.decoding_options})
     weights = cast_parameters(mechanism, "float32")
     ours = transfer(weights, build(part, "torch_attention", {})).eval()
@@ -63,7 +63,7 @@ def readers(mechanism: Mechanism) -> dict[str, Any]:
 
 
 def given(mechanism: Mechanism, *, masked: bool) -> Arrays:
-    """The inputs in float32, without positions, and a mask that hides some of them."""
+    """Float32 inputs without positions; if `masked`, with a random padding mask."""
     found = {
         name: x.astype(np.float32) if is_float(x) else x
         for name, x in inputs(mechanism, "none").items()
@@ -80,12 +80,12 @@ def given(mechanism: Mechanism, *, masked: bool) -> Arrays:
 
 
 def growing(arrays: Arrays) -> str:
-    """Which input is the one that is read on."""
+    """The name of the input that is split into chunks."""
     return "x" if "x" in arrays else "tokens"
 
 
 def parts(arrays: Arrays, chunks: tuple[int, ...]) -> Iterator[Arrays]:
-    """The inputs of one call after the other; what is looked across at stays."""
+    """The inputs of each call; a cross-attention memory is passed whole to each."""
     axes = {growing(arrays): 1, "mask": 3, "self_mask": 3}
     cuts = np.cumsum(chunks)[:-1]
     pieces = {name: np.split(x, cuts, axis=axes[name]) for name, x in arrays.items() if name in axes}
@@ -96,7 +96,7 @@ def parts(arrays: Arrays, chunks: tuple[int, ...]) -> Iterator[Arrays]:
 
 
 def caches(mechanism: Mechanism, package: Any, length: int) -> Iterator[Any]:
-    """Empty ones, of every kind that serves the mechanism."""
+    """Empty caches of every kind that the mechanism supports."""
     yield package.StaticCache(capacity=length + 2)
     yield package.GrowingCache()
     if mechanism.name in ROLLING:
@@ -106,7 +106,7 @@ def caches(mechanism: Mechanism, package: Any, length: int) -> Iterator[Any]:
 def read(
     mechanism: Mechanism, mirror: str, arrays: Arrays, chunks: tuple[int, ...], memory: Any
 ) -> np.ndarray:
-    """The outputs of all calls side by side."""
+    """The concatenated outputs of all calls."""
     found = []
     for part in parts(arrays, chunks):
         shown = {name: MIRRORS[mirror].array(x) for name, x in part.items()}
@@ -127,13 +127,13 @@ def numpy(x: Any) -> np.ndarray:
 
 
 def bound(mechanism: Mechanism, arrays: Arrays) -> float:
-    """That of the proof."""
+    """The tolerance of the proof."""
     terms = summed_terms(cast_parameters(mechanism, "float32"), arrays)
     return tolerances("float32", terms)["output"]
 
 
 def several(mechanism: Mechanism, cache: Any) -> Any:
-    """The cache, or one for each layer of a model."""
+    """The cache, or a tuple with one cache per layer of a model."""
     if mechanism.decoding == "cache":
         return cache
     return (cache,) * mechanism.module.arguments["config"].arguments["num_layers"]
@@ -142,7 +142,7 @@ def several(mechanism: Mechanism, cache: Any) -> Any:
 @each_with_a_cache
 @with_and_without_a_mask
 @pytest.mark.parametrize("mirror", MIRRORS)
-def test_with_a_cache_parts_give_what_the_whole_sequence_gives(
+def test_chunks_with_a_cache_equal_the_whole_sequence(
     mechanism: Mechanism, mirror: str, masked: bool
 ) -> None:
     arrays = given(mechanism, masked=masked)
@@ -157,7 +157,7 @@ def test_with_a_cache_parts_give_what_the_whole_sequence_gives(
 @each_with_a_state
 @with_and_without_a_mask
 @pytest.mark.parametrize("mirror", MIRRORS)
-def test_with_a_state_parts_give_what_the_whole_sequence_gives(
+def test_chunks_with_a_state_equal_the_whole_sequence(
     mechanism: Mechanism, mirror: str, masked: bool
 ) -> None:
     arrays = given(mechanism, masked=masked)
@@ -166,7 +166,7 @@ def test_with_a_state_parts_give_what_the_whole_sequence_gives(
 
 
 @those(lambda mechanism: mechanism.decoding)
-def test_what_is_forgotten_would_be_noticed(mechanism: Mechanism) -> None:
+def test_lost_state_is_detected(mechanism: Mechanism) -> None:
     arrays = given(mechanism, masked=False)
     length = arrays[growing(arrays)].shape[1]
     expected = whole(mechanism, "torch", arrays)
@@ -174,7 +174,7 @@ def test_what_is_forgotten_would_be_noticed(mechanism: Mechanism) -> None:
     assert error(whole(mechanism, "torch", later), expected[:, 1:]) > 1e3 * bound(mechanism, arrays)
 
 
-def test_all_that_can_be_causal_can_be_read_on_or_says_why_not() -> None:
+def test_causal_mechanism_decodes_or_says_why_not() -> None:
     entries = defaultdict(list)
     for mechanism in CATALOGUE:
         entries[mechanism.module.name].append(mechanism)

@@ -1,4 +1,4 @@
-"""The delta rules and state-space duality: their forms, states and decays, what they are equal to, what they refuse."""
+"""Delta rules and state-space duality: equal forms, states, decays, special cases and bad input."""
 
 from functools import cache, partial
 
@@ -49,7 +49,7 @@ def state_space(rng):
     return {name: x for name, x in delta(rng).items() if name != "beta"} | fading(rng)
 
 
-# The name of a rule in those of its functions, and what they take.
+# The names of the rules, and the arrays that their functions take.
 RULES = {
     "delta_rule": delta,
     "gated_delta_rule": lambda rng: delta(rng) | fading(rng),
@@ -72,7 +72,7 @@ def memory(rng):
 
 
 def call(mirror, function, arrays):
-    """What a function of a mirror makes of numpy arrays, in their precision."""
+    """Call a function of a mirror with numpy arrays, in their precision."""
     if mirror == "torch":
         result = function(**{name: torch.from_numpy(x) for name, x in arrays.items()})
         return jax.tree.map(lambda x: x.numpy(), result)
@@ -83,7 +83,7 @@ def call(mirror, function, arrays):
 
 @cache
 def forward_backward(name, options):
-    """A form of a rule in JAX, compiled once for all tests: its results, and the gradients of what they weigh."""
+    """The results of a rule in JAX and the gradients of their weighted sum, compiled once for all tests."""
 
     def loss(tensors):
         results = getattr(jax_attention.linear, name)(**tensors, **dict(options))
@@ -93,7 +93,7 @@ def forward_backward(name, options):
 
 
 def both(mirror, name, arrays, **options):
-    """The results of a form of a rule, and gradients of all arrays of the sum of all results, each number weighed."""
+    """Results of a rule, and the gradients of all arrays for a randomly weighted sum of all results."""
     if mirror == "torch":
         tensors = {key: torch.from_numpy(x.copy()).requires_grad_() for key, x in arrays.items()}
         results = getattr(torch_attention.linear, name)(**tensors, **options)
@@ -108,7 +108,7 @@ def both(mirror, name, arrays, **options):
 
 
 def form(mirror, name, arrays, **options):
-    """The results of a form of a rule."""
+    """The results of one form of a rule."""
     return both(mirror, name, arrays, **options)[0]
 
 
@@ -120,20 +120,20 @@ def assert_same(ours, theirs, bound=EXACT):
 class TestForms:
     @each_mirror
     @each_rule
-    def test_chunks_of_any_size_give_what_one_token_after_the_other_does(self, mirror, rule, rng, memory):
+    def test_chunks_of_any_size_equal_single_steps(self, mirror, rule, rng, memory):
         arrays = RULES[rule](rng) | {"state": memory}
         recurrent = both(mirror, f"recurrent_{rule}", arrays)
         for chunk_size in (1, 2, 3, 7, 64) if mirror == "torch" else (3,):
             assert_same(both(mirror, f"chunked_{rule}", arrays, chunk_size=chunk_size), recurrent)
 
     @each_rule
-    def test_both_mirrors_agree_in_every_form(self, rule, rng, memory):
+    def test_mirrors_agree_in_every_form(self, rule, rng, memory):
         arrays = RULES[rule](rng) | {"state": memory}
         for name, options in ((f"recurrent_{rule}", {}), (f"chunked_{rule}", {"chunk_size": 3})):
             assert_same(both("torch", name, arrays, **options), both("jax", name, arrays, **options))
 
     @each_rule
-    def test_no_state_is_an_empty_memory(self, rule, rng, memory):
+    def test_no_state_is_a_state_of_zeros(self, rule, rng, memory):
         arrays = RULES[rule](rng)
         for name in (f"recurrent_{rule}", f"chunked_{rule}"):
             empty = form("torch", name, arrays | {"state": 0 * memory})
@@ -141,7 +141,7 @@ class TestForms:
 
     @each_mirror
     @each_rule
-    def test_the_weights_map_values_to_outputs_and_the_state_gives_the_rest(self, mirror, rule, rng, memory):
+    def test_weights_times_values_plus_state_is_the_output(self, mirror, rule, rng, memory):
         arrays = RULES[rule](rng)
         weighing = {name: x for name, x in arrays.items() if name != "value"}
         weights = call(mirror, getattr(LINEAR[mirror], f"{rule}_weights"), weighing)
@@ -160,13 +160,13 @@ class TestForms:
         assert error(call(mirror, LINEAR[mirror].parallel_state_space, arrays), output) <= EXACT
 
     @each_rule
-    def test_one_token_is_a_sequence(self, rule, rng, memory):
+    def test_single_token_is_a_sequence(self, rule, rng, memory):
         arrays = {name: x[:, :, :1] for name, x in RULES[rule](rng).items()} | {"state": memory}
         assert_same(both("torch", f"chunked_{rule}", arrays), both("torch", f"recurrent_{rule}", arrays))
 
     @each_rule
     @pytest.mark.parametrize("kind", ["recurrent", "chunked"])
-    def test_what_was_read_has_the_dtype_of_the_query_and_the_memory_is_wide(self, rule, kind, rng):
+    def test_output_has_the_dtype_of_the_query_and_state_at_least_float32(self, rule, kind, rng):
         shapes = {name: x.shape for name, x in RULES[rule](rng).items()}
         ours = {name: torch.zeros(shape, dtype=torch.bfloat16) for name, shape in shapes.items()}
         output, memory = getattr(torch_attention.linear, f"{kind}_{rule}")(**ours)
@@ -178,7 +178,7 @@ class TestForms:
 
 class TestRules:
     @each_mirror
-    def test_without_decay_the_gated_rule_is_the_delta_rule(self, mirror, rng, memory):
+    def test_gated_rule_without_decay_is_the_delta_rule(self, mirror, rng, memory):
         arrays = delta(rng) | {"state": memory}
         still = arrays | {"log_decay": np.zeros((BATCH, HEADS, LENGTH))}
         for kind, options in (("recurrent", {}), ("chunked", {"chunk_size": 3})):
@@ -186,7 +186,7 @@ class TestRules:
             assert_same(gated, form(mirror, f"{kind}_delta_rule", arrays, **options))
 
     @each_mirror
-    def test_with_one_decay_for_all_channels_kimis_rule_is_the_gated_one(self, mirror, rng, memory):
+    def test_kimi_rule_with_equal_channel_decays_is_the_gated_rule(self, mirror, rng, memory):
         arrays = RULES["gated_delta_rule"](rng) | {"state": memory}
         channels = arrays | {"log_decay": np.repeat(arrays["log_decay"][..., None], DIM, axis=-1)}
         for kind, options in (("recurrent", {}), ("chunked", {"chunk_size": 3})):
@@ -194,7 +194,7 @@ class TestRules:
             assert_same(kimis, form(mirror, f"{kind}_gated_delta_rule", arrays, **options))
 
     @each_mirror
-    def test_a_decay_for_each_head_in_place_of_each_channel_is_another_mechanism(self, mirror, rng, memory):
+    def test_decay_per_head_differs_from_decay_per_channel(self, mirror, rng, memory):
         arrays = RULES["kimi_delta_rule"](rng) | {"state": memory}
         heads = arrays | {"log_decay": arrays["log_decay"].mean(axis=-1)}
         output, last = form(mirror, "recurrent_kimi_delta_rule", arrays)
@@ -203,7 +203,7 @@ class TestRules:
         assert error(another, last) > 0.05
 
     @each_mirror
-    def test_kimi_decays_every_channel_of_every_head_by_a_map_of_its_own(self, mirror):
+    def test_kimi_decays_every_channel_of_every_head(self, mirror):
         layer = layers("KimiDeltaAttention")[mirror]
         shapes = {
             "torch": lambda: layer.f_b_proj.weight.shape,
@@ -214,16 +214,16 @@ class TestRules:
         assert tuple(layer.A_log.shape) == (3,)
 
     @each_mirror
-    def test_with_keys_at_right_angles_there_is_nothing_to_correct(self, mirror, rng, memory):
+    def test_orthogonal_keys_need_no_correction(self, mirror, rng, memory):
         arrays = RULES["gated_delta_rule"](rng)
-        arrays["key"][:, :, :DIM], arrays["beta"][:, :, DIM:] = np.eye(DIM), 0.0  # 4 keys at most
+        arrays["key"][:, :, :DIM], arrays["beta"][:, :, DIM:] = np.eye(DIM), 0.0  # at most 4 orthogonal keys
         added = {name: arrays[name] for name in ("query", "key", "log_decay")}
         added["value"] = arrays["beta"][..., None] * arrays["value"]
         corrected = form(mirror, "recurrent_gated_delta_rule", arrays | {"state": 0 * memory})
         assert_same(corrected, form(mirror, "recurrent_state_space", added | {"state": 0 * memory}))
 
     @each_mirror
-    def test_a_key_of_length_one_at_full_rate_gives_back_what_was_just_stored(self, mirror, rng, memory):
+    def test_unit_key_at_full_rate_returns_the_value_just_stored(self, mirror, rng, memory):
         arrays = delta(rng) | {"state": memory}
         full = arrays | {"query": arrays["key"], "beta": np.ones((BATCH, HEADS, LENGTH))}
         output, _ = form(mirror, "chunked_delta_rule", full, chunk_size=3)
@@ -232,7 +232,7 @@ class TestRules:
         assert np.array_equal(same, memory)
 
     @each_rule
-    def test_a_token_that_neither_writes_nor_fades_is_as_one_that_never_was(self, rule, rng, memory):
+    def test_token_without_write_or_decay_has_no_effect(self, rule, rng, memory):
         arrays = RULES[rule](rng)
         without = {name: np.delete(x, 3, axis=2) for name, x in arrays.items()}
         for name in arrays.keys() & {"log_decay", "beta" if "beta" in arrays else "value"}:
@@ -274,7 +274,7 @@ class TestDecays:
         assert error(found.until_end, until) <= EXACT
 
     @each_mirror
-    def test_no_digit_is_lost_after_a_memory_was_emptied(self, mirror):
+    def test_decays_after_a_reset_are_exact(self, mirror):
         log_decay = np.full((12, 1), -1e-3, np.float32)
         log_decay[:4] = -1e4
         exact = np.exp(np.float64(log_decay[6:, 0]).sum())  # from step 5 to the last
@@ -286,22 +286,20 @@ class TestDecays:
         sums = np.cumsum(log_decay[:, 0])
         assert (
             abs(np.exp(sums[-1] - sums[5]) / exact - 1) > 1e-3
-        )  # what a difference of sums would make of it
+        )  # as a difference of cumulative sums computes it
         assert abs(by_head[-1, 5] / exact - 1) < 1e-6
         assert abs(by_channel[-1, 5] / exact - 1) < 1e-6
 
     @each_mirror
     @pytest.mark.parametrize("rule", ["gated_delta_rule", "kimi_delta_rule", "state_space"])
-    def test_a_memory_that_fades_at_once_stays_finite_and_so_do_its_gradients(
-        self, mirror, rule, rng, memory
-    ):
+    def test_immediate_decay_stays_finite_with_its_gradients(self, mirror, rule, rng, memory):
         arrays = RULES[rule](rng) | {"state": memory}
         arrays["log_decay"] *= 1000.0
         for name, options in ((f"recurrent_{rule}", {}), (f"chunked_{rule}", {"chunk_size": 3})):
             assert all(np.isfinite(x).all() for x in jax.tree.leaves(both(mirror, name, arrays, **options)))
 
     @each_mirror
-    def test_decays_are_drawn_as_in_the_models_that_are_trained(self, mirror):
+    def test_initial_decays_equal_those_of_trained_models(self, mirror):
         options = {"torch": {}, "jax": {"rngs": nnx.Rngs(0)}}[mirror]
         for name in ("GatedDeltaNet", "KimiDeltaAttention", "Mamba2") if mirror == "torch" else ("Mamba2",):
             layer = getattr(LINEAR[mirror], name)(64, 16, **options)
@@ -316,14 +314,14 @@ class TestDecays:
 
 class TestOps:
     @each_mirror
-    def test_a_triangular_system_is_read_below_its_diagonal_alone(self, mirror, rng):
+    def test_triangular_solve_reads_only_below_the_diagonal(self, mirror, rng):
         lower, right = rng.standard_normal((2, 5, 5)), rng.standard_normal((2, 5, 3))
         found = call(mirror, OPS[mirror].solve_unit_lower, {"lower": lower, "right": right})
         assert error(found, np.linalg.solve(np.tril(lower, -1) + np.eye(5), right)) <= EXACT
 
     @each_mirror
     @pytest.mark.parametrize("chunk_size", [1, 2, 3, 7, 64])
-    def test_chunks_are_filled_with_zeros_and_join_again(self, mirror, chunk_size, rng):
+    def test_chunks_are_padded_with_zeros_and_join_again(self, mirror, chunk_size, rng):
         x = rng.standard_normal((2, 3, 7, 4))
         chunks = call(mirror, partial(OPS[mirror].split_chunks, chunk_size=chunk_size), {"x": x})
         size = min(chunk_size, 7)
@@ -334,7 +332,7 @@ class TestOps:
 
 @cache
 def layers(name):
-    """A layer of each mirror in float64, with the same random weights, of chunks of two tokens."""
+    """A layer of each mirror in float64, with the same random weights and chunks of two tokens."""
     part = Part(name, {"embed_dim": 6, "chunk_size": 2, **LAYERS[name]})
     ours = build(part, "torch_attention", {"dtype": torch.float64})
     rng = np.random.default_rng(3)
@@ -353,7 +351,7 @@ def compiled(name):
 
 
 def read(mirror, name, x, mask=None, state=None):
-    """What a layer makes of numpy arrays."""
+    """The result of a layer for numpy arrays."""
     if mirror == "torch":
         state = None if state is None else ConvolvedState(*map(torch.from_numpy, state))
         mask = None if mask is None else torch.from_numpy(mask)
@@ -368,7 +366,7 @@ def read(mirror, name, x, mask=None, state=None):
 class TestLayers:
     @each_mirror
     @each_layer
-    def test_reading_on_from_a_state_equals_reading_at_once(self, mirror, name, rng):
+    def test_two_calls_with_a_state_equal_one_call(self, mirror, name, rng):
         x = rng.standard_normal((2, 6, 6))
         whole = read(mirror, name, x)
         for split in range(1, 6) if mirror == "torch" else (3,):
@@ -380,7 +378,7 @@ class TestLayers:
 
     @each_mirror
     @each_layer
-    def test_one_token_at_a_time_equals_reading_at_once(self, mirror, name, rng):
+    def test_single_token_steps_equal_one_call(self, mirror, name, rng):
         x = rng.standard_normal((2, 6, 6))
         whole, state, outputs = read(mirror, name, x), None, []
         for t in range(6):
@@ -400,7 +398,7 @@ class TestLayers:
 
     @each_mirror
     @each_layer
-    def test_padding_on_the_left_is_as_if_it_were_not_there(self, mirror, name, rng):
+    def test_left_padding_has_no_effect(self, mirror, name, rng):
         x = rng.standard_normal((2, 6, 6))
         mask = np.ones((2, 1, 1, 6), bool)
         mask[..., :3] = False
@@ -412,7 +410,7 @@ class TestLayers:
 
     @each_mirror
     @each_layer
-    def test_padding_on_the_right_leaves_the_memory_as_it_was(self, mirror, name, rng):
+    def test_right_padding_leaves_the_state_unchanged(self, mirror, name, rng):
         x = rng.standard_normal((2, 6, 6))
         mask = np.arange(6)[None, None, None] < np.array([3, 6])[:, None, None, None]
         padded = read(mirror, name, x, mask)
@@ -422,9 +420,7 @@ class TestLayers:
 
     @each_mirror
     @each_layer
-    def test_a_token_that_is_not_there_has_no_weight_in_either_direction_but_on_itself(
-        self, mirror, name, rng
-    ):
+    def test_padding_token_has_weight_only_on_itself(self, mirror, name, rng):
         x = rng.standard_normal((2, 6, 6))
         mask = rng.random((2, 1, 1, 6)) < 0.5
         mask[0], mask[1, ..., :3] = False, [True, False, True]
@@ -432,12 +428,12 @@ class TestLayers:
         hidden = ~(mask & mask.swapaxes(-1, -2))
         hidden &= (
             ~np.eye(6, dtype=bool) if name == "Mamba2" else True
-        )  # whose skip D is there, for a value of 0
+        )  # its skip connection D remains, applied to a value of 0
         assert not weights[np.broadcast_to(hidden, weights.shape)].any()
         assert not output[~mask[:, 0, 0]].any()
         assert not state.memory[0].any()
 
-    def test_transformers_pads_on_the_left_alike(self, rng):
+    def test_transformers_treats_left_padding_alike(self, rng):
         config = Qwen3NextConfig(
             hidden_size=6,
             num_hidden_layers=1,
@@ -471,7 +467,7 @@ def layer(m, name, **options):
 
 
 def refused(name):
-    """What a layer refuses to read."""
+    """Calls that a layer must reject."""
     heads, features = SHAPES[name]
 
     def reading(m, *shape, **options):
@@ -523,7 +519,7 @@ def refused(name):
 
 
 def impossible(name):
-    """What a layer cannot be."""
+    """Constructor arguments that a layer must reject."""
     return [
         Case(
             f"{name}: no chunk",
@@ -558,7 +554,7 @@ IMPOSSIBLE = [
         "inner_dim must be divisible by num_heads, got inner_dim=14 and num_heads=3",
     ),
     Case(
-        "GatedDeltaNet: heads of values that do not divide into those of keys",
+        "GatedDeltaNet: a number of value heads that is no multiple of the key heads",
         lambda m: partial(m.GatedDeltaNet, 6, 2, num_value_heads=3),
         ValueError,
         "num_value_heads must be divisible by num_heads, got num_value_heads=3 and num_heads=2",
@@ -583,9 +579,9 @@ class TestRefusals:
     @pytest.mark.parametrize(
         "case", [case for name in LAYERS for case in refused(name)], ids=lambda c: c.name
     )
-    def test_bad_input_is_refused_alike_before_any_arithmetic(self, case):
+    def test_bad_input_raises_the_same_error_before_any_arithmetic(self, case):
         assert_refused(case)
 
     @pytest.mark.parametrize("case", IMPOSSIBLE, ids=lambda c: c.name)
-    def test_layers_that_cannot_be_are_refused_alike(self, case):
+    def test_bad_arguments_raise_the_same_error(self, case):
         assert_impossible(case)

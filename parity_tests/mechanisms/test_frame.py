@@ -1,4 +1,4 @@
-"""The frame of attention by dot products: siblings take the same arguments, by name, and keep their parameters."""
+"""The shared interface of dot-product attention: sibling classes have the same arguments and parameter names."""
 
 import inspect
 import json
@@ -32,18 +32,18 @@ CROSS_CALL = {
     "key_lengths",
 }
 CONSTRUCTOR = {"position", "scale", "dropout"}
-# What a class does not take, for its paper's equation says it already.
+# Arguments that a class leaves out, because its equation fixes them.
 SAID = {
-    "CosineAttention": {"scale"},  # a learned one
-    "ShawSelfAttention": {"position", "scale"},  # its own scheme
-    "StreamingAttention": {"positions", "lengths", "segments"},  # they follow from the cache
+    "CosineAttention": {"scale"},  # learned
+    "ShawSelfAttention": {"position", "scale"},  # has its own positional encoding
+    "StreamingAttention": {"positions", "lengths", "segments"},  # the cache determines them
     "NativeSparseAttention": {"scale", "dropout", "dropout_keep"},  # three kinds of weights
-    "DeepSeekSparseAttention": CONSTRUCTOR,  # those of the attention that it is given
+    "DeepSeekSparseAttention": CONSTRUCTOR,  # arguments of the attention that it wraps
 }
 
 
 def framed(mirror, base):
-    """The classes of a mirror on that base."""
+    """The classes of a mirror that derive from `base`."""
     package = PACKAGES[mirror]
     kind = getattr(package.frame, base)
     return {
@@ -61,7 +61,7 @@ def test_siblings_take_the_same_arguments(mirror, base, call):
     classes = framed(mirror, base)
     assert len(classes) >= (3 if base.startswith("Cross") else 30)
     if base == "SelfAttentionFrame":
-        classes["DeepSeekSparseAttention"] = PACKAGES[mirror].DeepSeekSparseAttention  # it holds one
+        classes["DeepSeekSparseAttention"] = PACKAGES[mirror].DeepSeekSparseAttention  # it has the argument
     for name, kind in classes.items():
         said = SAID.get(name, set())
         taken = inspect.signature(getattr(kind, CALLS[mirror])).parameters
@@ -71,7 +71,7 @@ def test_siblings_take_the_same_arguments(mirror, base, call):
 
 
 @pytest.mark.parametrize("mirror", PACKAGES)
-def test_every_argument_is_shown_by_name(mirror):
+def test_every_argument_has_a_name(mirror):
     for kind in vars(PACKAGES[mirror]).values():
         if inspect.isclass(kind) and issubclass(kind, torch.nn.Module | nnx.Module):
             for name in {"__init__", CALLS[mirror]} & vars(kind).keys():
@@ -79,7 +79,7 @@ def test_every_argument_is_shown_by_name(mirror):
                 assert inspect.Parameter.VAR_KEYWORD not in kinds, kind
 
 
-def test_an_argument_that_no_class_has_is_refused():
+def test_unknown_argument_raises():
     with pytest.raises(TypeError, match="forward\\(\\) got an unexpected keyword argument 'causal'"):
         torch_attention.CausalSelfAttention(8, 2)(torch.ones(1, 3, 8), causal=True)
     layer = jax_attention.CausalSelfAttention(8, 2, rngs=nnx.Rngs(0))
@@ -137,7 +137,7 @@ def test_implementation_reaches_patterns_and_choices(mechanism):
         ),
     ],
 )
-def test_implementation_that_cannot_be_is_refused(options, exception, text):
+def test_unsupported_implementation_raises(options, exception, text):
     layer = torch_attention.CausalSelfAttention(8, 2)
     mirrored = jax_attention.CausalSelfAttention(8, 2, rngs=nnx.Rngs(0))
     with pytest.raises(exception, match=text):
@@ -146,7 +146,7 @@ def test_implementation_that_cannot_be_is_refused(options, exception, text):
         mirrored(jnp.ones((1, 3, 8)), **options)
 
 
-def test_weights_that_are_no_softmax_have_the_reference_alone():
+def test_weights_other_than_softmax_use_the_reference():
     layer = torch_attention.SparsemaxAttention(8, 2)
     assert layer(torch.ones(1, 3, 8), need_weights=False, implementation="reference").weights is None
     with pytest.raises(NotImplementedError, match="weights that are not a softmax"):
@@ -158,7 +158,7 @@ def arrays(mirror, x):
 
 
 def framed_mechanisms():
-    """The entries of the catalogue whose classes take lengths and segments."""
+    """The catalogue entries whose classes take lengths and segments."""
     found = []
     for mechanism in CATALOGUE:
         kind = getattr(torch_attention, mechanism.module.name, None)
@@ -168,7 +168,7 @@ def framed_mechanisms():
 
 
 @pytest.mark.parametrize("mechanism", framed_mechanisms(), ids=lambda each: each.name)
-def test_lengths_and_segments_are_masks_in_torch(mechanism):
+def test_lengths_and_segments_equal_masks_in_torch(mechanism):
     restrictions_are_masks("torch", mechanism)
 
 
@@ -179,7 +179,7 @@ def test_lengths_and_segments_are_masks_in_torch(mechanism):
     ),
     ids=lambda each: each.name,
 )
-def test_lengths_and_segments_are_masks_in_jax(mechanism):
+def test_lengths_and_segments_equal_masks_in_jax(mechanism):
     restrictions_are_masks("jax", mechanism)
 
 
@@ -214,7 +214,7 @@ def restrictions_are_masks(mirror, mechanism):
     ("name", "sizes"), [("MultiHeadCrossAttention", (6, 8, 12, 3)), ("ScaledDotProductAttention", ())]
 )
 @pytest.mark.parametrize("mirror", PACKAGES)
-def test_lengths_and_segments_of_two_sequences_are_masks(mirror, name, sizes):
+def test_lengths_and_segments_of_two_sequences_equal_masks(mirror, name, sizes):
     torch.manual_seed(0)
     layer = getattr(torch_attention, name)(*sizes)
     if mirror == "jax":
@@ -248,7 +248,7 @@ def test_lengths_and_segments_of_two_sequences_are_masks(mirror, name, sizes):
         ({"segments": [[0, 1]]}, "segments must have shape (batch, length) = (2, 3), got (1, 2)"),
     ],
 )
-def test_lengths_and_segments_that_do_not_fit_are_refused_alike(options, text):
+def test_bad_lengths_and_segments_raise_the_same_error(options, text):
     layer = torch_attention.CausalSelfAttention(8, 2)
     mirrored = jax_attention.CausalSelfAttention(8, 2, rngs=nnx.Rngs(0))
     for mirror, module, x in (("torch", layer, torch.ones(2, 3, 8)), ("jax", mirrored, jnp.ones((2, 3, 8)))):
@@ -257,7 +257,7 @@ def test_lengths_and_segments_that_do_not_fit_are_refused_alike(options, text):
             module(x, **given)
 
 
-def test_lengths_beside_a_cache_are_refused():
+def test_lengths_with_a_cache_raise():
     layer = torch_attention.CausalSelfAttention(8, 2)
     with pytest.raises(ValueError, match="lengths must be None with a cache, got shape \\(1,\\)"):
         layer(torch.ones(1, 3, 8), cache=torch_attention.GrowingCache(), lengths=torch.tensor([2]))
@@ -267,8 +267,8 @@ def test_lengths_beside_a_cache_are_refused():
     "name", ["SlidingWindowAttention", "ChunkedAttention", "LongformerAttention", "BigBirdAttention"]
 )
 @pytest.mark.parametrize("mirror", PACKAGES)
-def test_blocks_leave_lengths_segments_and_implementations_to_the_whole(mirror, name):
-    """Beside a mask too, in sequences that blocks would cut."""
+def test_blocks_are_not_used_with_lengths_segments_or_implementations(mirror, name):
+    """Tested with a mask, for sequences long enough to be split into blocks."""
     torch.manual_seed(0)
     layer = getattr(torch_attention, name)(8, 2, 3)
     if mirror == "jax":

@@ -1,4 +1,4 @@
-"""Attention that is let through, subtracted or forgotten: what it is equal to, and what it refuses."""
+"""Gated, differential and forgetting attention: special cases that equal other mechanisms, and bad input."""
 
 from functools import partial
 
@@ -18,7 +18,7 @@ GROUPED = {"embed_dim": 12, "num_heads": 6, "num_kv_heads": 2}
 class TestGated:
     @pytest.mark.parametrize(("kind", "gates"), [("GatedAttention", 12), ("HeadwiseGatedAttention", 6)])
     @each_mirror
-    def test_gates_that_are_half_open_halve_what_the_heads_found(self, mirror, kind, gates, rng):
+    def test_half_open_gates_halve_the_head_outputs(self, mirror, kind, gates, rng):
         x, plain = numbers(rng, 2, 5, 12), weights_for(rng, "GroupedQueryAttention", **GROUPED)
         plain["out_proj.bias"] = np.zeros(12, np.float32)
         closed = {"gate_proj.weight": np.zeros((gates, 12), np.float32)}
@@ -29,7 +29,7 @@ class TestGated:
             assert_alike([output, attention], [part * full, expected])
 
     @each_mirror
-    def test_a_gate_a_head_is_a_gate_a_feature_repeated(self, mirror, rng):
+    def test_gate_per_head_is_a_repeated_gate_per_feature(self, mirror, rng):
         x, weights = numbers(rng, 2, 5, 12), weights_for(rng, "HeadwiseGatedAttention", **GROUPED)
         repeated = {
             **weights,
@@ -45,7 +45,7 @@ class TestGated:
         assert error(wrong[0], headwise[0]) > 0.01
 
     @each_mirror
-    def test_norms_that_are_passed_make_it_attention_with_qk_norm(self, mirror, rng):
+    def test_norms_as_arguments_make_it_attention_with_qk_norm(self, mirror, rng):
         x, weights = numbers(rng, 2, 5, 12), weights_for(rng, "QKNormAttention", **GROUPED)
         gate = {
             "gate_proj.weight": np.zeros((12, 12), np.float32),
@@ -59,8 +59,8 @@ class TestGated:
 
 class TestDifferential:
     @each_mirror
-    def test_pairs_stand_beside_each_other_as_in_the_paper(self, mirror, rng):
-        """Weights of another order, in which head h is subtracted from h - H, give another result."""
+    def test_pairs_of_heads_are_adjacent_as_in_the_paper(self, mirror, rng):
+        """Another order, in which head h is subtracted from head h - H, gives another result."""
         x, weights = numbers(rng, 2, 5, 12), weights_for(rng, "DifferentialAttention", **SIZES)
         ours = run(mirror, module(mirror, "DifferentialAttention", weights, lambda_init=0.6, **SIZES), x)
         exact = {name: y.astype(np.float64) for name, y in weights.items()}
@@ -74,28 +74,28 @@ class TestDifferential:
         assert error(ours[1], other[1]) > 0.01
 
     @each_mirror
-    def test_weights_sum_to_one_less_lambda(self, mirror, rng):
+    def test_weights_sum_to_one_minus_lambda(self, mirror, rng):
         x, weights = numbers(rng, 2, 5, 12), weights_for(rng, "DifferentialAttention", **SIZES)
         made = module(mirror, "DifferentialAttention", weights, **SIZES)
         assert np.allclose(run(mirror, made, x)[1].sum(-1), 1 - made.factor().tolist(), atol=1e-6)
 
     @each_mirror
-    def test_lambda_at_first_is_lambda_init_where_its_vectors_are_alike(self, mirror, rng):
+    def test_initial_lambda_is_lambda_init_for_equal_vectors(self, mirror, rng):
         weights = weights_for(rng, "DifferentialAttention", **SIZES)
         weights |= {"lambda_q2": weights["lambda_q1"], "lambda_k2": weights["lambda_k1"]}
         made = module(mirror, "DifferentialAttention", weights, lambda_init=0.35, **SIZES)
         assert abs(made.factor().tolist() - 0.35) < 1e-6
 
     @each_mirror
-    def test_lambda_init_grows_with_depth_from_a_fifth_to_four_fifths(self, mirror):
+    def test_lambda_init_grows_with_depth_from_0_2_to_0_8(self, mirror):
         at = mirror.package.gates.lambda_init_at
         assert at(0) == pytest.approx(0.2)
         assert at(1) == pytest.approx(0.8 - 0.6 * np.exp(-0.3))
         assert at(100) == pytest.approx(0.8)
 
     @each_mirror
-    def test_a_scheme_sees_the_heads_of_each_softmax(self, mirror, rng):
-        """ALiBi has as many slopes as there are differences: both softmaxes of one have the same slope."""
+    def test_position_applies_to_the_heads_of_each_softmax(self, mirror, rng):
+        """ALiBi has one slope per difference: both softmaxes of a pair have the same slope."""
         x, weights = numbers(rng, 2, 5, 12), weights_for(rng, "DifferentialAttention", **SIZES)
         weights |= {name: np.zeros_like(y) for name, y in weights.items() if name[:2] in ("q_", "k_")}
         alibi = Part("ALiBi", {"num_heads": 3})
@@ -113,7 +113,7 @@ class TestDifferential:
 
 class TestForgetting:
     @each_mirror
-    def test_gates_that_forget_nothing_make_it_causal_self_attention(self, mirror, rng):
+    def test_open_gates_make_it_causal_self_attention(self, mirror, rng):
         x, plain = numbers(rng, 2, 5, 12), weights_for(rng, "CausalSelfAttention", **SIZES)
         gate = {
             "forget_proj.weight": np.zeros((3, 12), np.float32),
@@ -124,10 +124,10 @@ class TestForgetting:
         assert_alike(run(mirror, open_gates, x), expected)
 
     @each_mirror
-    def test_gates_that_are_always_the_same_make_it_alibi(self, mirror, rng):
-        """With the slope -log f = log(1 + exp(-b)) a head."""
+    def test_constant_gates_make_it_alibi(self, mirror, rng):
+        """The slope of a head is -log f = log(1 + exp(-b))."""
         x, plain = numbers(rng, 2, 5, 12), weights_for(rng, "CausalSelfAttention", **SIZES)
-        slopes = np.array([0.0625, 0.00390625, 0.25])  # of ALiBi with 3 heads
+        slopes = np.array([0.0625, 0.00390625, 0.25])  # ALiBi's slopes for 3 heads
         bias = -np.log(np.expm1(slopes))
         gate = {
             "forget_proj.weight": np.zeros((3, 12), np.float32),
@@ -139,18 +139,18 @@ class TestForgetting:
         assert_alike(run(mirror, forgetting, x), expected, bound=5e-6)
 
     @each_mirror
-    def test_one_closed_gate_hides_all_that_came_before_it(self, mirror):
+    def test_closed_gate_hides_all_earlier_keys(self, mirror):
         log_forget = np.full((1, 1, 5, 1), -0.1, np.float32)
         log_forget[0, 0, 3] = -100.0
         bias = np.asarray(mirror.package.gates.forgetting_bias(mirror.array(log_forget), 5))[0, 0]
         assert np.all(bias[3:, :3] < -99)
         assert np.all(bias[:3, :3][np.tril_indices(3)] > -1)
         assert np.all(bias[3:, 3:][np.tril_indices(2)] > -1)
-        assert not np.diagonal(bias).any()  # a query sees its own key whole: its gate is for what came before
+        assert not np.diagonal(bias).any()  # a query's gate does not apply to its own key
 
     @each_mirror
-    def test_a_gate_that_counted_for_its_own_key_too_would_be_noticed(self, mirror, rng):
-        """A negative control: the sum from j to i, in place of j + 1 to i, is not the same."""
+    def test_gate_applied_to_its_own_key_is_detected(self, mirror, rng):
+        """A negative control: a sum from j to i differs from the sum from j + 1 to i."""
         log_forget = -rng.random((1, 1, 5, 1)).astype(np.float32)
         bias = np.asarray(mirror.package.gates.forgetting_bias(mirror.array(log_forget), 5))[0, 0]
         gates = log_forget[0, 0, :, 0]
@@ -221,7 +221,7 @@ REFUSED = [
             "(batch|1, heads|1, query|1, key|1) = (2, 3, 5, 5), got (3, 5, 5)",
         ),
         (
-            "a keep-mask of one head",
+            "a dropout mask of one head",
             lambda m: {"dropout_keep": m.ones(2, 1, 5, 5)},
             ValueError,
             "dropout_keep must have shape (2, 3, 5, 5), got (2, 1, 5, 5)",
@@ -239,9 +239,9 @@ REFUSED = [
 @pytest.mark.usefixtures("as_shipped")
 class TestBadInput:
     @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
-    def test_is_refused_alike_before_any_arithmetic(self, case):
+    def test_bad_input_raises_the_same_error_before_any_arithmetic(self, case):
         assert_refused(case)
 
     @pytest.mark.parametrize("case", IMPOSSIBLE, ids=lambda case: case.name)
-    def test_modules_that_cannot_be_are_refused_alike(self, case):
+    def test_bad_arguments_raise_the_same_error(self, case):
         assert_impossible(case)

@@ -1,4 +1,4 @@
-"""No mechanism's cost grows faster than its paper says: operations and memory, counted and not measured."""
+"""Cost of each mechanism grows no faster than its paper says: counted operations and memory, not measurements."""
 
 from dataclasses import replace
 
@@ -47,7 +47,7 @@ def test_cost_grows_no_faster_than_the_paper_says(mechanism, framework):
 
 
 @pytest.mark.parametrize("framework", ["torch", "jax"])
-def test_a_quadratic_mechanism_that_claims_to_be_linear_is_caught(framework):
+def test_quadratic_mechanism_declared_linear_is_detected(framework):
     liar = replace(*select(["SigmoidAttention"]), growth="n")
     found = growth(liar, framework, uses(liar)[:1]).faster
     assert found == ["operations of forward", "memory of forward"]
@@ -67,7 +67,7 @@ def test_figures_that_grow_faster_than_the_paper_are_marked():
     assert "| 80.0 | n^1.00 | 10.0 → 80.0 | 1.0× |" in text
 
 
-def test_products_and_numbers_made_are_counted_alike_in_both_frameworks():
+def test_operations_and_bytes_are_counted_alike_in_both_frameworks():
     x, y = np.ones((3, 5), np.float32), np.ones((5, 7), np.float32)
     made = 3 * 7
     ours = torch_cost(lambda: torch.from_numpy(x) @ torch.from_numpy(y))
@@ -76,7 +76,7 @@ def test_products_and_numbers_made_are_counted_alike_in_both_frameworks():
     assert ours.peak_bytes == theirs.peak_bytes == 4 * made
 
 
-def test_memory_that_is_free_again_does_not_count_twice():
+def test_freed_memory_does_not_count_twice():
     x = torch.ones(100)
 
     def program():
@@ -93,7 +93,7 @@ def test_memory_that_is_free_again_does_not_count_twice():
     assert jax_cost(compiled, jnp.ones(100)).peak_bytes < 900
 
 
-def test_a_loop_whose_end_depends_on_numbers_counts_as_often_as_it_runs():
+def test_loop_with_a_traced_end_counts_its_actual_steps():
     def program(x, times):
         return jax.lax.fori_loop(0, times, lambda i, x: 2.0 * x, x)
 
@@ -101,7 +101,7 @@ def test_a_loop_whose_end_depends_on_numbers_counts_as_often_as_it_runs():
     assert many - few >= 1000
 
 
-def test_gradients_of_fused_attention_are_counted_with_their_own_queries():
+def test_gradients_of_fused_attention_count_their_own_queries():
     query, key = torch.ones(1, 1, 10, 4, requires_grad=True), torch.ones(1, 1, 1000, 4)
 
     def program():

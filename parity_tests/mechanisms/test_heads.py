@@ -1,4 +1,4 @@
-"""Heads that share keys and values: what one class is when another's choice is made, and caches of latents."""
+"""Heads that share keys and values: equal special cases of the classes, and caches of latents."""
 
 from functools import partial
 
@@ -37,14 +37,14 @@ ROTARY = Part("RotaryEmbedding", {"head_dim": ROPE, "interleaved": True})
 
 
 def weights(rng, name, **arguments):
-    """Random weights for a class, by their names in PyTorch."""
+    """Random weights for a class, by their PyTorch names."""
     shapes = build(Part(name, arguments), "torch_attention", {"device": "meta"}).state_dict()
     return {key: 0.5 * rng.standard_normal(x.shape) for key, x in shapes.items()}
 
 
 @pytest.fixture(params=["torch", "jax"])
 def mirror(request):
-    """From a class and its weights to a module that takes and returns what `array` makes; all in float64."""
+    """Build a float64 module of a class with given weights; it takes and returns arrays made by `array`."""
     if request.param == "torch":
         yield lambda name, w, **arguments: transfer(
             w, build(Part(name, arguments), "torch_attention", {"dtype": torch.float64})
@@ -81,7 +81,7 @@ class TestHeadsThatShare:
         grouped = mirror("GroupedQueryAttention", w, embed_dim=EMBED, num_heads=HEADS, num_kv_heads=1)
         assert_close(multi_query(x), grouped(x))
 
-    def test_as_many_key_heads_as_query_heads_are_multi_head_attention(self, mirror, array, rng):
+    def test_equal_numbers_of_heads_are_multi_head_attention(self, mirror, array, rng):
         w = weights(rng, "MultiHeadSelfAttention", embed_dim=EMBED, num_heads=HEADS)
         x = array(rng.standard_normal((BATCH, LENGTH, EMBED)))
         multi_head = mirror("MultiHeadSelfAttention", w, embed_dim=EMBED, num_heads=HEADS)
@@ -89,7 +89,7 @@ class TestHeadsThatShare:
         assert_close(grouped(x), multi_head(x))
 
     @pytest.mark.parametrize("num_kv_heads", [1, 2])
-    def test_shared_heads_are_multi_head_attention_whose_key_heads_are_repeated(
+    def test_shared_heads_are_multi_head_attention_with_repeated_key_heads(
         self, mirror, array, num_kv_heads, rng
     ):
         sizes = {"embed_dim": EMBED, "num_heads": 4}
@@ -132,7 +132,7 @@ class TestLatentAttention:
         return array(rng.standard_normal((BATCH, LENGTH, EMBED)))
 
     @each_query
-    def test_the_absorbed_form_has_the_same_parameters(self, arguments):
+    def test_absorbed_form_has_the_same_parameters(self, arguments):
         names = ("MultiHeadLatentAttention", "AbsorbedLatentAttention")
         full, absorbed = (build(Part(name, arguments), "torch_attention", {}) for name in names)
         shapes = ({key: x.shape for key, x in module.state_dict().items()} for module in (full, absorbed))
@@ -140,7 +140,7 @@ class TestLatentAttention:
 
     @each_query
     @pytest.mark.parametrize("need_weights", [True, False])
-    def test_the_absorbed_form_is_the_full_one(self, pair, x, need_weights):
+    def test_absorbed_form_equals_the_full_form(self, pair, x, need_weights):
         full, absorbed = (form(x, need_weights=need_weights) for form in pair)
         assert_close([absorbed.output], [full.output])
         if need_weights:
@@ -149,7 +149,7 @@ class TestLatentAttention:
             assert absorbed.weights is None
 
     @pytest.mark.parametrize("split", range(1, LENGTH))
-    def test_a_sequence_read_in_two_parts_is_the_sequence_read_at_once(self, pair, x, split):
+    def test_two_calls_with_a_cache_equal_one_call(self, pair, x, split):
         full, absorbed = pair
         expected = full(x)
         first = absorbed(x[:, :split], cache=growing(x))
@@ -162,7 +162,7 @@ class TestLatentAttention:
         assert_close(second.cache.entries, absorbed(x, cache=growing(x)).cache.entries)
         assert_close(second.cache.entries, full(x, cache=growing(x)).cache.entries)
 
-    def test_so_it_is_when_read_one_position_at_a_time_under_a_mask(self, pair, x, array, rng):
+    def test_single_positions_under_a_mask_equal_one_call(self, pair, x, array, rng):
         full, absorbed = pair
         mask = rng.random((BATCH, 1, 1, LENGTH)) < 0.6
         expected, cache = full(x, array(mask)), growing(x)
@@ -203,11 +203,11 @@ class TestLatentAttention:
         for one, other in zip(absorbed.parameters(), full.parameters(), strict=True):
             assert error(one.grad.numpy(), other.grad.numpy()) < CLOSE
 
-    def test_the_cache_holds_one_latent_and_one_key_a_position_whatever_the_heads(self, pair, x):
+    def test_cache_holds_one_latent_and_one_key_per_position(self, pair, x):
         latent, rope_key = pair[1](x, cache=growing(x)).cache.entries
         assert (latent.shape, rope_key.shape) == ((BATCH, LENGTH, RANK), (BATCH, LENGTH, ROPE))
 
-    def test_a_scale_is_that_of_both_forms(self, mirror, arguments, x, rng):
+    def test_scale_applies_to_both_forms(self, mirror, arguments, x, rng):
         w = weights(rng, "MultiHeadLatentAttention", **arguments)
         names = ("MultiHeadLatentAttention", "AbsorbedLatentAttention")
         full, absorbed = (mirror(name, w, **arguments, scale=0.1)(x).weights for name in names)
@@ -215,7 +215,7 @@ class TestLatentAttention:
         unscaled = mirror(names[0], w, **arguments, scale=(NOPE + ROPE) ** -0.5)(x)
         assert_close(unscaled, mirror(names[0], w, **arguments)(x))
 
-    def test_without_a_rotation_the_order_of_the_others_is_no_matter(self, mirror, x, rng):
+    def test_order_of_keys_does_not_matter_without_rotation(self, mirror, x, rng):
         arguments = {**LATENT, "position": None, "is_causal": False}
         w = weights(rng, "MultiHeadLatentAttention", **arguments)
         attention = mirror("MultiHeadLatentAttention", w, **arguments)
@@ -224,9 +224,7 @@ class TestLatentAttention:
         turned = mirror("MultiHeadLatentAttention", w, **{**arguments, "position": ROTARY})
         assert error(numpy(turned(x[:, order]).output), numpy(turned(x).output[:, order])) > 1e-2
 
-    def test_half_split_and_interleaved_pairs_are_the_same_features_in_another_order(
-        self, mirror, arguments, x, rng
-    ):
+    def test_half_split_and_interleaved_pairs_are_permuted_features(self, mirror, arguments, x, rng):
         w = weights(rng, "MultiHeadLatentAttention", **arguments)
         order = [0, 2, 1, 3]  # even features first
         reordered = dict(w)
@@ -242,12 +240,12 @@ class TestLatentAttention:
 
 
 def growing(x):
-    """An empty cache, in the framework of `x`."""
+    """An empty growing cache, in the framework of `x`."""
     return torch_attention.GrowingCache() if isinstance(x, torch.Tensor) else jax_attention.GrowingCache()
 
 
 def cache(m, latent=(2, 4, RANK), rope_key=(2, 4, ROPE)):
-    """A cache of four positions, in either mirror."""
+    """A static cache of four positions, in either mirror."""
     return m.package.GrowingCache(m.package.Latents(m.nan(*latent), m.nan(*rope_key)))
 
 
@@ -288,7 +286,7 @@ class TestBadInput:
                 ".bool() or .astype(bool) converts it, additive values go in bias",
             ),
             Case(
-                "positions that nothing reads",
+                "unused positions",
                 lambda m: look(m, positions=m.ones(5, dtype=np.int32)),
                 ValueError,
                 "positions need a position scheme that reads them, got position=None",
@@ -296,7 +294,7 @@ class TestBadInput:
         ],
         ids=lambda case: case.name,
     )
-    def test_a_call_is_refused(self, case):
+    def test_bad_call_raises_the_same_error_in_both(self, case):
         assert_refused(case)
 
     @pytest.mark.parametrize(
@@ -315,7 +313,7 @@ class TestBadInput:
                 "num_heads must be at least 1, got 0",
             ),
             Case(
-                "features that the heads do not share out",
+                "features that the heads do not divide",
                 lambda m: lambda: m.MultiQueryAttention(12, 5),
                 ValueError,
                 "embed_dim must be divisible by num_heads, got embed_dim=12 and num_heads=5",
@@ -323,5 +321,5 @@ class TestBadInput:
         ],
         ids=lambda case: case.name,
     )
-    def test_a_module_is_not_built(self, case):
+    def test_bad_arguments_raise_the_same_error_in_both(self, case):
         assert_impossible(case)

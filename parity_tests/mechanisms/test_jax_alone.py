@@ -1,7 +1,7 @@
 """The JAX mirror without PyTorch: every mechanism, compiled, against its float64 oracle, forward and backward.
 
 `make test-newest` runs this file alone, with the newest JAX, Flax and NumPy and without `conftest.py`, which needs
-PyTorch. Warnings are errors, of deprecation too.
+PyTorch. Warnings are errors, deprecation warnings included.
 """
 
 import subprocess
@@ -30,13 +30,13 @@ IDS = [mechanism.name for mechanism in CATALOGUE]
 
 
 def case_of(mechanism: Mechanism) -> str:
-    """The mask that does all that a mask can do."""
+    """The most general mask that the mechanism supports."""
     return "empty row" if mechanism.masks else "none"
 
 
 @cache
 def parameters(mechanism: Mechanism) -> Arrays:
-    """Random weights and buffers by hub name; the shapes come from the JAX module."""
+    """Random weights and buffers by canonical name; the shapes come from the JAX module."""
     leaves = open_container(jax_shapes(mechanism.module, {})).leaves
     empty = {name: np.zeros(leaf.shape, np.float32) for name, leaf in leaves.items()}
     rng = np.random.default_rng(1)
@@ -61,7 +61,7 @@ def oracle_of(mechanism: Mechanism, tensors: Arrays) -> list[np.ndarray]:
 
 
 def outputs_of(mechanism: Mechanism, dtype: str) -> list[str]:
-    """The names of the outputs in the order of the oracle; a compiled function sorts them."""
+    """The names of the outputs in the oracle's order; a compiled function sorts them."""
     names: list[str] = []
     inputs = {name: jnp.asarray(x) for name, x in given(mechanism, dtype).items()}
     module, options = module_of(mechanism, dtype), mechanism.options(need_weights=True)
@@ -105,7 +105,7 @@ def test_mechanism_equals_its_oracle(mechanism: Mechanism, dtype: str) -> None:
 def check_slopes(
     mechanism: Mechanism, gradients: Arrays, tensors: Arrays, cotangents: list[np.ndarray]
 ) -> None:
-    """Each gradient has the slope of the oracle along a random direction."""
+    """Check each gradient against the oracle's derivative along a random direction."""
     rng = np.random.default_rng(2)
     largest = max(np.abs(x).max(initial=0.0) for x in gradients.values())
     for name, gradient in gradients.items():
@@ -115,6 +115,6 @@ def check_slopes(
         assert abs(found - expected) <= 1e-11 * largest * gradient.size**0.5, name
 
 
-def test_nothing_here_imports_pytorch() -> None:
+def test_pytorch_is_not_imported() -> None:
     code = "import sys; sys.modules['torch'] = None; import parity_tests.mechanisms.test_jax_alone"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

@@ -1,4 +1,4 @@
-"""Every mechanism under what JAX users switch on, export, map, differentiate and feed with nothing."""
+"""Every mechanism under the options, exports, transformations and empty inputs of JAX users."""
 
 from functools import partial
 
@@ -18,11 +18,11 @@ from attention_bridge.pages.uses.jax_uses import USES, YES, runner, shapes, symb
 from attention_bridge.parity.instances import jax_module, torch_module
 from attention_bridge.parity.run import named_outputs
 
-# The shape checks of these tests take a size for an `int`, which a symbolic one is not.
+# The shape checks of these tests accept only an `int` as size, not a symbolic size.
 pytestmark = pytest.mark.usefixtures("as_shipped")
 every_mechanism = pytest.mark.parametrize("mechanism", CATALOGUE, ids=lambda each: each.name)
 FIXED_GRID = "the grid is fixed when the layer is built; only the batch is symbolic"
-# What cannot be done, and why; everything else is "yes".
+# Uses that are not supported, and why; all others are "yes".
 EXCEPTIONS = {
     ("jax.export, symbolic sizes", "DecomposedPositionAttention"): FIXED_GRID,
     ("nnx.vmap and nnx.scan over layers", "LuongAttention-dot"): "it has no parameters to stack",
@@ -48,13 +48,13 @@ def test_layers_are_the_frameworks_own(mechanism):
 
 
 @every_mechanism
-def test_ranks_and_dtypes_are_never_promoted_without_a_word(mechanism):
+def test_ranks_and_dtypes_are_never_promoted_silently(mechanism):
     with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
         assert trace(mechanism, dtype="bfloat16")
 
 
 @every_mechanism
-def test_an_empty_batch_and_length_give_empty_outputs(mechanism):
+def test_empty_batch_and_length_give_empty_outputs(mechanism):
     axes = symbolic(mechanism)
     output = trace(mechanism, dict.fromkeys(axes, 0))["output"]
     assert (output.dtype, output.size) == (jnp.float32, 0)
@@ -63,13 +63,13 @@ def test_an_empty_batch_and_length_give_empty_outputs(mechanism):
 @pytest.mark.parametrize(
     "name", ["DeltaNet", "SigmoidAttention", "NativeSparseAttention", "ShiftedWindowAttention"]
 )
-def test_a_symbolic_length_is_traced(name):
+def test_symbolic_length_is_traced(name):
     (mechanism,) = select([name])
     output = trace(mechanism, symbolic(mechanism))["output"]
     assert not isinstance(output.shape[1], int)
 
 
-def test_a_length_that_must_be_limited_says_so():
+def test_required_length_limit_is_reported():
     (mechanism,) = select(["LinformerAttention"])
     batch, length = export.symbolic_shape("batch, length")
     with pytest.raises(ValueError, match="x must be at most length=7 long, got length"):
@@ -77,14 +77,14 @@ def test_a_length_that_must_be_limited_says_so():
 
 
 @every_mechanism
-def test_pytorch_takes_an_empty_batch_and_length_too(mechanism):
+def test_pytorch_accepts_empty_batch_and_length(mechanism):
     empty = shapes(mechanism, dict.fromkeys(symbolic(mechanism), 0))
     given = {name: torch.zeros(x.shape, dtype=getattr(torch, str(x.dtype))) for name, x in empty.items()}
     assert named_outputs(torch_module(mechanism, "float32")(**given))["output"].numel() == 0
 
 
 @pytest.mark.parametrize("package", [jax_attention, torch_attention], ids=["jax", "torch"])
-def test_masks_of_two_and_four_axes_are_combined_with_axes_in_front(package):
+def test_masks_of_two_and_four_axes_broadcast_over_leading_axes(package):
     four = package.length_mask(jnp.asarray([3, 1]) if package is jax_attention else torch.tensor([3, 1]), 3)
     with jax.numpy_rank_promotion("raise"):
         both = package.and_masks(package.causal_mask(3), four)
@@ -100,7 +100,7 @@ def test_each_use_works_or_says_why_not(mechanism, use):
 
 
 @pytest.mark.survey
-def test_a_use_that_fails_is_one_sentence():
+def test_unsupported_use_raises_one_sentence():
     failing = jax_uses.tried(partial(jax_uses.traced, mode=lambda: jax.numpy_rank_promotion("never")))
     (mechanism,) = select(["SelfAttention"])
     assert "\n" not in failing(mechanism)

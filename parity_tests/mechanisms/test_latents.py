@@ -1,4 +1,4 @@
-"""Attention of and to learned vectors, and over sets: what order is no matter to, what equals what, what is refused."""
+"""Attention with learned latents, seeds, probes and slots, and over sets: symmetries, special cases and bad input."""
 
 from functools import partial
 
@@ -27,14 +27,14 @@ SLOTS = {"input_dim": 10, "slot_dim": 6, "ffn_dim": 9}
 
 
 def weights_for(rng, name, **arguments):
-    """Random weights for a class, in float64, by their names in PyTorch."""
+    """Random float64 weights for a class, by their PyTorch names."""
     state = build(Part(name, arguments), "torch_attention", {"device": "meta"}).state_dict()
     return {key: 0.5 * rng.standard_normal(x.shape) for key, x in state.items()}
 
 
 @collected
 def runs(name, weights, arguments, **inputs):
-    """What the module of each mirror makes of inputs in float64, forward and backward."""
+    """Runs of the module of each mirror on float64 inputs, forward and backward."""
     with on_platform("cpu", float64=True):
         part = Part(name, arguments)
         yield run_torch(
@@ -45,7 +45,7 @@ def runs(name, weights, arguments, **inputs):
 
 @collected
 def results(name, weights, arguments, **inputs):
-    """The outputs alone, by field of the result; in JAX one operation after the other, quicker for one call."""
+    """The outputs of each mirror by field of the result; JAX is not compiled, which is faster for one call."""
     part = Part(name, arguments)
     with on_platform("cpu", float64=True):
         for mirror, options in (("torch", {"dtype": torch.float64}), ("jax", {"param_dtype": "float64"})):
@@ -65,7 +65,7 @@ class TestOrder:
     @pytest.mark.parametrize(
         ("name", "arguments"), [("SetAttentionBlock", SIZES), ("InducedSetAttentionBlock", INDUCED)]
     )
-    def test_elements_in_another_order_come_out_in_that_order(self, name, arguments, rng):
+    def test_set_blocks_are_permutation_equivariant(self, name, arguments, rng):
         weights, x = weights_for(rng, name, **arguments), rng.standard_normal((2, 7, 12))
         order = rng.permutation(7)
         before, after = (results(name, weights, arguments, x=y) for y in (x, x[:, order]))
@@ -84,7 +84,7 @@ class TestOrder:
             ("SlotAttention", SLOTS, 10),
         ],
     )
-    def test_what_a_set_is_read_into_knows_no_order(self, name, arguments, dim, rng):
+    def test_pooled_outputs_are_permutation_invariant(self, name, arguments, dim, rng):
         weights, x = weights_for(rng, name, **arguments), rng.standard_normal((2, 7, dim))
         given = {"noise": rng.standard_normal((2, 3, 6))} if name == "SlotAttention" else {}
         order = rng.permutation(7)
@@ -103,7 +103,7 @@ class TestOrder:
             ("SlotAttention", SLOTS, 10),
         ],
     )
-    def test_what_is_masked_might_as_well_not_be_there(self, name, arguments, dim, rng):
+    def test_masked_elements_have_no_influence(self, name, arguments, dim, rng):
         weights, x = weights_for(rng, name, **arguments), rng.standard_normal((2, 7, dim))
         given = {"noise": rng.standard_normal((2, 3, 6))} if name == "SlotAttention" else {}
         mask = np.zeros((2, 1, 1, 7), bool)
@@ -112,7 +112,7 @@ class TestOrder:
         for one, other in zip(masked, results(name, weights, arguments, x=x[:, :4], **given), strict=True):
             assert_close(one["output"][:, : other["output"].shape[1]], other["output"])
 
-    def test_slots_whose_noise_changes_places_change_places(self, rng):
+    def test_permuted_noise_permutes_the_slots(self, rng):
         weights, x = weights_for(rng, "SlotAttention", **SLOTS), rng.standard_normal((2, 7, 10))
         noise, order = rng.standard_normal((2, 4, 6)), np.array([2, 0, 3, 1])
         before, after = (
@@ -124,8 +124,8 @@ class TestOrder:
 
 
 class TestSets:
-    def test_scores_are_divided_by_the_root_of_all_features(self, rng):
-        """With queries made larger by the root of the number of heads, it is the scale of other attention."""
+    def test_scores_are_divided_by_the_root_of_embed_dim(self, rng):
+        """Queries multiplied by the root of the number of heads give the usual scale 1/sqrt(head_dim)."""
         weights = weights_for(rng, "MultiheadAttentionBlock", **SIZES)
         given = {"query": rng.standard_normal((2, 5, 12)), "memory": rng.standard_normal((2, 7, 12))}
         plain = {name: weights[name] for name in weights if name.split("_")[0] in "qkvout"}
@@ -141,7 +141,7 @@ class TestSets:
             assert_close(same["weights"], multi_head["weights"])
             assert error(differs["weights"], multi_head["weights"]) > 0.01
 
-    def test_without_norms_only_the_residuals_remain(self, rng):
+    def test_block_without_norms_is_residuals_only(self, rng):
         arguments = {**SIZES, "norm": False}
         weights = weights_for(rng, "MultiheadAttentionBlock", **arguments)
         weights |= {f"out_proj.{name}": 0.0 * weights[f"out_proj.{name}"] for name in ("weight", "bias")}
@@ -150,7 +150,7 @@ class TestSets:
         for found in results("MultiheadAttentionBlock", weights, arguments, query=query, memory=memory):
             assert_close(found["output"], query + np.maximum(mapped, 0.0))
 
-    def test_an_induced_block_is_two_blocks(self, rng):
+    def test_induced_block_is_two_multihead_blocks(self, rng):
         weights, x = weights_for(rng, "InducedSetAttentionBlock", **INDUCED), rng.standard_normal((2, 7, 12))
         points = np.stack([weights["inducing_points"]] * 2)
         first, second = scope(weights, "inducing_block"), scope(weights, "block")
@@ -165,7 +165,7 @@ class TestSets:
                 assert_close(found["output"], output["output"])
                 assert_close(found["weights"], output["weights"])
 
-    def test_keep_masks_stand_for_the_draws_of_both_blocks(self, rng):
+    def test_dropout_masks_of_both_blocks_replace_sampled_ones(self, rng):
         arguments = {**INDUCED, "dropout": 0.5}
         weights, x = weights_for(rng, "InducedSetAttentionBlock", **INDUCED), rng.standard_normal((2, 7, 12))
         down, up = rng.random((2, 4, 5, 7)) < 0.5, rng.random((2, 4, 7, 5)) < 0.5
@@ -185,7 +185,7 @@ class TestSets:
 
 
 class TestPooling:
-    def test_without_a_network_it_is_cross_attention_from_the_probes(self, rng):
+    def test_pooling_without_feed_forward_is_cross_attention_from_the_probes(self, rng):
         arguments = {**SIZES, "num_probes": 3}
         weights, x = weights_for(rng, "AttentionPooling", **arguments), rng.standard_normal((2, 7, 12))
         assert not any(name.startswith("ffn") for name in weights)
@@ -201,7 +201,7 @@ class TestPooling:
 
 
 class TestPerceiver:
-    def test_latents_may_be_given_and_may_be_more(self, rng):
+    def test_latents_may_be_arguments_and_more_than_the_learned_ones(self, rng):
         weights, x = weights_for(rng, "PerceiverAttention", **PERCEIVER), rng.standard_normal((2, 7, 10))
         learned = np.stack([weights["latents"]] * 2)
         more = np.concatenate([learned, rng.standard_normal((2, 2, 8))], axis=1)
@@ -214,7 +214,7 @@ class TestPerceiver:
             assert_close(first["output"][:, :3], expected["output"])
             assert first["weights"].shape == (2, 2, 5, 7)
 
-    def test_without_the_residual_the_latents_are_not_added(self, rng):
+    def test_latents_are_not_added_without_the_residual(self, rng):
         weights, x = weights_for(rng, "PerceiverAttention", **PERCEIVER), rng.standard_normal((2, 7, 10))
         added = results("PerceiverAttention", weights, PERCEIVER, x=x)
         for ours, plain in zip(
@@ -233,13 +233,13 @@ class TestSlots:
             assert_close(found["assignments"].sum(-2), mask[:, 0, 0].astype(np.float64))
             assert not found["weights"][0, :, 5:].any()
 
-    def test_a_softmax_over_elements_would_be_noticed(self, rng):
+    def test_softmax_over_elements_is_detected(self, rng):
         weights, x = weights_for(rng, "SlotAttention", **SLOTS), rng.standard_normal((2, 7, 10))
         noise = rng.standard_normal((2, 4, 6))
         for found in results("SlotAttention", weights, SLOTS, x=x, noise=noise):
             assert np.abs(found["assignments"].sum(-1) - 1).max() > 0.01
 
-    def test_where_all_is_masked_slots_are_finite_and_so_are_their_gradients(self, rng):
+    def test_fully_masked_slots_and_their_gradients_are_finite(self, rng):
         weights, x = weights_for(rng, "SlotAttention", **SLOTS), rng.standard_normal((2, 7, 10))
         noise, mask = rng.standard_normal((2, 4, 6)), np.ones((2, 1, 1, 7), bool)
         mask[1] = False
@@ -248,14 +248,14 @@ class TestSlots:
             assert not run.gradients["x"][1].any()
             assert all(np.isfinite(array).all() for array in (*run.outputs.values(), *run.gradients.values()))
 
-    def test_without_noise_all_slots_are_the_same_for_ever(self, rng):
+    def test_slots_without_noise_stay_equal(self, rng):
         weights, x = weights_for(rng, "SlotAttention", **SLOTS), rng.standard_normal((2, 7, 10))
         for found in results("SlotAttention", weights, SLOTS, x=x, noise=np.zeros((2, 4, 6))):
             assert_close(found["assignments"], np.full((2, 4, 7), 0.25))
             assert_close(found["output"], found["output"][:, :1].repeat(4, axis=1))
 
 
-def test_a_gru_cell_takes_the_weights_of_pytorch_and_does_the_same(rng):
+def test_gru_cell_with_pytorch_weights_equals_pytorch(rng):
     theirs = torch.nn.GRUCell(5, 6, dtype=torch.float64)
     weights = {name: x.detach().numpy() for name, x in theirs.state_dict().items()}
     x, state = rng.standard_normal((7, 5)), rng.standard_normal((7, 6))
@@ -269,7 +269,7 @@ def test_a_gru_cell_takes_the_weights_of_pytorch_and_does_the_same(rng):
 
 
 def read(m, name, *shape, mask=None, keep=None, **arguments):
-    """A call of a class that reads one sequence."""
+    """A call of a class that takes one sequence."""
     options = {} if keep is None else {"dropout_keep": keep}
     positional = () if mask is None else (mask,)
     return partial(getattr(m, name)(**arguments), m.nan(*shape), *positional, **options)
@@ -311,7 +311,7 @@ REFUSED = [
     ),
     *(
         Case(
-            f"{name} with a keep-mask of another shape",
+            f"{name} with a dropout mask of another shape",
             lambda m, name=name: read(m, name, 2, 7, DIMS[name], keep=m.ones(3, 7), **LEARNED[name]),
             ValueError,
             f"dropout_keep must have shape (2, {HEADS[name]}, 3, 7), got (3, 7)",
@@ -340,7 +340,7 @@ REFUSED = [
         PADDING,
     ),
     Case(
-        "an induced block with a keep-mask of another shape",
+        "an induced block with a dropout mask of another shape",
         lambda m: read(
             m,
             "InducedSetAttentionBlock",
@@ -408,9 +408,9 @@ IMPOSSIBLE = [
 @pytest.mark.usefixtures("as_shipped")
 class TestRefusals:
     @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
-    def test_both_refuse_with_the_same_sentence_and_compute_nothing(self, case):
+    def test_bad_input_raises_the_same_error_before_any_arithmetic(self, case):
         assert_refused(case)
 
     @pytest.mark.parametrize("case", IMPOSSIBLE, ids=lambda case: case.name)
-    def test_both_refuse_to_be_built(self, case):
+    def test_bad_arguments_raise_the_same_error(self, case):
         assert_impossible(case)

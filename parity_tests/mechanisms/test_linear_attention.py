@@ -1,4 +1,4 @@
-"""Linear attention, Performer, retention and gated linear attention: their forms, states, conventions and refusals."""
+"""Linear attention, Performer, retention and gated linear attention: equal forms, states, conventions and bad input."""
 
 import math
 from collections.abc import Callable
@@ -30,15 +30,15 @@ EXACT = 1e-12
 
 @dataclass(frozen=True)
 class Rule:
-    """A recurrence: its three forms by name, and what they are given.
+    """A recurrence: the names of its three forms, and their inputs.
 
     Attributes:
-        recurrent: the definition.
-        chunked: the form that is trained with.
-        weights: the matrix from values to outputs.
-        arrays: what `recurrent` takes, drawn from a generator.
-        state: a state to go on from, likewise.
-        unpacked: whether the functions take the memory alone.
+        recurrent: the definition, one token after the other.
+        chunked: the form used in training.
+        weights: the function that returns the matrix from values to outputs.
+        arrays: makes random inputs of `recurrent` from a generator.
+        state: makes a random initial state from a generator.
+        unpacked: whether the functions take the state matrix instead of a state object.
     """
 
     recurrent: str
@@ -58,14 +58,14 @@ def read(rng, *dims):
 
 def positive(rng):
     arrays = read(rng, DIM, DIM, VALUE_DIM)
-    arrays["key"][:, :, 2] = -np.inf  # a token that is not there
+    arrays["key"][:, :, 2] = -np.inf  # a masked token
     return {name: x if name == "value" else np.exp(x) for name, x in arrays.items()}
 
 
 def logarithms(rng):
     arrays = read(rng, DIM, DIM, VALUE_DIM)
     arrays["key"][0, :, 2] = -np.inf
-    arrays["key"][1, :, :3] = -np.inf  # one that begins with nothing to read
+    arrays["key"][1, :, :3] = -np.inf  # this sequence begins with masked tokens
     return arrays
 
 
@@ -123,7 +123,7 @@ each_rule = pytest.mark.parametrize("name", RULES)
 
 
 def call(mirror, rule, function, arrays, state, **options):
-    """Call a function of one mirror, with a state or None as it takes it."""
+    """Call a function of one mirror, with a state or with None."""
     module = {"torch": torch_attention.linear, "jax": jax_attention.linear}[mirror]
     if state is not None:
         state = state[0] if rule.unpacked else getattr(module, type(state).__name__)(*state)
@@ -131,7 +131,7 @@ def call(mirror, rule, function, arrays, state, **options):
 
 
 def run(mirror, rule, function, arrays, state, **options):
-    """Outputs and gradients of everything, in float64, by name."""
+    """Outputs and gradients of all inputs, by name, in float64."""
 
     def loss(tensors, ones):
         given = {name: tensors[name] for name in arrays}
@@ -155,7 +155,7 @@ def run(mirror, rule, function, arrays, state, **options):
 @each_rule
 @pytest.mark.parametrize("mirror", ["torch", "jax"])
 @pytest.mark.parametrize("going_on", [False, True], ids=["from nothing", "from a state"])
-def test_chunks_of_any_size_give_what_steps_give_and_so_do_the_gradients(mirror, name, going_on, rng):
+def test_chunks_of_any_size_equal_single_steps_with_their_gradients(mirror, name, going_on, rng):
     rule = RULES[name]
     arrays, state = rule.arrays(rng), rule.state(rng) if going_on else None
     expected = run("torch", rule, rule.recurrent, arrays, state)
@@ -169,7 +169,7 @@ def test_chunks_of_any_size_give_what_steps_give_and_so_do_the_gradients(mirror,
 
 
 @each_rule
-def test_weights_times_values_and_what_the_state_adds_is_the_output(name, rng):
+def test_weights_times_values_plus_state_is_the_output(name, rng):
     rule = RULES[name]
     arrays, state = rule.arrays(rng), rule.state(rng)
     tensors = {key: torch.from_numpy(x) for key, x in arrays.items()}
@@ -184,7 +184,7 @@ def test_weights_times_values_and_what_the_state_adds_is_the_output(name, rng):
 
 
 @each_rule
-def test_a_state_that_is_left_out_would_be_noticed(name, rng):
+def test_missing_state_is_detected(name, rng):
     rule = RULES[name]
     arrays, state = rule.arrays(rng), rule.state(rng)
     with_state, without = (
@@ -203,7 +203,7 @@ each_module = pytest.mark.parametrize("name", MODULES)
 
 
 def build(name, **options):
-    """The same module in both mirrors, in float64, with chunks of 3."""
+    """The same float64 module in both mirrors, with chunks of 3."""
     options = {"embed_dim": 12, "num_heads": 3, "chunk_size": 3, **MODULES[name], **options}
     ours = getattr(torch_attention, name)(**options, dtype=torch.float64)
     with on_platform("cpu", float64=True):
@@ -229,7 +229,7 @@ def assert_same(found, expected, bound=EXACT):
 
 
 def compiled(module):
-    """A module of NNX as a compiled function."""
+    """An NNX module as a compiled function."""
     graphdef, parameters = nnx.split(module)
     run = jax.jit(lambda parameters, *args, state: nnx.merge(graphdef, parameters)(*args, state=state))
     return lambda *args, state=None: run(parameters, *args, state=state)
@@ -237,7 +237,7 @@ def compiled(module):
 
 @each_module
 @pytest.mark.parametrize("mirror", ["torch", "jax"])
-def test_reading_in_two_calls_or_step_by_step_is_reading_at_once_wherever_it_is_cut(mirror, name, rng):
+def test_two_calls_and_single_steps_equal_one_call(mirror, name, rng):
     ours, theirs = build(name)
     module, array, cuts = {
         "torch": (ours, torch.from_numpy, range(1, LENGTH)),
@@ -260,7 +260,7 @@ def test_reading_in_two_calls_or_step_by_step_is_reading_at_once_wherever_it_is_
 
 
 @each_module
-def test_a_masked_token_is_as_if_it_were_not_there(name, rng):
+def test_masked_token_has_no_effect(name, rng):
     module, _ = build(name)
     x, _ = sequence(rng)
     x = torch.from_numpy(x)
@@ -273,7 +273,7 @@ def test_a_masked_token_is_as_if_it_were_not_there(name, rng):
 
 
 @each_module
-def test_where_nothing_is_there_the_state_stays_and_gradients_are_finite(name, rng):
+def test_fully_masked_sequence_keeps_the_state_and_finite_gradients(name, rng):
     ours, theirs = build(name)
     x, mask = sequence(rng)
     nothing = np.zeros_like(mask)
@@ -295,7 +295,7 @@ def test_where_nothing_is_there_the_state_stays_and_gradients_are_finite(name, r
 
 
 @each_module
-def test_the_state_is_float32_at_least_and_the_output_of_the_dtype_of_the_input(name, rng):
+def test_state_is_at_least_float32_and_output_has_the_input_dtype(name, rng):
     x = torch.from_numpy(sequence(rng)[0])
     for dtype, wide in ((torch.bfloat16, torch.float32), (torch.float64, torch.float64)):
         options = {"embed_dim": 12, "num_heads": 3, **MODULES[name]}
@@ -312,7 +312,7 @@ def test_the_state_is_float32_at_least_and_the_output_of_the_dtype_of_the_input(
 
 
 @pytest.mark.parametrize("name", ["LinearAttention", "PerformerAttention"])
-def test_the_last_token_sees_the_same_in_one_direction_as_in_both(name, rng):
+def test_last_token_is_the_same_causal_and_bidirectional(name, rng):
     one_way, _ = build(name)
     both, _ = build(name, is_causal=False)
     both.load_state_dict(one_way.state_dict())
@@ -323,7 +323,7 @@ def test_the_last_token_sees_the_same_in_one_direction_as_in_both(name, rng):
     assert torch.allclose(bidirectional.weights.sum(-1), torch.ones((), dtype=torch.float64), atol=1e-5)
 
 
-def test_a_decay_of_zero_logarithm_makes_retention_linear_attention_without_a_denominator(rng):
+def test_retention_without_decay_is_linear_attention_without_denominator(rng):
     arrays = {name: torch.from_numpy(x) for name, x in read(rng, DIM, DIM, VALUE_DIM).items()}
     arrays["query"], arrays["key"] = arrays["query"].exp(), arrays["key"].exp()
     never = torch.zeros(BATCH, HEADS, LENGTH, dtype=torch.float64)
@@ -334,7 +334,7 @@ def test_a_decay_of_zero_logarithm_makes_retention_linear_attention_without_a_de
     assert error(memory.numpy(), state.memory.numpy()) < EXACT
 
 
-def test_with_one_decay_for_all_features_of_a_head_gated_linear_attention_is_retention(rng):
+def test_gated_linear_attention_with_one_decay_per_head_is_retention(rng):
     arrays = {name: torch.from_numpy(x) for name, x in fading(rng).items()}
     repeated = {**arrays, "log_decay": arrays["log_decay"][..., None].expand(-1, -1, -1, DIM)}
     found = torch_attention.linear.chunked_gated_linear_attention(**repeated, chunk_size=3)
@@ -343,14 +343,14 @@ def test_with_one_decay_for_all_features_of_a_head_gated_linear_attention_is_ret
         assert error(x.numpy(), y.numpy()) < EXACT
 
 
-def test_the_parallel_form_of_retention_is_the_recurrent_one(rng):
+def test_parallel_form_of_retention_equals_the_recurrent_form(rng):
     arrays = {name: torch.from_numpy(x) for name, x in fading(rng).items()}
     output, _ = torch_attention.linear.recurrent_retention(**arrays)
     assert error(torch_attention.linear.parallel_retention(**arrays).numpy(), output.numpy()) < EXACT
 
 
 @pytest.mark.parametrize("name", ["retention", "gated linear attention"])
-def test_a_memory_that_is_wiped_at_once_or_never_fades_overflows_nowhere(name, rng):
+def test_immediate_decay_and_no_decay_do_not_overflow(name, rng):
     rule = RULES[name]
     for strength in (0.0, 1e4):
         arrays = {key: x.astype(np.float32) for key, x in rule.arrays(rng).items()}
@@ -365,16 +365,16 @@ def test_a_memory_that_is_wiped_at_once_or_never_fades_overflows_nowhere(name, r
 
 
 class TestRetention:
-    def test_the_decays_are_those_of_the_paper(self):
+    def test_decays_are_those_of_the_paper(self):
         assert torch_attention.linear.retention_decays(3) == (31 / 32, 63 / 64, 127 / 128)
 
-    def test_the_slowest_pair_turns_by_one_over_the_base_where_a_rotary_embedding_turns_faster(self):
+    def test_slowest_frequency_is_one_over_the_base(self):
         frequencies = torch_attention.linear.retention_frequencies(8)
         assert frequencies == pytest.approx((1.0, 10000 ** (-1 / 3), 10000 ** (-2 / 3), 1e-4))
         assert rotary_frequencies(8)[-1] == pytest.approx(1e-3)
         assert torch_attention.linear.retention_frequencies(2) == (1.0,)
 
-    def test_turning_the_memory_step_by_step_is_turning_queries_and_keys_by_their_positions(self, rng):
+    def test_rotating_the_state_equals_rotating_queries_and_keys(self, rng):
         module, _ = build("MultiScaleRetention")
         x = torch.from_numpy(sequence(rng)[0])
         query, key = (
@@ -389,7 +389,7 @@ class TestRetention:
             found = module(x, need_weights=True).weights[:, h]
             assert error(found.detach().numpy(), expected.detach().numpy()) < EXACT
 
-    def test_features_that_are_halves_apart_are_other_pairs_than_neighbours(self, rng):
+    def test_half_split_features_differ_from_interleaved_ones(self, rng):
         module, _ = build("MultiScaleRetention")
         halves, _ = build("MultiScaleRetention", interleaved=False)
         halves.load_state_dict(module.state_dict())
@@ -405,7 +405,7 @@ class TestRetention:
 
 class TestPerformer:
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
-    def test_features_are_orthogonal_a_block_at_a_time_and_as_long_as_they_were(self, dtype, rng):
+    def test_features_are_orthogonal_per_block_and_keep_their_norms(self, dtype, rng):
         normal = rng.standard_normal((11, 4)).astype(dtype)
         ours = torch_attention.linear.orthogonal_features(torch.from_numpy(normal)).numpy()
         with on_platform("cpu", float64=dtype == "float64"):
@@ -415,9 +415,9 @@ class TestPerformer:
         for start in (0, 4, 8):
             block = ours[start : start + 4]
             assert np.allclose(block @ block.T, np.diag(np.diag(block @ block.T)), atol=1e-5)
-            assert np.allclose(block[0], normal[start], rtol=1e-5)  # Gram and Schmidt keep the first
+            assert np.allclose(block[0], normal[start], rtol=1e-5)  # Gram-Schmidt keeps the first
 
-    def test_on_average_products_of_features_are_the_exponentials_of_softmax(self, rng):
+    def test_feature_products_approximate_the_softmax_exponentials(self, rng):
         query, key = (torch.from_numpy(0.5 * rng.standard_normal((1, 1, 6, 4))) for _ in range(2))
         features = torch_attention.linear.orthogonal_features(
             torch.from_numpy(rng.standard_normal((4000, 4)))
@@ -428,7 +428,7 @@ class TestPerformer:
         found = torch.einsum("bhqf,bhkf->bhqk", *maps)
         assert error(found.numpy(), torch.exp(query @ key.mT / 2).numpy()) < 0.05
 
-    def test_a_module_is_built_with_orthogonal_features_in_both(self):
+    def test_module_starts_with_orthogonal_features_in_both(self):
         ours, theirs = (
             torch_attention.PerformerAttention(8, 2, num_features=6),
             jax_attention.PerformerAttention(8, 2, num_features=6, rngs=nnx.Rngs(0)),
@@ -442,7 +442,7 @@ class TestPerformer:
 
     def test_features_too_large_for_float32_cancel(self, rng):
         arrays = logarithms(rng)
-        # Of 1 and of 8 tokens at once: what is subtracted is another number each time.
+        # Chunks of 1 and of 8 tokens: the subtracted maximum differs.
         moved = {"query": arrays["query"] - 300.0, "key": arrays["key"] + 500.0, "value": arrays["value"]}
         for size in (1, 8):
             exact, found = (
@@ -454,11 +454,9 @@ class TestPerformer:
             )
             assert (
                 error(found, exact) < 1e-4
-            )  # 500 in float32 has an error of 3e-5, and an exponential has it too
+            )  # float32 rounds 500 by 3e-5, and its exponential has the same relative error
 
-    def test_what_is_added_to_a_feature_after_the_subtraction_would_let_the_past_depend_on_the_future(
-        self, rng
-    ):
+    def test_eps_after_the_subtraction_leaks_the_future(self, rng):
         arrays = read(rng, DIM, DIM, VALUE_DIM)
         later = {**arrays, "key": arrays["key"].copy()}
         later["key"][:, :, -1] += 6.0
@@ -479,7 +477,7 @@ class TestPerformer:
         assert error(theirs(arrays, 0.0), ours(arrays)) < EXACT
 
 
-def test_the_benchmark_times_every_form_that_it_names_in_both_frameworks():
+def test_benchmark_times_every_form_in_both_frameworks():
     for form in FORMS:
         assert hasattr(torch_attention.linear, form.function)
     lines = list(benchmark((8, 16), (8, 16), 1, FORMS[:1]))
@@ -507,7 +505,7 @@ STATES = {
 
 
 def going_on(m, name, **wrong):
-    """A call with a state of the right shapes, but for some."""
+    """A call with a state; the arguments may replace one of its valid shapes."""
     kind, shapes = STATES[name]
     state = getattr(m, kind)(**{field: m.nan(*shape) for field, shape in {**shapes, **wrong}.items()})
     return layer(m, name, state=state)
@@ -618,9 +616,9 @@ IMPOSSIBLE = [
 @pytest.mark.usefixtures("as_shipped")
 class TestRefusals:
     @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
-    def test_is_refused_before_any_arithmetic(self, case):
+    def test_bad_input_raises_before_any_arithmetic(self, case):
         assert_refused(case)
 
     @pytest.mark.parametrize("case", IMPOSSIBLE, ids=lambda case: case.name)
-    def test_cannot_be_built(self, case):
+    def test_bad_arguments_raise(self, case):
         assert_impossible(case)

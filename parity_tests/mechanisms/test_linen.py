@@ -1,4 +1,4 @@
-"""The JAX mirror in Flax Linen, through Flax's own bridge: weights carried over, outputs and gradients equal."""
+"""The JAX mirror in Flax Linen through Flax's own bridge: converted weights, equal outputs and gradients."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ def config(package: Any) -> Any:
 
 @dataclass(frozen=True)
 class Example:
-    """One class of both mirrors, and which of the inputs it takes."""
+    """One class of both mirrors, and the inputs that it takes."""
 
     name: str
     arguments: Callable[[Any], dict[str, Any]]
@@ -106,13 +106,13 @@ def assert_equal_outputs(result: Any, expected: dict[str, np.ndarray]) -> None:
 
 
 def evaluated(module: nnx.Module, *args: Any, **kwargs: Any) -> Any:
-    """What Linen users pass as `nnx_method` to run without dropout: the bridge builds modules in training mode."""
+    """An `nnx_method` that runs without dropout: Flax's bridge builds modules in training mode."""
     module.eval()
     return module(*args, **kwargs)
 
 
 @each_example
-def test_a_linen_module_filled_from_torch_gives_torchs_outputs_and_weights(
+def test_linen_module_with_torch_weights_gives_torch_outputs(
     example: Example, numbers: dict[str, np.ndarray]
 ) -> None:
     ours, theirs = torch_module(example), linen_module(example)
@@ -142,7 +142,7 @@ def test_weights_survive_torch_to_linen_to_torch_bit_for_bit(
 
 @pytest.mark.slow
 @each_example
-def test_gradients_by_linen_equal_gradients_by_torch(
+def test_gradients_in_linen_equal_those_in_torch(
     example: Example, numbers: dict[str, np.ndarray], rng: np.random.Generator
 ) -> None:
     ours, theirs = torch_module(example), linen_module(example)
@@ -168,7 +168,7 @@ def test_gradients_by_linen_equal_gradients_by_torch(
     largest = max(float(gradient.abs().max()) for gradient in gradients)
     for name, gradient in zip(used, gradients, strict=True):
         right = gradient.numpy().astype(np.float64)
-        # The gradient of a bias of keys is zero in theory: it is measured by the largest of all.
+        # In theory the gradient of a key bias is zero: its error is measured relative to the largest gradient.
         scale = largest if name.endswith("k_proj.bias") else None
         assert error(hub[name], right, scale) < 10 * BOUND, name
     for name in hub.keys() - used.keys():
@@ -176,7 +176,7 @@ def test_gradients_by_linen_equal_gradients_by_torch(
 
 
 class Tagger(linen.Module):
-    """A Linen module of a user's own, with one of ours inside it."""
+    """A user's Linen module that contains one module of this package."""
 
     num_tags: int
 
@@ -188,7 +188,7 @@ class Tagger(linen.Module):
 
 
 class Reader(linen.Module):
-    """The same by `setup`, two of ours inside it."""
+    """A user's Linen module with `setup` that contains two modules of this package."""
 
     def setup(self) -> None:
         self.first = bridge.to_linen(jax_attention.MultiHeadSelfAttention, EMBED, HEADS)
@@ -201,7 +201,7 @@ class Reader(linen.Module):
 
 
 @pytest.mark.slow
-def test_ours_inside_a_linen_parent_is_filled_and_run_with_it(numbers: dict[str, np.ndarray]) -> None:
+def test_module_inside_a_linen_parent_is_filled_and_run(numbers: dict[str, np.ndarray]) -> None:
     ours = torch.nn.ModuleDict({"encoder": torch_module(EXAMPLES[2]), "tags": torch.nn.Linear(EMBED, 4)})
     parent = Tagger(num_tags=4)
     tokens, mask = (jnp.asarray(numbers[name]) for name in ("tokens", "mask"))
@@ -214,7 +214,7 @@ def test_ours_inside_a_linen_parent_is_filled_and_run_with_it(numbers: dict[str,
 
 
 @pytest.mark.slow
-def test_two_of_ours_set_up_in_a_linen_parent_keep_their_weights_apart(
+def test_two_modules_in_a_linen_parent_keep_separate_weights(
     numbers: dict[str, np.ndarray],
 ) -> None:
     ours = torch.nn.ModuleDict(
@@ -233,14 +233,14 @@ def test_two_of_ours_set_up_in_a_linen_parent_keep_their_weights_apart(
         assert error(np.asarray(found), right.detach().numpy()) < BOUND
 
 
-def test_a_linen_tree_of_another_width_is_refused(numbers: dict[str, np.ndarray]) -> None:
+def test_linen_tree_of_another_width_raises(numbers: dict[str, np.ndarray]) -> None:
     wide = bridge.to_linen(jax_attention.MultiHeadSelfAttention, EMBED + HEADS, HEADS)
     empty = wide.init(jax.random.key(0), jnp.zeros((BATCH, LENGTH, EMBED + HEADS)))
     with pytest.raises(ConversionError, match="wrong shape"):
         transfer(torch_module(EXAMPLES[0]), empty)
 
 
-def test_dropout_draws_from_linens_stream_and_not_in_evaluation(numbers: dict[str, np.ndarray]) -> None:
+def test_dropout_uses_linens_rng_stream_and_is_off_in_evaluation(numbers: dict[str, np.ndarray]) -> None:
     ours, theirs = torch_module(EXAMPLES[0], dropout=0.5), linen_module(EXAMPLES[0], dropout=0.5)
     x = jnp.asarray(numbers["x"])
     keys = {name: jax.random.key(seed) for seed, name in enumerate(("params", "dropout"))}
@@ -256,7 +256,7 @@ def test_dropout_draws_from_linens_stream_and_not_in_evaluation(numbers: dict[st
 
 
 @pytest.mark.slow
-def test_a_keep_mask_through_the_bridge_stands_for_the_draw(
+def test_dropout_mask_through_the_bridge_replaces_a_sampled_one(
     numbers: dict[str, np.ndarray], rng: np.random.Generator
 ) -> None:
     ours, theirs = torch_module(EXAMPLES[0], dropout=0.5), linen_module(EXAMPLES[0], dropout=0.5)

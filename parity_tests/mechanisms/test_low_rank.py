@@ -1,4 +1,4 @@
-"""Attention through mixtures and landmarks: what it equals when nothing is left out, and what it refuses."""
+"""Linformer and Nystrom attention: special cases that equal dense attention, and bad input."""
 
 from functools import partial
 
@@ -23,14 +23,14 @@ HEADS = {"embed_dim": 12, "num_heads": 3}
 
 
 def weights_for(rng, part):
-    """Random weights for a module, by their names in PyTorch."""
+    """Random weights for a module, by their PyTorch names."""
     shapes = build(part, "torch_attention", {"device": "meta"}).state_dict()
     return {name: 0.5 * rng.standard_normal(x.shape) for name, x in shapes.items()}
 
 
 @collected
 def runs(part, weights, **inputs):
-    """What both mirrors make of the inputs in float64, forward and backward."""
+    """Float64 runs of both mirrors, forward and backward."""
     ours = transfer(dict(weights), build(part, "torch_attention", {"dtype": torch.float64}).eval())
     yield run_torch(ours, inputs)
     with on_platform("cpu", float64=True):
@@ -38,7 +38,7 @@ def runs(part, weights, **inputs):
 
 
 @pytest.mark.parametrize("length", [7, 5])
-def test_mixtures_of_one_position_each_are_dense_attention(length, rng):
+def test_identity_mixtures_are_dense_attention(length, rng):
     dense = Part("MultiHeadSelfAttention", HEADS)
     sparse = Part("LinformerAttention", {**HEADS, "length": 7, "projected_length": 7})
     weights, x = weights_for(rng, dense), rng.standard_normal((2, length, 12))
@@ -49,12 +49,12 @@ def test_mixtures_of_one_position_each_are_dense_attention(length, rng):
         if length == 7:
             assert error(found.outputs["weights"], expected.outputs["weights"]) < CLOSE
             assert error(found.outputs["output"], expected.outputs["output"]) < CLOSE
-        else:  # a mixture of positions beyond the end is a key of zeros, which takes its share
+        else:  # a mixture of positions beyond the end is a zero key, which receives weight
             assert found.outputs["weights"].shape == (2, 3, 5, 7)
             assert error(found.outputs["output"], expected.outputs["output"]) > 0.01
 
 
-def test_a_hidden_position_is_in_no_mixture(rng):
+def test_masked_position_is_in_no_mixture(rng):
     part = Part("LinformerAttention", {**HEADS, "length": 7, "projected_length": 4})
     weights, x = weights_for(rng, part), rng.standard_normal((2, 7, 12))
     mask = (np.arange(7) < 5)[None, None, None].repeat(2, axis=0)
@@ -65,7 +65,7 @@ def test_a_hidden_position_is_in_no_mixture(rng):
 
 
 @pytest.mark.parametrize("num_iterations", [6, 20])
-def test_a_landmark_at_every_position_is_dense_attention_up_to_the_inverse(num_iterations, rng):
+def test_landmark_at_every_position_is_dense_attention_up_to_the_inverse(num_iterations, rng):
     dense = Part("MultiHeadSelfAttention", HEADS)
     sparse = Part("NystromAttention", {**HEADS, "num_landmarks": 5, "num_iterations": num_iterations})
     weights, x = weights_for(rng, dense), rng.standard_normal((2, 5, 12))
@@ -84,12 +84,12 @@ class TestPseudoInverse:
             inverse = jax_attention.low_rank.nystrom.iterative_pseudo_inverse
             return np.asarray(inverse(jnp.asarray(matrix), num_iterations))
 
-    def test_it_is_that_of_moore_and_penrose(self, mirror, rng):
+    def test_inverse_is_the_moore_penrose_inverse(self, mirror, rng):
         left, _, right = np.linalg.svd(rng.standard_normal((2, 3, 6, 6)))
         matrix = left[..., :4] @ (np.linspace(1.0, 2.0, 4)[:, None] * right[..., :4, :])  # of rank 4
         assert error(self.invert(mirror, matrix, 8), np.linalg.pinv(matrix)) < 1e-10
 
-    def test_that_of_zeros_is_zero_and_no_matrix_depends_on_another(self, mirror, rng):
+    def test_inverse_of_zeros_is_zero_and_matrices_are_independent(self, mirror, rng):
         matrix = np.concatenate([np.zeros((1, 5, 5)), rng.random((1, 5, 5)), 100 * rng.random((1, 5, 5))])
         together = self.invert(mirror, matrix, 6)
         assert not together[0].any()
@@ -97,8 +97,8 @@ class TestPseudoInverse:
             assert error(together[i], self.invert(mirror, matrix[i : i + 1], 6)[0]) < CLOSE
 
 
-def test_with_padding_it_is_that_of_the_package_at_all_that_is_not_padding(rng):
-    """A segment of padding alone is another matter: the package shows it all landmarks equally."""
+def test_padding_equals_the_package_at_real_positions(rng):
+    """A segment of padding only differs: the package lets it attend to all landmarks equally."""
     shown = np.arange(9)[None] < 7
     module, weights, inputs, expected = nystrom_package(rng, shown)
     for found in runs(module, weights, **inputs):
@@ -190,9 +190,9 @@ IMPOSSIBLE = [
 @pytest.mark.usefixtures("as_shipped")
 class TestRefusals:
     @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
-    def test_a_call_is_refused_alike(self, case):
+    def test_bad_call_raises_the_same_error(self, case):
         assert_refused(case)
 
     @pytest.mark.parametrize("case", IMPOSSIBLE, ids=lambda case: case.name)
-    def test_a_module_is_refused_alike(self, case):
+    def test_bad_arguments_raise_the_same_error(self, case):
         assert_impossible(case)

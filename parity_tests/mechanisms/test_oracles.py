@@ -1,4 +1,4 @@
-"""The oracles on trial: against numbers a hand can check, and against peers from elsewhere."""
+"""Tests of the oracles: against hand-computed values, and against independent implementations."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,9 +20,9 @@ Tensors = Mapping[str, Tensor]
 TOLERANCE = 1e-12
 SAMPLE = 20
 
-# In any one test every axis has its own size, so that no two can be confused. With several heads:
+# Within a test every axis has its own size, so that no two can be confused. With several heads:
 HEADS, HEAD_DIM, BATCH, QUERY, EMBED, KEY, FFN = 2, 3, 4, 5, 6, 7, 8
-# And with one, which has neither heads nor a head dim:
+# And with one head, which has neither a head axis nor a head dim:
 VALUE_DIM, QUERY_DIM, KEY_DIM, HIDDEN = 2, 3, 8, 9
 
 
@@ -36,7 +36,7 @@ def draw(rng: np.random.Generator, **shapes: tuple[int, ...]) -> dict[str, Array
 
 
 def draw_linear(rng: np.random.Generator, shapes: Mapping[str, tuple[int, int]]) -> dict[str, Array]:
-    """Draw a weight (out, in) and a bias for each name."""
+    """A random weight (out, in) and a random bias for each name."""
     parameters = {}
     for name, (out_dim, in_dim) in shapes.items():
         parameters[f"{name}.weight"] = rng.normal(size=(out_dim, in_dim)) / math.sqrt(in_dim)
@@ -55,7 +55,7 @@ def draw_norm(rng: np.random.Generator, name: str) -> dict[str, Array]:
 
 
 def draw_mask(rng: np.random.Generator, *shape: int) -> Array:
-    """Draw a mask that shows about half of the keys, and always the first: no row is empty."""
+    """A random mask that shows about half of the keys, and always the first: no row is fully masked."""
     mask = rng.random(shape) < 0.5
     mask[..., 0] = True
     return mask
@@ -83,7 +83,7 @@ def prove(
     loss = sum((torch.from_numpy(c) * output).sum() for c, output in zip(cotangents, expected, strict=True))
     loss.backward()
 
-    # A complex step costs one evaluation, so no tensor takes more than a sample of its elements.
+    # A complex step costs one evaluation, so only a sample of each tensor's elements is tested.
     sample = {name: rng.permutation(tensor.size)[:SAMPLE] for name, tensor in tensors.items()}
 
     def oracle_of_sample(elements: Arrays) -> Sequence[Array]:
@@ -96,7 +96,7 @@ def prove(
     gradients = oracles.gradient(oracle_of_sample, elements, cotangents)
     size = {name: leaf.grad.abs().max().item() for name, leaf in leaves.items()}
     for name, leaf in leaves.items():
-        # A shift common to all keys cancels in a dot-product softmax: no gradient there but round-off.
+        # A shift common to all keys cancels in a dot-product softmax: its gradient is zero up to rounding.
         vanishes = name.endswith("k_proj.bias") and "score_proj.weight" not in leaves
         scale = max(size.values()) if vanishes else size[name]
         difference = gradients[name] - leaf.grad.numpy().flat[sample[name]]
@@ -109,10 +109,10 @@ def naive_softmax(scores: Tensor, mask: Array | None) -> Tensor:
     return scores.softmax(dim=-1)
 
 
-# --- Numbers a hand can check ---
+# --- Hand-computed values ---
 
 
-def test_a_score_higher_by_log_three_is_three_times_the_weight() -> None:
+def test_score_higher_by_log_three_has_three_times_the_weight() -> None:
     query = np.array([[[math.log(3)]]])
     key = np.array([[[1.0], [0.0]]])
     value = np.array([[[4.0], [8.0]]])
@@ -171,7 +171,7 @@ def test_causal_queries_over_equal_scores_average_the_past() -> None:
     assert np.array_equal(weights[0, 0] > 0, np.tri(4, dtype=bool))
 
 
-def test_a_window_of_two_sees_the_query_itself_and_one_key_before() -> None:
+def test_window_of_two_shows_the_own_key_and_the_one_before() -> None:
     zeros = np.zeros((1, 1, 4, 2))
     _, weights = oracles.dot_product_attention(zeros, zeros, zeros, is_causal=True, window=2)
     np.testing.assert_array_equal(
@@ -179,14 +179,14 @@ def test_a_window_of_two_sees_the_query_itself_and_one_key_before() -> None:
     )
 
 
-def test_query_head_three_of_six_over_two_key_heads_reads_the_second() -> None:
+def test_query_head_three_of_six_uses_the_second_of_two_key_heads() -> None:
     query, key = np.zeros((1, 6, 1, 1)), np.zeros((1, 2, 1, 1))
     value = np.array([10.0, 20.0]).reshape(1, 2, 1, 1)
     output, _ = oracles.dot_product_attention(query, key, value)
     assert output.ravel().tolist() == [10, 10, 10, 20, 20, 20]
 
 
-def test_dropout_scales_what_it_keeps_and_leaves_the_weights_as_they_were() -> None:
+def test_dropout_scales_kept_values_and_leaves_the_weights_unchanged() -> None:
     query, key = np.zeros((1, 1, 2)), np.zeros((1, 4, 2))
     value = np.array([[[1.0], [2.0], [3.0], [4.0]]])
     keep = np.array([[[True, False, False, True]]])
@@ -219,13 +219,13 @@ def test_activations_have_their_known_values() -> None:
     np.testing.assert_allclose(common.gelu_tanh(x)[2], 0.841191990608276, rtol=1e-14)
 
 
-def test_a_complex_step_differentiates_a_cube_to_the_last_bit() -> None:
+def test_complex_step_differentiates_a_cube_exactly() -> None:
     x = np.array([[2.0, -3.0, 0.5], [1e-9, -7.0, 1e9]])
     cubes = oracles.gradient(lambda t: [t["x"] ** 3, None], {"x": x}, [np.ones_like(x), None])
     np.testing.assert_allclose(cubes["x"], 3 * x**2, rtol=1e-15)
 
 
-def test_a_cotangent_for_no_output_is_refused() -> None:
+def test_cotangent_for_no_output_raises() -> None:
     x = np.ones(1)
     with pytest.raises(ValueError, match="cotangents"):
         oracles.gradient(lambda t: [t["x"], None], {"x": x}, [x, x])
@@ -245,7 +245,7 @@ def test_every_rank_of_one_mask_means_the_same(rng: np.random.Generator) -> None
         assert np.array_equal(oracles.dot_product_attention(query, key, key, mask=same)[1], expected)
 
 
-def test_a_padding_mask_hides_its_keys_from_every_query(rng: np.random.Generator) -> None:
+def test_padding_mask_hides_its_keys_from_every_query(rng: np.random.Generator) -> None:
     query = rng.normal(size=(BATCH, HEADS, QUERY, HEAD_DIM))
     key = rng.normal(size=(BATCH, HEADS, KEY, HEAD_DIM))
     padding = draw_mask(rng, BATCH, 1, 1, KEY)
@@ -253,19 +253,19 @@ def test_a_padding_mask_hides_its_keys_from_every_query(rng: np.random.Generator
     assert np.array_equal(weights > 0, np.broadcast_to(padding, weights.shape))
 
 
-def test_a_mask_that_is_not_boolean_is_refused() -> None:
+def test_mask_that_is_not_boolean_raises() -> None:
     x = np.zeros((1, 2, 3))
     with pytest.raises(TypeError, match="expected bool"):
         oracles.scaled_dot_product_attention({}, x, x, x, np.ones((2, 2)))
 
 
-def test_a_window_without_causality_is_refused() -> None:
+def test_window_without_causality_raises() -> None:
     x = np.zeros((1, 1, 2, 3))
     with pytest.raises(ValueError, match="is_causal"):
         oracles.dot_product_attention(x, x, x, window=1)
 
 
-def test_a_fully_masked_row_is_exactly_zero_and_so_is_its_gradient(rng: np.random.Generator) -> None:
+def test_fully_masked_row_is_exactly_zero_and_so_is_its_gradient(rng: np.random.Generator) -> None:
     tensors = draw(rng, query=(BATCH, QUERY, EMBED), key=(BATCH, KEY, EMBED), value=(BATCH, KEY, VALUE_DIM))
     mask = draw_mask(rng, BATCH, QUERY, KEY)
     mask[1, 3] = False
@@ -476,7 +476,7 @@ def test_window_softcap_and_dropout_agree_with_autograd(rng: np.random.Generator
 
 
 def to_torch_attention(t: Tensors, name: str = "") -> dict[str, Tensor]:
-    """Our names to those of `nn.MultiheadAttention`: query, key and value stacked in one weight."""
+    """Weights for `nn.MultiheadAttention`, which stacks query, key and value in one tensor."""
     return {
         "in_proj_weight": torch.cat([t[f"{name}{part}_proj.weight"] for part in "qkv"]),
         "in_proj_bias": torch.cat([t[f"{name}{part}_proj.bias"] for part in "qkv"]),
@@ -654,7 +654,7 @@ def test_encoder_decoder_attention_agrees_with_torch_decoder_layer(
     )
     weights = []
     for attention in (layer.self_attn, layer.multihead_attn):
-        # The layer throws its weights away: ask its attentions for them, and catch them.
+        # The layer discards its attention weights: request them from its attentions, and record them.
         attention.register_forward_pre_hook(
             lambda _, args, kwargs: (args, kwargs | {"need_weights": True, "average_attn_weights": False}),
             with_kwargs=True,
@@ -684,7 +684,7 @@ LAYERS, VOCAB, POSITIONS, TYPES = 2, 11, 9, 2
 
 
 def bert_names(layers: int) -> Iterator[tuple[str, str]]:
-    """Names in a transformers BertModel, beside ours."""
+    """Tensor names of a transformers BertModel, each with this package's name."""
     yield "embeddings.word_embeddings.weight", "token_embedding.weight"
     yield "embeddings.position_embeddings.weight", "position_embedding.weight"
     yield "embeddings.token_type_embeddings.weight", "type_embedding.weight"
@@ -717,7 +717,7 @@ def test_encoder_agrees_with_transformers_bert(rng: np.random.Generator) -> None
         intermediate_size=FFN,
         max_position_embeddings=POSITIONS,
         type_vocab_size=TYPES,
-        pad_token_id=None,  # torch gives a padding row no gradient; as mathematics it has one
+        pad_token_id=None,  # torch gives a padding embedding no gradient; mathematically it has one
         attn_implementation="eager",
     )
     bert = transformers.BertModel(config).double().eval()
@@ -749,7 +749,7 @@ def test_encoder_agrees_with_transformers_bert(rng: np.random.Generator) -> None
     prove(oracle, peer, tensors, rng)
 
 
-def test_an_encoder_without_types_or_pooler_takes_type_zero_and_pools_nothing(
+def test_encoder_without_types_or_pooler_uses_type_zero_and_pools_nothing(
     rng: np.random.Generator,
 ) -> None:
     parameters = {

@@ -1,4 +1,4 @@
-"""Padding behind a sequence: keys that are masked for every query change nothing, neither by value nor by number."""
+"""Padding behind a sequence: keys masked for every query change nothing, neither by value nor by number."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +8,7 @@ import torch
 from attention_bridge.catalogue import CATALOGUE
 from attention_bridge.parity.instances import jax_module, torch_module
 
-# Their pattern depends on the length: the last block is global, or there are so many landmarks.
+# Their pattern depends on the length: the last block is global, or the number of landmarks is fixed.
 BY_LENGTH = {"BigBirdAttention", "NystromAttention"}
 PADDED = [
     each
@@ -18,7 +18,7 @@ PADDED = [
 
 
 def difference(module, array, mechanism, rng, *, masked):
-    """How much two more keys behind a sequence change its outputs."""
+    """The change of the outputs when two masked keys are appended to a sequence."""
     x = rng.standard_normal(mechanism.shape(mechanism.inputs["x"]))
     more = np.concatenate([x, np.full_like(x[:, :2], 3.7)], axis=1)
     mask = np.ones((len(x), 1, 1, more.shape[1]), bool)
@@ -29,7 +29,7 @@ def difference(module, array, mechanism, rng, *, masked):
     return np.abs(found - alone).max() / np.abs(alone).max()
 
 
-def test_most_of_the_catalogue_takes_padding():
+def test_most_mechanisms_of_the_catalogue_take_padding():
     assert len(PADDED) >= 45
 
 

@@ -1,4 +1,4 @@
-"""Patterns of who sees whom: how keys are counted, what is promised in docstrings, and what is refused."""
+"""Sparse attention patterns: window conventions, equalities stated in docstrings, and bad input."""
 
 import inspect
 import os
@@ -32,7 +32,7 @@ LENGTH = 12
 
 
 def both(name, *args, position=None, **options):
-    """A module of each mirror with the same random weights; parameters of one name are the same in all classes."""
+    """A module of each mirror with the same random weights; equal parameter names get equal values in all classes."""
     ours, theirs = (
         getattr(mirror, name)(
             *args, **options, **({} if position is None else {"position": position(mirror)})
@@ -47,12 +47,12 @@ def both(name, *args, position=None, **options):
 
 
 def rotary(m):
-    """A position scheme for heads of 4 features."""
+    """A rotary embedding for heads of 4 features."""
     return m.RotaryEmbedding(4)
 
 
 def run(modules, x, **arguments):
-    """What each mirror makes of `x`: output and weights, as numpy."""
+    """Output and weights of each mirror for `x`, as numpy arrays."""
     ours, theirs = modules
     in_torch = {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
     in_jax = {k: jnp.asarray(v) if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
@@ -61,7 +61,7 @@ def run(modules, x, **arguments):
 
 
 def assert_equal(first, second):
-    """The same outputs and weights in both mirrors, up to rounding."""
+    """Assert that both mirrors have the same outputs and weights, up to rounding."""
     for one, other in zip(first, second, strict=True):
         for x, y in zip(one, other, strict=True):
             assert error(x, y) < 8 * EPS
@@ -73,36 +73,36 @@ def x(rng):
 
 
 def keys_of(mask, query):
-    """Which keys a query sees, counted from 1 as in the table of conventions."""
+    """The keys that a query attends to, counted from 1 as in the table of conventions."""
     return (np.flatnonzero(np.asarray(mask)[query - 1]) + 1).tolist()
 
 
 def matrix(sees):
-    """The mask of a rule of transformers."""
+    """The mask that a mask function of transformers describes."""
     places = torch.arange(LENGTH)
     return sees(0, 0, places[:, None], places[None])
 
 
 class TestConventionsOfTheWindow:
-    """What a window of 4 shows query 8 elsewhere; ours shows 5 6 7 8."""
+    """The keys of query 8 under a window of 4 in other libraries; this package shows 5 6 7 8."""
 
-    def test_ours_counts_the_own_key(self):
+    def test_window_includes_the_own_key_here(self):
         for mirror in (torch_attention, jax_attention):
             assert keys_of(mirror.sliding_window_mask(LENGTH, window=4), 8) == [5, 6, 7, 8]
 
-    def test_transformers_counts_as_we_do(self):
+    def test_transformers_window_includes_the_own_key(self):
         sees = sliding_window_causal_mask_function(4)
         assert keys_of(matrix(sees), 8) == [5, 6, 7, 8]
 
-    def test_transformers_to_both_sides_has_four_keys_on_each(self):
+    def test_transformers_bidirectional_window_has_four_keys_on_each_side(self):
         sees = sliding_window_bidirectional_mask_function(4)
         assert keys_of(matrix(sees), 8) == list(range(4, 13))
         nobody = torch.zeros(1, LENGTH, dtype=torch.bool)
         ours = torch_attention.local_global_mask(nobody, one_sided_window=4)
         assert keys_of(ours[0, 0], 8) == list(range(4, 13))
 
-    @pytest.mark.filterwarnings("default")  # theirs
-    def test_keras_counts_as_we_do_if_it_is_causal_and_else_to_both_sides(self, rng):
+    @pytest.mark.filterwarnings("default")  # raised by Keras
+    def test_keras_causal_window_includes_the_own_key(self, rng):
         import keras
 
         layer = keras.layers.MultiHeadAttention(num_heads=2, key_dim=4, sliding_window=4)
@@ -112,7 +112,7 @@ class TestConventionsOfTheWindow:
             assert keys_of(keras.ops.convert_to_numpy(scores)[0, 0] > 0, 8) == expected
 
     @pytest.mark.parametrize("window", [4, (4, 0)])
-    def test_jax_nn_counts_the_keys_before_the_own(self, window, rng):
+    def test_jax_nn_window_counts_the_keys_before_the_own(self, window, rng):
         query = jnp.asarray(rng.standard_normal((1, LENGTH, 1, LENGTH)), jnp.float32)
         value = jnp.eye(LENGTH, dtype=jnp.float32)[None, :, None]  # so that the output is the weights
         weights = jax.nn.dot_product_attention(query, query, value, is_causal=True, local_window_size=window)
@@ -120,8 +120,8 @@ class TestConventionsOfTheWindow:
         assert keys_of(seen, 8) == [4, 5, 6, 7, 8]
         np.testing.assert_array_equal(seen, jax_attention.sliding_window_mask(LENGTH, window=5))
 
-    @pytest.mark.filterwarnings("default")  # theirs
-    def test_x_transformers_counts_the_keys_before_the_own(self, rng):
+    @pytest.mark.filterwarnings("default")  # raised by x-transformers
+    def test_x_transformers_window_counts_the_keys_before_the_own(self, rng):
         import x_transformers
 
         layer = x_transformers.Attention(dim=8, heads=2, dim_head=4, causal=True, max_attend_past=4)
@@ -129,30 +129,30 @@ class TestConventionsOfTheWindow:
         _, internals = layer(x, return_intermediates=True)
         assert keys_of(internals.post_softmax_attn.detach()[0, 0] > 0, 8) == [4, 5, 6, 7, 8]
 
-    def test_the_chunks_of_transformers_are_ours(self):
+    def test_transformers_chunks_are_the_same(self):
         sees = chunked_causal_mask_function(5, torch.zeros(1, dtype=torch.int64))
         for mirror in (torch_attention, jax_attention):
             assert mirror.chunked_mask(LENGTH, chunk_size=5).tolist() == matrix(sees).tolist()
 
 
 class TestLadder:
-    """What each docstring says about the class before it."""
+    """Equalities between a class and a simpler one, as stated in docstrings."""
 
-    def test_a_window_as_long_as_the_text_is_causal_attention(self, x):
+    def test_window_as_long_as_the_text_is_causal_attention(self, x):
         assert_equal(
             run(both("SlidingWindowAttention", 12, 3, LENGTH), x), run(both("CausalSelfAttention", 12, 3), x)
         )
 
-    def test_a_window_of_one_is_the_own_value(self, x):
+    def test_window_of_one_returns_the_own_value(self, x):
         for _, weights in run(both("SlidingWindowAttention", 12, 3, 1), x):
             np.testing.assert_array_equal(weights, np.broadcast_to(np.eye(LENGTH), weights.shape))
 
-    def test_a_chunk_as_long_as_the_text_is_causal_attention(self, x):
+    def test_chunk_as_long_as_the_text_is_causal_attention(self, x):
         assert_equal(
             run(both("ChunkedAttention", 12, 3, LENGTH), x), run(both("CausalSelfAttention", 12, 3), x)
         )
 
-    def test_chunks_know_nothing_of_each_other(self, x):
+    def test_chunks_are_independent(self, x):
         whole = run(both("ChunkedAttention", 12, 3, 4), x)
         parts = [list(run(both("ChunkedAttention", 12, 3, 4), x[:, i : i + 4].copy())) for i in (0, 4, 8)]
         for mirror, (output, _) in enumerate(whole):
@@ -166,13 +166,13 @@ class TestLadder:
             run(both("SlidingWindowAttention", 12, 3, 3, position=position), x),
         )
 
-    def test_longformer_without_global_tokens_is_a_window_to_both_sides(self, x):
+    def test_longformer_without_global_tokens_is_a_window_on_both_sides(self, x):
         modules = both("LongformerAttention", 12, 3, 2)
         assert_equal(run(modules, x), run(modules, x, global_tokens=np.zeros((2, LENGTH), bool)))
         near = np.abs(np.subtract.outer(np.arange(LENGTH), np.arange(LENGTH))) <= 2
         assert_equal(run(modules, x), run(both("MultiHeadSelfAttention", 12, 3), x, mask=near))
 
-    def test_longformer_with_global_tokens_alone_uses_their_projections_alone(self, x):
+    def test_longformer_with_only_global_tokens_uses_only_global_projections(self, x):
         ours, theirs = both("LongformerAttention", 12, 3, 2)
         plain, mirrored = both("MultiHeadSelfAttention", 12, 3)
         state = ours.state_dict()
@@ -182,12 +182,12 @@ class TestLadder:
             run((ours, theirs), x, global_tokens=everybody), run((plain, transfer(plain, mirrored)), x)
         )
 
-    def test_big_bird_with_three_blocks_sees_all(self, x):
+    def test_big_bird_with_three_blocks_is_dense_attention(self, x):
         assert_equal(
             run(both("BigBirdAttention", 12, 3, 4), x), run(both("MultiHeadSelfAttention", 12, 3), x)
         )
 
-    def test_a_sink_that_falls_is_plain_attention_and_one_that_rises_takes_all(self, x):
+    def test_very_low_sink_is_plain_attention_and_very_high_sink_takes_all_weight(self, x):
         ours, theirs = both("LearnedSinkAttention", 12, 3)
         with torch.no_grad():
             ours.sinks.fill_(-1e4)
@@ -197,7 +197,7 @@ class TestLadder:
         for _, weights in run((ours, transfer(ours, theirs)), x):
             assert not weights.any()
 
-    def test_a_sink_at_zero_is_the_softmax_off_by_one(self, x):
+    def test_sink_of_zero_is_the_softmax_off_by_one(self, x):
         ours, theirs = both("LearnedSinkAttention", 12, 3)
         with torch.no_grad():
             ours.sinks.zero_()
@@ -217,7 +217,7 @@ class TestSinks:
             assert (weights.sum(-1) < 1).all()
             assert (weights.sum(-1) > 0).all()
 
-    def test_a_row_that_sees_nothing_is_zero_and_so_are_its_gradients(self, x):
+    def test_fully_masked_row_is_zero_and_so_are_its_gradients(self, x):
         mask = np.tril(np.ones((LENGTH, LENGTH), bool))
         mask[3] = False
         ours, theirs = both("LearnedSinkAttention", 12, 3)
@@ -242,7 +242,7 @@ class TestSinks:
         for weights in (ours, theirs):
             np.testing.assert_array_equal(np.asarray(weights)[:, 0, 0], expected)
 
-    def test_grouped_heads_windows_and_the_causal_mask_are_those_of_other_classes(self, x):
+    def test_grouped_heads_windows_and_causal_masks_are_those_of_other_classes(self, x):
         modules = both("LearnedSinkAttention", 12, 6, num_kv_heads=2, head_dim=4, is_causal=True, window=3)
         seen = np.asarray(torch_attention.sliding_window_mask(LENGTH, window=3))
         free = both("LearnedSinkAttention", 12, 6, num_kv_heads=2, head_dim=4)
@@ -250,7 +250,7 @@ class TestSinks:
 
 
 class TestPersistentMemory:
-    def test_memories_are_as_the_keys_and_values_of_further_tokens(self, x, rng):
+    def test_memories_equal_keys_and_values_of_extra_tokens(self, x, rng):
         further = rng.standard_normal((2, 12)).astype(np.float32)
         text = np.concatenate([x, np.broadcast_to(further, (2, 2, 12))], axis=1)
         plain, ours = both("MultiHeadSelfAttention", 12, 3), both("PersistentMemoryAttention", 12, 3, 2)
@@ -260,7 +260,7 @@ class TestPersistentMemory:
         expected = [(output[:, :LENGTH], weights[:, :, :LENGTH]) for output, weights in run(plain, text)]
         assert_equal(run((ours[0], transfer(*ours)), x), expected)
 
-    def test_a_query_that_sees_no_key_reads_the_memories_alone(self, x):
+    def test_fully_masked_row_attends_only_to_memories(self, x):
         mask = np.tril(np.ones((LENGTH, LENGTH), bool))
         mask[3] = False
         ours, theirs = both("PersistentMemoryAttention", 12, 3, 2)
@@ -276,7 +276,7 @@ class TestPersistentMemory:
             expected = ours.out_proj(torch.from_numpy(heads.reshape(2, LENGTH, 12))).detach().numpy()
             assert error(output, expected) < 8 * EPS
 
-    def test_causal_it_sees_what_the_causal_mask_shows_and_all_memories(self, x):
+    def test_causal_query_attends_to_visible_keys_and_all_memories(self, x):
         seen = np.tril(np.ones((LENGTH, LENGTH), bool))
         padding = np.arange(LENGTH) < np.array([[LENGTH], [7]])
         causal = both("PersistentMemoryAttention", 12, 3, 2, is_causal=True)
@@ -292,7 +292,7 @@ class TestPersistentMemory:
         [rotary, lambda m: m.ALiBi(3), lambda m: m.T5Bias(3), lambda m: m.ShawEmbedding(4, 3)],
         ids=["rotary", "ALiBi", "T5", "Shaw"],
     )
-    def test_no_position_scheme_places_a_memory(self, position, x):
+    def test_memories_have_no_position(self, position, x):
         ours, theirs = both("PersistentMemoryAttention", 12, 3, 2, position=position)
         with torch.no_grad():
             query, key = (
@@ -318,23 +318,23 @@ class TestStreaming:
         [None, rotary, lambda m: m.ALiBi(3), lambda m: m.T5Bias(3), lambda m: m.ShawEmbedding(4, 3)],
         ids=["none", "rotary", "ALiBi", "T5", "Shaw"],
     )
-    def test_it_is_causal_attention_to_what_the_cache_holds(self, position, x):
-        """To the tokens in the cache as if they were a text of their own, which counts its places from 0."""
+    def test_streaming_is_causal_attention_to_the_cached_tokens(self, position, x):
+        """The cached tokens are treated as a text of their own, with positions from 0."""
         streaming = run(both("StreamingAttention", 12, 3, 3, 2, position=position), x)
         plain = both("CausalSelfAttention", 12, 3, position=position)
         held = [[0, 1, i - 2, i - 1, i] for i in range(4, LENGTH)]
-        texts = np.concatenate([x[:, cache] for cache in held])  # places batch, cache, features
+        texts = np.concatenate([x[:, cache] for cache in held])  # (positions * batch) cache features
         for (output, weights), (expected, of_cache) in zip(streaming, run(plain, texts), strict=True):
             for i, cache in enumerate(held, start=4):
                 these = slice(2 * (i - 4), 2 * (i - 3))
                 assert error(output[:, i], expected[these, -1]) < 8 * EPS
                 assert error(weights[:, :, i, cache], of_cache[these, :, -1]) < 8 * EPS
 
-    def test_reading_on_changes_nothing_that_was_read(self, streaming, x):
+    def test_later_tokens_do_not_change_earlier_outputs(self, streaming, x):
         for (whole, _), (part, _) in zip(run(streaming, x), run(streaming, x[:, :7].copy()), strict=True):
             assert error(part, whole[:, :7]) < 8 * EPS
 
-    def test_what_left_the_cache_counts_no_more_and_sinks_do(self, streaming, x):
+    def test_evicted_tokens_have_no_influence_and_sinks_do(self, streaming, x):
         changed = x.copy()
         changed[:, 2:5] += 1.0
         for (before, _), (after, _) in zip(run(streaming, x), run(streaming, changed), strict=True):
@@ -344,8 +344,8 @@ class TestStreaming:
         for (before, _), (after, _) in zip(run(streaming, x), run(streaming, changed), strict=True):
             assert (np.abs(before - after).max(axis=-1) > 0).all()
 
-    def test_a_text_that_repeats_looks_the_same_however_far_it_is_read(self, streaming, x):
-        """Places in the text would turn the sinks ever further away; those in the cache do not."""
+    def test_repeated_text_has_the_same_weights_at_every_position(self, streaming, x):
+        """Positions in the cache keep the distance to the sinks constant; positions in the text would increase it."""
         x = np.concatenate([x[:, :2], np.repeat(x[:, 2:3], LENGTH - 2, axis=1)], axis=1)
         for _, weights in run(streaming, x):
             full = [[0, 1, i - 2, i - 1, i] for i in range(5, LENGTH)]
@@ -354,16 +354,16 @@ class TestStreaming:
             )
             np.testing.assert_allclose(seen, np.broadcast_to(seen[:, :, :1], seen.shape), rtol=2e-5)
 
-    def test_places_in_the_text_would_give_something_else(self, streaming, x):
+    def test_positions_in_the_text_give_another_output(self, streaming, x):
         mask = np.asarray(torch_attention.streaming_mask(LENGTH, num_sinks=2, window=3))
         [(other, _), _] = run(both("CausalSelfAttention", 12, 3, position=rotary), x, mask=mask)
         for output, _ in run(streaming, x):
-            assert error(output[:, :5], other[:, :5]) < 8 * EPS  # the cache has not dropped any yet
+            assert error(output[:, :5], other[:, :5]) < 8 * EPS  # nothing has been evicted from the cache yet
             assert error(output[:, 5:], other[:, 5:]) > 1e-2
 
 
 class TestBigBird:
-    def test_a_random_block_is_seen_by_its_head_and_block_alone(self):
+    def test_random_block_is_visible_only_to_its_head_and_block(self):
         blocks = np.full((3, 6, 1), -1, np.int32)
         blocks[1, 1] = 4
         for mirror, array in ((torch_attention, torch.from_numpy), (jax_attention, jnp.asarray)):
@@ -372,12 +372,12 @@ class TestBigBird:
             more = np.argwhere(after & ~before)
             assert more.tolist() == [[0, 1, i, j] for i in (2, 3) for j in (8, 9)]
 
-    def test_a_random_block_that_is_seen_already_adds_nothing(self, x):
+    def test_random_block_that_is_already_visible_adds_nothing(self, x):
         modules = both("BigBirdAttention", 12, 3, 2)
         again = np.zeros((3, 6, 2), np.int32)
         assert_equal(run(modules, x), run(modules, x, random_blocks=again))
 
-    def test_blocks_are_drawn_alike_in_both_from_those_not_seen(self):
+    def test_random_blocks_are_equal_in_both_and_were_not_visible(self):
         draw = {"num_heads": 3, "num_blocks": 9, "num_random": 2, "window_blocks": 3, "global_blocks": 1}
         ours = np.asarray(torch_attention.draw_random_blocks(**draw, seed=4))
         np.testing.assert_array_equal(ours, np.asarray(jax_attention.draw_random_blocks(**draw, seed=4)))
@@ -392,11 +392,11 @@ class TestBigBird:
                     assert len(set(chosen)) == 2
                     assert not seen[m, chosen].any()
 
-    def test_where_few_blocks_are_left_the_rest_is_none(self):
+    def test_missing_random_blocks_are_minus_one(self):
         drawn = torch_attention.draw_random_blocks(1, 5, 2)
         assert drawn.tolist() == [[[-1, -1], [3, -1], [-1, -1], [1, -1], [-1, -1]]]
 
-    def test_the_plan_may_be_traced(self, x):
+    def test_random_blocks_may_be_traced(self, x):
         _, theirs = both("BigBirdAttention", 12, 3, 2)
         graphdef, state = nnx.split(theirs)
         blocks = jax_attention.draw_random_blocks(3, 6, 1)
@@ -407,7 +407,7 @@ class TestBigBird:
 
 @pytest.mark.parametrize("mirror", ["torch", "jax"])
 @pytest.mark.parametrize("name", ["local_global_mask", "block_sparse_mask"])
-def test_the_matrices_in_docstrings_are_what_the_expressions_give(name, mirror):
+def test_docstring_matrices_are_the_values_of_their_expressions(name, mirror):
     package, array = {
         "torch": (torch_attention, torch.tensor),
         "jax": (jax_attention, jnp.asarray),
@@ -431,14 +431,14 @@ def test_the_matrices_in_docstrings_are_what_the_expressions_give(name, mirror):
         ("StreamingAttention", {"window": 3, "num_sinks": 1}, {"window": 4, "num_sinks": 1}),
     ],
 )
-def test_another_pattern_gives_something_else(name, options, changed, x):
+def test_changed_pattern_changes_the_output(name, options, changed, x):
     for (one, _), (other, _) in zip(
         run(both(name, 12, 3, **options), x), run(both(name, 12, 3, **changed), x), strict=True
     ):
         assert error(one, other) > 1e-2
 
 
-CLASSES = {  # what each is built with, after 6 features and 3 heads
+CLASSES = {  # constructor arguments after 6 features and 3 heads
     "SlidingWindowAttention": (2,),
     "ChunkedAttention": (2,),
     "LongformerAttention": (1,),
@@ -447,7 +447,7 @@ CLASSES = {  # what each is built with, after 6 features and 3 heads
     "PersistentMemoryAttention": (1,),
     "StreamingAttention": (2,),
 }
-COLUMNS = {"PersistentMemoryAttention": 7}  # of the weights of 6 keys, where there are more
+COLUMNS = {"PersistentMemoryAttention": 7}  # key columns of the weights for 6 keys, where there are more
 NO_WINDOW = "window must be at least 1 (it counts the query's own key), got {}"
 NOT_DIVISIBLE = "{0} must be divisible by {1}, got {0}={2} and {1}={3}"
 NOT_CAUSAL = "window counts keys backwards from the query and needs is_causal=True, got is_causal=False"
@@ -467,7 +467,7 @@ MASK = (
 
 
 def made(name, *args, **options):
-    """Makes a module, or a mask, in a mirror."""
+    """A function that makes a module, or a mask, in a mirror."""
     return lambda m: partial(getattr(m, name), *args, **options)
 
 
@@ -543,7 +543,7 @@ IMPOSSIBLE = [
 
 
 def look(name, *shape, **options):
-    """A call of a module with 3 heads that takes one sequence of 6 features; of each option an array of ones."""
+    """A call of a module with 3 heads for one sequence of 6 features; each option becomes an array of ones."""
 
     def call(m):
         arrays = {key: m.ones(*axes, dtype=dtype) for key, (axes, dtype) in options.items()}
@@ -562,7 +562,7 @@ REFUSED = [
             ("numbers as a mask", (2, 6, 6), {"mask": ((6, 6), np.float32)}, TypeError, NOT_BOOLEAN),
             ("a wrong mask", (2, 6, 6), {"mask": ((6, 5), bool)}, ValueError, MASK),
             (
-                "a wrong keep-mask",
+                "a wrong dropout mask",
                 (2, 6, 6),
                 {"dropout_keep": ((2, 1, 6, 6), bool)},
                 ValueError,
@@ -572,7 +572,7 @@ REFUSED = [
     ),
     *(
         Case(
-            f"{name} with positions that nobody reads",
+            f"{name} with unused positions",
             look(name, 2, 6, 6, positions=((6,), np.int32)),
             ValueError,
             "positions need a position scheme that reads them, got position=None",
@@ -627,11 +627,11 @@ REFUSED = [
 
 @as_shipped
 @pytest.mark.parametrize("case", IMPOSSIBLE, ids=lambda case: case.name)
-def test_impossible_patterns_are_refused_alike(case):
+def test_impossible_patterns_raise_the_same_error(case):
     assert_impossible(case)
 
 
 @as_shipped
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
-def test_bad_input_is_refused_alike(case):
+def test_bad_input_raises_the_same_error(case):
     assert_refused(case)

@@ -1,4 +1,4 @@
-"""Every mechanism against outside implementations of it, or a reason why there is none."""
+"""Every mechanism against independent implementations, or with a reason why none exists."""
 
 from pathlib import Path
 
@@ -10,9 +10,9 @@ from parity_tests.peers import Peer, measure, peers
 PEERS = peers()
 
 
-@pytest.mark.filterwarnings("default")  # theirs
+@pytest.mark.filterwarnings("default")  # warnings of the peers
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: f"{peer.mechanism}, {peer.name}")
-def test_both_mirrors_do_what_a_peer_does(peer: Peer) -> None:
+def test_mirrors_equal_their_peers(peer: Peer) -> None:
     measured = measure(peer)
     print(measured)
     assert measured.torch_err <= measured.tolerance
@@ -20,13 +20,13 @@ def test_both_mirrors_do_what_a_peer_does(peer: Peer) -> None:
 
 
 @pytest.mark.parametrize("mechanism", CATALOGUE, ids=lambda mechanism: mechanism.name)
-def test_a_mechanism_names_its_peers_or_says_why_it_has_none(mechanism: Mechanism) -> None:
+def test_mechanism_names_its_peers_or_says_why_it_has_none(mechanism: Mechanism) -> None:
     compared = tuple(peer.name for peer in PEERS if peer.mechanism == mechanism.name)
     assert sorted(mechanism.peers) == sorted(compared)
     assert bool(mechanism.peers) != bool(mechanism.no_peer)
 
 
 @pytest.mark.parametrize("page", ["catalogue", "parity", "peers"])
-def test_a_page_of_the_docs_names_every_mechanism(page: str) -> None:
+def test_docs_page_names_every_mechanism(page: str) -> None:
     text = (Path(__file__).parents[2] / "docs" / f"{page}.md").read_text()
     assert [mechanism.name for mechanism in CATALOGUE if f"| {mechanism.name} |" not in text] == []

@@ -1,4 +1,4 @@
-"""Outside peers on everything that they can express, and the documented places where they differ."""
+"""Independent implementations: equal results for all options they support, and the documented differences."""
 
 import contextlib
 import functools
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 BATCH, HEADS, QUERY, KEY, EMBED, MEMORY, FFN = 2, 3, 5, 7, 12, 10, 9
 HEAD_DIM = EMBED // HEADS
-# The longest sum is that of a projection.
+# The longest sum is in a projection.
 FLOAT32 = 4 * 2.0**-24 * math.sqrt(EMBED)
 FLOAT64 = 1e-12
 
@@ -36,7 +36,7 @@ def numpy(x):
 
 
 def assert_same(given, expected):
-    """Within the criterion of the dtype; both must have the same."""
+    """Assert equality within the tolerance of the dtype, which must be the same."""
     given, expected = numpy(given), numpy(expected)
     assert given.shape == expected.shape
     assert given.dtype == expected.dtype
@@ -54,20 +54,20 @@ def to_jax(x):
 
 
 class Mirror:
-    """One mirror, called with numpy arrays; it and its modules compute in the dtype they are given."""
+    """One mirror, called with numpy arrays; functions and modules compute in the dtype of their inputs."""
 
     def __init__(self, package, array, double, factory):
         self.names = SimpleNamespace(**{**vars(package), **vars(package.models)})
         self.array, self.double, self.factory = array, double, factory
 
     def build(self, name, weights, *arguments, layout="torch_attention", dtype="float64", **options):
-        """A module filled with weights of that layout."""
+        """A module with weights converted from a layout."""
         with self.double():
             module = getattr(self.names, name)(*arguments, **options, **self.factory(dtype))
             return transfer(weights, module, source_layout=layout)
 
     def __call__(self, function, *arguments, **options):
-        """Call a function, by its name, or a module."""
+        """Call a module, or a function by its name."""
         function = getattr(self.names, function) if isinstance(function, str) else function
         with self.double():
             options = {name: self.array(x) for name, x in options.items()}
@@ -94,7 +94,7 @@ def mirror(request):
 
 
 def randomise(module, rng):
-    """Fill every parameter of a PyTorch module, biases and norms too, with random numbers."""
+    """Fill every parameter of a PyTorch module with random numbers, biases and norms included."""
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.copy_(torch.from_numpy(0.5 * rng.standard_normal(parameter.shape)))
@@ -106,7 +106,7 @@ def draw(rng, *shapes, dtype=np.float64):
 
 
 def seeing(rng, *shape):
-    """A random mask in which every query sees some key."""
+    """A random mask without fully masked rows."""
     mask = rng.random(shape) < 0.6
     mask[..., 0] = True
     return mask
@@ -115,7 +115,7 @@ def seeing(rng, *shape):
 class TestScaledDotProductAttentionOfTorch:
     @pytest.mark.parametrize("kv_heads", [6, 2])
     @pytest.mark.parametrize("kind", ["plain", "causal", "mask", "mask of the batch", "bias", "scale"])
-    def test_the_operation(self, mirror, kv_heads, kind, rng):
+    def test_operation_equals_sdpa(self, mirror, kv_heads, kind, rng):
         query, key, value = draw(
             rng, (BATCH, 6, QUERY, 4), (BATCH, kv_heads, KEY, 4), (BATCH, kv_heads, KEY, 11)
         )
@@ -136,7 +136,7 @@ class TestScaledDotProductAttentionOfTorch:
         )
         assert_same(mirror("dot_product_attention", query, key, value, **ours), expected)
 
-    def test_both_give_zero_for_a_row_that_sees_nothing(self, mirror, rng):
+    def test_fully_masked_row_is_zero_in_both(self, mirror, rng):
         query, key, value = draw(
             rng, (BATCH, HEADS, QUERY, 4), (BATCH, HEADS, KEY, 4), (BATCH, HEADS, KEY, 4)
         )
@@ -148,7 +148,7 @@ class TestScaledDotProductAttentionOfTorch:
         assert not expected[:, :, 2].any()
         assert_same(mirror("dot_product_attention", query, key, value, mask=mask), expected)
 
-    def test_a_mask_and_is_causal_together_are_their_conjunction(self, mirror, rng):
+    def test_mask_and_is_causal_together_are_their_conjunction(self, mirror, rng):
         arrays = draw(rng, (BATCH, HEADS, QUERY, 4), (BATCH, HEADS, KEY, 4), (BATCH, HEADS, KEY, 4))
         mask = seeing(rng, QUERY, KEY)
         both = to_torch(mask & np.tri(QUERY, KEY, dtype=bool))
@@ -157,7 +157,7 @@ class TestScaledDotProductAttentionOfTorch:
 
 
 class TestMultiheadAttentionOfTorch:
-    """Weights through the layout `torch.mha`; True in its masks means hidden."""
+    """Weights converted by the layout `torch.mha`; True in PyTorch's masks means hidden."""
 
     @pytest.fixture
     def peer(self, rng):
@@ -241,7 +241,7 @@ class TestMultiheadAttentionOfTorch:
         assert_same(output, expected)
         assert_same(our_weights, weights)
 
-    def test_cross_attention_that_reads_other_features_than_it_looks_at(self, mirror, rng):
+    def test_cross_attention_with_another_value_width(self, mirror, rng):
         x, memory, read = draw(rng, (BATCH, QUERY, EMBED), (BATCH, KEY, MEMORY), (BATCH, KEY, 9))
         theirs = nn.MultiheadAttention(
             EMBED, HEADS, kdim=MEMORY, vdim=9, batch_first=True, dtype=torch.float64
@@ -254,7 +254,7 @@ class TestMultiheadAttentionOfTorch:
         assert_same(output, expected)
         assert_same(our_weights, weights)
 
-    def test_an_output_width_of_its_own_is_that_of_the_last_map(self, mirror, cross_peer, rng):
+    def test_output_width_is_that_of_the_last_projection(self, mirror, cross_peer, rng):
         x, memory = draw(rng, (BATCH, QUERY, EMBED), (BATCH, KEY, MEMORY))
         names = ("MultiHeadCrossAttention", EMBED, MEMORY, EMBED, HEADS)
         weights = {name: w.numpy() for name, w in cross_peer.state_dict().items()}
@@ -263,19 +263,19 @@ class TestMultiheadAttentionOfTorch:
         part = mirror.build(names[0], narrow, *names[1:], output_dim=5, layout="torch.mha")
         assert_same(mirror(part, x, memory).output, numpy(mirror(whole, x, memory).output)[..., :5])
 
-    def test_its_weights_are_by_default_the_mean_of_ours_over_the_heads(self, mirror, peer, rng):
+    def test_default_weights_are_the_mean_over_the_heads(self, mirror, peer, rng):
         [x] = draw(rng, (BATCH, QUERY, EMBED))
         expected = peer(*[to_torch(x)] * 3)[1]
         assert_same(numpy(mirror(self.ours(mirror, peer), x).weights).mean(axis=1), expected)
 
-    def test_its_mask_is_the_inverse_of_ours(self, mirror, peer, rng):
+    def test_mask_has_the_opposite_meaning(self, mirror, peer, rng):
         [x] = draw(rng, (BATCH, QUERY, EMBED))
         mask = np.tri(QUERY, dtype=bool)
         wrong = numpy(peer(*[to_torch(x)] * 3, attn_mask=to_torch(mask))[0])[:, :-1]
         right = numpy(mirror(self.ours(mirror, peer), x, mask=mask).output)[:, :-1]
         assert np.abs(wrong - right).max() > 1e-2
 
-    def test_a_row_that_sees_nothing_is_nan_there_and_zero_here(self, mirror, peer, rng):
+    def test_fully_masked_row_is_nan_there_and_zero_here(self, mirror, peer, rng):
         [x] = draw(rng, (BATCH, QUERY, EMBED))
         mask = np.ones((QUERY, QUERY), bool)
         mask[2] = False
@@ -291,7 +291,7 @@ class TestMultiheadAttentionOfTorch:
 
 
 def hub_weights(peer, names):
-    """The weights of a PyTorch layer under the mirrors' names, its packed projections cut into three."""
+    """The weights of a PyTorch layer under the mirrors' names; its packed projections are split into three."""
     weights = {}
     for name, tensor in peer.state_dict().items():
         part, _, rest = name.partition(".")
@@ -325,7 +325,7 @@ class TestTransformerLayersOfTorch:
     @pytest.mark.parametrize("norm_first", [False, True])
     @pytest.mark.parametrize("activation", ["relu", "gelu"])
     @pytest.mark.parametrize("masked", [False, True])
-    def test_the_decoder_block(self, mirror, norm_first, activation, masked, rng):
+    def test_decoder_block(self, mirror, norm_first, activation, masked, rng):
         options = {"norm_first": norm_first, "activation": activation}
         peer = nn.TransformerDecoderLayer(
             EMBED, HEADS, FFN, dropout=0.0, batch_first=True, dtype=torch.float64, **options
@@ -349,7 +349,7 @@ class TestTransformerLayersOfTorch:
 
     @pytest.mark.parametrize("activation", ["relu", "gelu"])
     @pytest.mark.parametrize("training", [False, True])
-    def test_the_encoder_layer(self, mirror, activation, training, rng):
+    def test_encoder_layer(self, mirror, activation, training, rng):
         peer = nn.TransformerEncoderLayer(
             EMBED, HEADS, FFN, dropout=0.0, activation=activation, batch_first=True, dtype=torch.float64
         )
@@ -372,13 +372,13 @@ class TestTransformerLayersOfTorch:
 
 
 def native_of_jax(query, key, value, **options):
-    """`jax.nn.dot_product_attention` on heads before length."""
+    """`jax.nn.dot_product_attention` with the head axis before the length axis."""
     query, key, value = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
     return jnp.swapaxes(jax.nn.dot_product_attention(query, key, value, **options), 1, 2)
 
 
 class TestDotProductAttentionOfJax:
-    """In float32: it takes its softmax in no other precision."""
+    """In float32: it computes its softmax in no other precision."""
 
     @pytest.fixture
     def arrays(self, rng):
@@ -386,7 +386,7 @@ class TestDotProductAttentionOfJax:
         return draw(rng, *shapes, dtype=np.float32)
 
     @pytest.mark.parametrize("kind", ["plain", "causal", "mask", "bias", "scale", "all at once"])
-    def test_the_operation(self, mirror, arrays, kind, rng):
+    def test_operation_equals_jax_nn(self, mirror, arrays, kind, rng):
         mask = seeing(rng, BATCH, 1, QUERY, KEY)
         bias = rng.standard_normal((1, 6, QUERY, KEY)).astype(np.float32)
         options = {
@@ -401,7 +401,7 @@ class TestDotProductAttentionOfJax:
         assert_same(mirror("dot_product_attention", *arrays, **options), expected)
 
     @pytest.mark.parametrize("window", [1, 2, 4])
-    def test_its_window_counts_the_keys_before_the_own(self, mirror, arrays, window):
+    def test_window_counts_the_keys_before_the_own(self, mirror, arrays, window):
         given = mirror("dot_product_attention", *arrays, is_causal=True, window=window)
         right = native_of_jax(*arrays, is_causal=True, local_window_size=(window - 1, 0))
         assert_same(given, right)
@@ -409,7 +409,7 @@ class TestDotProductAttentionOfJax:
         assert np.abs(numpy(given) - numpy(trap)).max() > 1e-2
         assert_same(mirror("dot_product_attention", *arrays, is_causal=True, window=window + 1), trap)
 
-    def test_a_row_that_sees_nothing_is_the_mean_of_all_values_there_and_zero_here(self, mirror, arrays):
+    def test_fully_masked_row_is_the_mean_of_all_values_there_and_zero_here(self, mirror, arrays):
         mask = np.ones((QUERY, KEY), bool)
         mask[2] = False
         theirs = numpy(native_of_jax(*arrays, mask=to_jax(mask)))
@@ -420,7 +420,7 @@ class TestDotProductAttentionOfJax:
         others = [0, 1, 3, 4]
         assert_same(ours[:, :, others], theirs[:, :, others])
 
-    def test_a_bias_that_hides_a_row_is_nan_there_and_zero_here(self, mirror, arrays):
+    def test_row_masked_by_the_bias_is_nan_there_and_zero_here(self, mirror, arrays):
         bias = np.zeros((QUERY, KEY), np.float32)
         bias[2] = -np.inf
         assert np.isnan(numpy(native_of_jax(*arrays, bias=to_jax(bias)))[:, :, 2]).all()
@@ -429,7 +429,7 @@ class TestDotProductAttentionOfJax:
         assert np.isfinite(ours).all()
 
     @pytest.mark.usefixtures("as_shipped")
-    def test_it_takes_a_rank_3_mask_for_one_of_heads_and_ours_for_one_of_the_batch(self, mirror, arrays, rng):
+    def test_rank_3_mask_is_per_head_there_and_per_batch_here(self, mirror, arrays, rng):
         of_heads = seeing(rng, 6, QUERY, KEY)
         np.testing.assert_array_equal(
             native_of_jax(*arrays, mask=to_jax(of_heads)), native_of_jax(*arrays, mask=to_jax(of_heads[None]))
@@ -440,7 +440,7 @@ class TestDotProductAttentionOfJax:
         expected = native_of_jax(*arrays, mask=to_jax(of_batch[:, None]))
         assert_same(mirror("dot_product_attention", *arrays, mask=of_batch), expected)
 
-    def test_float64_is_lost_in_it_and_kept_here(self, arrays):
+    def test_float64_is_lost_there_and_kept_here(self, arrays):
         with in_double():
             doubles = [jnp.asarray(x, dtype=jnp.float64) for x in arrays]
             theirs = numpy(native_of_jax(*doubles))
@@ -452,7 +452,7 @@ class TestDotProductAttentionOfJax:
 
 
 def weights_of_flax(parameters):
-    """The weights of Flax's multi-head attention, `query/kernel` (embed, head, head_dim), under our names."""
+    """Flax's multi-head attention weights, such as `query/kernel` (embed, head, head_dim), under our names."""
     weights = {}
     for theirs, ours in (("query", "q_proj"), ("key", "k_proj"), ("value", "v_proj"), ("out", "out_proj")):
         kernel, bias = (numpy(parameters[theirs][name]) for name in ("kernel", "bias"))
@@ -468,7 +468,7 @@ class TestMultiHeadAttentionOfFlax:
         return request.param
 
     def nnx_peer(self, rng, dtype, **options):
-        """A peer with random biases too, and its weights under our names."""
+        """A Flax layer with random biases, and its weights under this package's names."""
         with in_double():
             peer = nnx.MultiHeadAttention(
                 HEADS, EMBED, **options, decode=False, param_dtype=dtype, dtype=dtype, rngs=nnx.Rngs(0)
@@ -480,7 +480,7 @@ class TestMultiHeadAttentionOfFlax:
             return peer, weights_of_flax(nnx.to_pure_dict(nnx.state(peer, nnx.Param)))
 
     def call(self, peer, *inputs, **options):
-        """Its output and weights; it only then computes in float64 when it is asked for weights."""
+        """Output and weights of the layer; it computes in float64 only when the weights are requested."""
         with in_double():
             watched = nnx.capture(peer, nnx.Intermediate)
             output, sown = watched(*map(jnp.asarray, inputs), **options, sow_weights=True)
@@ -515,13 +515,13 @@ class TestMultiHeadAttentionOfFlax:
         for one, other in zip(given, self.call(peer, x, memory, mask=to_jax(mask)), strict=True):
             assert_same(one, other)
 
-    def test_nnx_shares_key_heads_as_we_do(self, mirror, rng):
+    def test_nnx_shares_key_heads_in_the_same_way(self, mirror, rng):
         with in_double():
             query, key, value = (
                 jnp.asarray(x)
                 for x in draw(rng, (BATCH, QUERY, 6, 4), (BATCH, KEY, 2, 4), (BATCH, KEY, 2, 4))
             )
-            one = {"dropout_rate": 0.1, "deterministic": True}  # or else it takes the path through float32
+            one = {"dropout_rate": 0.1, "deterministic": True}  # otherwise the softmax runs in float32
             expected = jnp.swapaxes(nnx.dot_product_attention(query, key, value, **one), 1, 2)
         arrays = [np.swapaxes(numpy(x), 1, 2) for x in (query, key, value)]
         assert_same(mirror("dot_product_attention", *arrays), expected)
@@ -553,7 +553,7 @@ class TestMultiHeadAttentionOfFlax:
             assert_same(one, other)
 
     @pytest.mark.usefixtures("as_shipped")
-    def test_a_mask_of_zeros_and_minus_infinity_is_inverted_by_nnx_and_refused_by_us(self, mirror, rng):
+    def test_additive_mask_is_inverted_by_nnx_and_raises_here(self, mirror, rng):
         peer, weights = self.nnx_peer(rng, "float32")
         [x] = draw(rng, (BATCH, QUERY, EMBED), dtype="float32")
         seen = np.tri(QUERY, dtype=bool)
@@ -566,7 +566,7 @@ class TestMultiHeadAttentionOfFlax:
 
 
 class TestDefaults:
-    """What the mirrors state outright, because the frameworks' defaults differ."""
+    """Settings that the mirrors state explicitly, because the frameworks' defaults differ."""
 
     def test_gelu_is_by_erf_in_torch_and_by_tanh_in_jax(self, rng):
         [x] = draw(rng, (QUERY, KEY))
@@ -574,6 +574,6 @@ class TestDefaults:
             assert_same(jax.nn.gelu(jnp.asarray(x)), F.gelu(to_torch(x), approximate="tanh"))
             assert_same(jax.nn.gelu(jnp.asarray(x), approximate=False), F.gelu(to_torch(x)))
 
-    def test_the_eps_of_layer_norm_is_another(self):
+    def test_eps_of_layer_norm_differs(self):
         assert nn.LayerNorm(EMBED).eps == 1e-5
         assert nnx.LayerNorm(EMBED, rngs=nnx.Rngs(0)).epsilon == 1e-6

@@ -1,4 +1,4 @@
-"""Position schemes: their conventions, what any class may hold, what follows from distance alone, what is refused."""
+"""Positional encodings: conventions, use in any attention class, dependence on distance alone, and bad input."""
 
 import inspect
 import math
@@ -65,7 +65,7 @@ each_part = pytest.mark.parametrize("name", PARTS)
 
 
 def part_for(holder: str, name: str) -> Part:
-    """The part with sizes that fit the heads of the class."""
+    """The encoding with sizes that fit the heads of the class."""
     part = PARTS[name]
     if holder in ("SelfAttention", "CrossAttention"):
         own = {key: ONE_HEAD[key] for key in part.arguments if key in ONE_HEAD}
@@ -92,7 +92,7 @@ def pair(part: Part, dtype: str = "float32"):
 
 
 def of(position: torch.nn.Module, *shape: int) -> tuple[int, ...]:
-    """The shape of positions that the scheme reads."""
+    """The shape of the positions that the encoding takes."""
     axes = getattr(position, "num_axes", None)
     return shape if axes is None else (*shape, axes)
 
@@ -110,7 +110,7 @@ def scores(position: torch.nn.Module, query, key, query_positions, key_positions
 class TestEverywhere:
     @pytest.mark.parametrize(
         "name",
-        [  # one that turns and one that does all else; the others take longer
+        [  # one multiplicative and one additive encoding; the others are slow tests
             name
             if name in ("RotaryEmbedding", "TransformerXLEmbedding")
             else pytest.param(name, marks=pytest.mark.slow)
@@ -118,7 +118,7 @@ class TestEverywhere:
         ],
     )
     @pytest.mark.parametrize("holder", HOLDERS)
-    def test_any_dot_product_class_can_hold_any_scheme(self, holder, name, rng):
+    def test_any_dot_product_class_takes_any_encoding(self, holder, name, rng):
         ours, theirs = pair(Part(holder, {**HOLDERS[holder], "position": part_for(holder, name)}), "float64")
         x = rng.standard_normal((2, 5, 12))
         if "Cross" in holder:
@@ -141,7 +141,7 @@ class TestEverywhere:
             assert_parity(ours, theirs, x, positions=rng.integers(0, 9, of(ours.position, 2, 5)))
 
     @each_part
-    def test_a_score_depends_on_the_distance_alone(self, name, rng):
+    def test_score_depends_only_on_the_distance(self, name, rng):
         ours = in_torch(PARTS[name])
         query, key = heads(rng, 2, 3, 5, 4), heads(rng, 2, 3, 7, 4)
         axes = getattr(ours, "num_axes", None)
@@ -156,7 +156,7 @@ class TestEverywhere:
         )
 
     @each_part
-    def test_positions_given_as_counted_are_those_that_are_counted(self, name, rng):
+    def test_explicit_default_positions_change_nothing(self, name, rng):
         query, key = heads(rng, 2, 3, 5, 4), heads(rng, 2, 3, 7, 4)
         ours = in_torch(PARTS[name])
         axes = getattr(ours, "num_axes", None)
@@ -169,7 +169,7 @@ class TestEverywhere:
         assert torch.equal(batched, given)
 
     @each_part
-    def test_a_query_alone_is_scored_as_among_the_others(self, name, rng):
+    def test_single_query_has_the_score_of_the_full_pass(self, name, rng):
         query, key = heads(rng, 2, 3, 7, 4), heads(rng, 2, 3, 7, 4)
         ours = in_torch(PARTS[name])
         axes = getattr(ours, "num_axes", None)
@@ -180,7 +180,7 @@ class TestEverywhere:
 
 
 class TestRotary:
-    def test_interleaved_pairs_are_half_split_pairs_in_another_order(self, rng):
+    def test_interleaved_pairs_are_permuted_half_split_pairs(self, rng):
         x = heads(rng, 2, 3, 5, 8)
         half, neighbours = (
             torch_attention.RotaryEmbedding(8, interleaved=interleaved) for interleaved in (False, True)
@@ -189,7 +189,7 @@ class TestRotary:
         assert torch.allclose(neighbours(x[..., order], x).query, half(x, x).query[..., order])
         assert error(neighbours(x, x).query.numpy(), half(x, x).query.numpy()) > 0.1
 
-    def test_partial_rotary_leaves_the_rest_as_it_is(self, rng):
+    def test_partial_rotary_leaves_the_other_features_unchanged(self, rng):
         x = heads(rng, 2, 3, 5, 8)
         placed = torch_attention.RotaryEmbedding(8, rotary_dim=4)(x, x)
         assert torch.equal(placed.query[..., 4:], x[..., 4:])
@@ -205,7 +205,7 @@ class TestRotary:
         assert torch.equal(many(x, x, spread, spread).query, plain(x, x, positions, positions).query)
         assert torch.equal(many(x, x).key, plain(x, x).key)
 
-    def test_axial_rotary_is_rotary_of_each_share_by_its_own_axis(self, rng):
+    def test_axial_rotary_rotates_each_part_by_its_own_axis(self, rng):
         x, positions = heads(rng, 2, 3, 5, 8), torch.from_numpy(rng.integers(0, 9, (5, 2)))
         found = torch_attention.AxialRotaryEmbedding(8)(x, x, positions, positions).query
         plain = torch_attention.RotaryEmbedding(4)
@@ -213,7 +213,7 @@ class TestRotary:
             along = positions[:, axis]
             assert torch.allclose(found[..., share], plain(x[..., share], x[..., share], along, along).query)
 
-    def test_with_one_axis_both_are_plain_rotary(self, rng):
+    def test_single_axis_is_plain_rotary(self, rng):
         x, positions = heads(rng, 2, 3, 5, 8), torch.from_numpy(rng.integers(0, 9, (5, 1)))
         plain = torch_attention.RotaryEmbedding(8)(x, x, positions[:, 0], positions[:, 0]).query
         for one in (
@@ -222,7 +222,7 @@ class TestRotary:
         ):
             assert torch.equal(one(x, x, positions, positions).query, plain)
 
-    def test_an_amplitude_multiplies_scores_by_its_square(self, rng):
+    def test_amplitude_multiplies_scores_by_its_square(self, rng):
         x = heads(rng, 2, 3, 5, 8)
         plain, strong = torch_attention.RotaryEmbedding(8), torch_attention.RotaryEmbedding(8, amplitude=1.5)
         assert torch.allclose(
@@ -296,10 +296,11 @@ class TestScaling:
         parameters, frequencies, amplitude = SCALINGS[name]
         theirs, factor = theirs_scaled(name.partition(" ")[0], length, **parameters)
         ours = np.array(frequencies(length))
-        assert np.max(np.abs(theirs - ours) / np.where(ours == 0.0, 1.0, ours)) < 2e-6  # theirs is float32
+        # transformers computes in float32
+        assert np.max(np.abs(theirs - ours) / np.where(ours == 0.0, 1.0, ours)) < 2e-6
         assert amplitude() == pytest.approx(factor, rel=1e-12)
 
-    def test_each_does_nothing_when_there_is_nothing_to_extend(self):
+    def test_scalings_without_extension_change_nothing(self):
         plain = rotary_frequencies(16)
         assert linear_frequencies(16, 1.0) == plain
         assert dynamic_ntk_frequencies(16, 60, 4.0, original_length=64) == plain
@@ -318,16 +319,16 @@ class TestScaling:
         assert at == tuple(t / s for t, s in zip(plain, LONG["short_factor"], strict=True))
         assert above == tuple(t / s for t, s in zip(plain, LONG["long_factor"], strict=True))
 
-    def test_a_ramp_that_begins_elsewhere_would_be_noticed(self):
+    def test_ramp_with_another_start_is_detected(self):
         theirs, _ = theirs_scaled("yarn", 100, **ORIGINAL)
         off = yarn_frequencies(128, 4.0, original_length=4096, beta_fast=24.0)
         assert not np.allclose(theirs, off, rtol=1e-2)
 
 
 class TestLinearBiases:
-    def test_six_heads_have_the_slopes_that_were_measured(self):
+    def test_six_heads_have_the_slopes_of_the_reference(self):
         assert alibi_slopes(6) == (2.0**-2, 2.0**-4, 2.0**-6, 2.0**-8, 2.0**-1, 2.0**-3)
-        plain = [2.0 ** (-8 * (h + 1) / 6) for h in range(6)]  # what some take instead
+        plain = [2.0 ** (-8 * (h + 1) / 6) for h in range(6)]  # a common alternative formula
         assert not np.allclose(alibi_slopes(6), plain, rtol=0.1)
 
     @pytest.mark.parametrize("num_heads", [1, 2, 3, 5, 6, 8, 12, 16, 20, 71, 112])
@@ -335,7 +336,7 @@ class TestLinearBiases:
         theirs = _get_alibi_slopes(num_heads, torch.device("cpu")).numpy()
         assert np.allclose(alibi_slopes(num_heads), theirs, rtol=1e-5)
 
-    def test_what_comes_later_counts_as_far_away_as_what_came_before(self, rng):
+    def test_later_keys_have_the_bias_of_earlier_keys_at_the_same_distance(self, rng):
         query = heads(rng, 2, 3, 5, 4)
         bias = torch_attention.ALiBi(3)(query, query).bias
         assert torch.equal(bias, bias.mT)
@@ -346,7 +347,7 @@ class TestLinearBiases:
 class TestBuckets:
     @pytest.mark.parametrize("bidirectional", [True, False])
     @pytest.mark.parametrize(("num_buckets", "max_distance"), [(32, 128), (8, 16), (12, 17), (64, 1000)])
-    def test_of_t5_are_those_of_transformers(self, num_buckets, max_distance, bidirectional):
+    def test_t5_buckets_are_those_of_transformers(self, num_buckets, max_distance, bidirectional):
         apart = list(range(-2 * max_distance, 2 * max_distance))
         theirs = T5Attention._relative_position_bucket(
             torch.tensor(apart), bidirectional, num_buckets, max_distance
@@ -355,20 +356,20 @@ class TestBuckets:
         assert [t5_bucket(x, **sizes) for x in apart] == theirs.tolist()
 
     @pytest.mark.parametrize(("num_buckets", "max_distance"), [(256, 512), (32, 128), (8, 16), (4, 20)])
-    def test_of_deberta_are_those_of_transformers(self, num_buckets, max_distance):
+    def test_deberta_buckets_are_those_of_transformers(self, num_buckets, max_distance):
         apart = list(range(-max_distance + 1, max_distance))
         theirs = make_log_bucket_position(torch.tensor(apart), num_buckets, max_distance)
         assert [
             deberta_bucket(x, num_buckets=num_buckets, max_distance=max_distance) for x in apart
         ] == theirs.int().tolist()
 
-    def test_a_whole_logarithm_is_not_rounded_away(self):
-        # 8 (16 / 8)^m: the m-th step exactly, which a rounded logarithm may miss.
+    def test_bucket_boundaries_are_exact(self):
+        # Boundaries at 8 (16 / 8)^m exactly, which a rounded logarithm may miss.
         sizes = {"num_buckets": 32, "max_distance": 128, "bidirectional": True}
         assert [t5_bucket(-(2**n), **sizes) for n in range(3, 8)] == [8, 10, 12, 14, 15]
         assert [t5_bucket(-(2**n) + 1, **sizes) for n in range(4, 8)] == [9, 11, 13, 15]
 
-    def test_beyond_a_table_its_ends_are_read(self):
+    def test_distances_beyond_a_table_use_its_ends(self):
         table = (10, 11, 12, 13, 14)
         assert look_up(torch.arange(-4, 5), table).tolist() == [10, 10, 10, 11, 12, 13, 14, 14, 14]
 
@@ -379,15 +380,13 @@ class TestBuckets:
 
 
 class TestRelativeScores:
-    def test_are_the_products_with_the_row_of_every_pair(self, rng):
+    def test_relative_scores_are_products_with_the_row_of_every_pair(self, rng):
         x, rows = heads(rng, 2, 3, 5, 4), heads(rng, 3, 6, 4)
         row = torch.from_numpy(rng.integers(0, 6, (2, 1, 5, 7)))
         slow = torch.stack([torch.einsum("bqd,bqkd->bqk", x[:, h], rows[h][row[:, 0]]) for h in range(3)], 1)
         assert torch.allclose(relative_scores(x, rows, row), slow, rtol=1e-12)
 
-    def test_both_ways_to_transformer_xl_scores_agree_with_the_definition_and_so_do_their_gradients(
-        self, rng
-    ):
+    def test_transformer_xl_scores_equal_the_definition_with_their_gradients(self, rng):
         query, key, weight = heads(rng, 2, 3, 5, 4), heads(rng, 2, 3, 7, 4), heads(rng, 8, 3, 4)
         frequencies = torch.tensor(rotary_frequencies(8), dtype=torch.float64)
         apart = torch.arange(5)[:, None] - torch.arange(7)
@@ -413,7 +412,7 @@ class TestRelativeScores:
             args = (jnp.asarray(x.numpy()) for x in (query, key, weight, frequencies))
             assert error(np.asarray(jax_xl.counted_distance_scores(*args)), expected[0].numpy()) < 1e-12
 
-    def test_shaw_with_values_of_nothing_is_its_embedding_in_multi_head_attention(self, rng):
+    def test_shaw_with_zero_value_embeddings_is_multi_head_attention_with_its_embedding(self, rng):
         whole = in_torch(Part("ShawSelfAttention", {"embed_dim": 12, "num_heads": 3, "max_distance": 2}))
         torch.nn.init.zeros_(whole.value_embedding.weight)
         held = in_torch(
@@ -427,8 +426,8 @@ class TestRelativeScores:
         for ours, theirs in zip(whole(x), held(x), strict=True):
             assert torch.allclose(ours, theirs, rtol=1e-12)
 
-    def test_deberta_reads_the_same_row_for_both_questions(self, rng):
-        """What its authors' code does; the paper has the row of j - i in the third term, which differs."""
+    def test_deberta_uses_the_same_row_for_both_position_terms(self, rng):
+        """As in the authors' code; in the paper's third term it is the row of j - i, which differs."""
         name = "DisentangledSelfAttention"
         ours = in_torch(
             Part(name, {"embed_dim": 6, "num_heads": 1, "num_buckets": 4, "max_distance": 6, "bias": False})
@@ -436,7 +435,7 @@ class TestRelativeScores:
         x = heads(rng, 1, 3, 6)
         query, key = ours.q_proj(x)[0], ours.k_proj(x)[0]
         table = ours.relative_embedding.weight
-        apart = torch.arange(3)[:, None] - torch.arange(3)  # i - j, each with a row of its own
+        apart = torch.arange(3)[:, None] - torch.arange(3)  # i - j, each with its own row
         by_query, by_key = ours.q_proj(table)[apart + 4], ours.k_proj(table)[apart + 4]
         asked = torch.einsum("qd,kd->qk", query, key) + torch.einsum("qd,qkd->qk", query, by_key)
         released = asked + torch.einsum("kd,qkd->qk", key, by_query)
@@ -453,7 +452,7 @@ class TestAbsolute:
         expected = [f(2 * theta) for theta in thetas for f in (math.sin, math.cos)]
         assert added.tolist() == pytest.approx(expected, rel=1e-12)
 
-    def test_otherwise_all_sines_come_first(self):
+    def test_all_sines_come_first_without_interleaving(self):
         nothing = torch.zeros(1, 5, 6)
         paper = torch_attention.SinusoidalEmbedding(6)(nothing)
         halves = torch_attention.SinusoidalEmbedding(6, interleaved=False)(nothing)
@@ -461,7 +460,7 @@ class TestAbsolute:
         assert not torch.equal(halves, paper)
 
     @pytest.mark.parametrize("name", ["SinusoidalEmbedding", "LearnedEmbedding"])
-    def test_counted_positions_are_those_from_0(self, name, rng):
+    def test_default_positions_start_at_0(self, name, rng):
         (mechanism,) = select([name])
         for module, array in zip(pair(mechanism.module), (torch.from_numpy, jnp.asarray), strict=True):
             x = array(rng.standard_normal((2, 5, 12)).astype(np.float32))
@@ -469,7 +468,7 @@ class TestAbsolute:
                 np.asarray(module(x).tolist()), np.asarray(module(x, array(np.arange(5))).tolist())
             )
 
-    def test_compiled_code_does_not_look_at_positions(self, as_shipped):
+    def test_compiled_code_does_not_read_the_values_of_positions(self, as_shipped):
         ours, theirs = pair(Part("LearnedEmbedding", {"max_len": 7, "embed_dim": 6}))
         compiled = torch.compile(ours, fullgraph=True, backend="aot_eager")
         x, positions = np.zeros((2, 5, 6), np.float32), np.arange(5) + 2
@@ -637,14 +636,14 @@ EVERY_HOLDER = {
     mechanism.module.name: mechanism.module
     for mechanism in CATALOGUE
     if "position" in inspect.signature(getattr(torch_attention, mechanism.module.name, build)).parameters
-    and mechanism.module.name != "ScaledDotProductAttention"  # which has heads of any size
+    and mechanism.module.name != "ScaledDotProductAttention"  # takes heads of any size
 }
 
 
 @pytest.mark.usefixtures("as_shipped")
 class TestRefusals:
     @pytest.mark.parametrize("name", EVERY_HOLDER)
-    def test_a_scheme_made_for_other_heads_is_refused_by_whatever_holds_it(self, name):
+    def test_encoding_for_other_heads_raises_in_every_class(self, name):
         scheme = Part("RotaryEmbedding", {"head_dim": 94})
         refused = Part(name, {**EVERY_HOLDER[name].arguments, "position": scheme})
         texts = []
@@ -655,15 +654,15 @@ class TestRefusals:
         assert texts[0] == texts[1]
 
     @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
-    def test_bad_input_is_refused(self, case):
+    def test_bad_input_raises(self, case):
         assert_refused(case)
 
     @pytest.mark.parametrize("case", IMPOSSIBLE, ids=lambda case: case.name)
-    def test_bad_sizes_are_refused(self, case):
+    def test_bad_sizes_raise(self, case):
         assert_impossible(case)
 
 
-def test_a_scale_is_that_of_the_scores(rng):
+def test_scale_is_that_of_the_scores(rng):
     plain = in_torch(Part("MultiHeadSelfAttention", {"embed_dim": 12, "num_heads": 3}))
     for holder in ("MultiHeadSelfAttention", "CausalSelfAttention"):
         scaled, theirs = pair(Part(holder, {"embed_dim": 12, "num_heads": 3, "scale": 1.0}))
@@ -676,11 +675,11 @@ def test_a_scale_is_that_of_the_scores(rng):
     assert error(scaled(x).output.numpy(force=True), plain(x).output.numpy(force=True)) > 1e-3
     with torch.no_grad():
         for parameter in (scaled.q_proj.weight, scaled.q_proj.bias):
-            parameter.div_(2.0)  # the root of a head's 4 features
+            parameter.div_(2.0)  # the square root of the 4 head features
     assert torch.allclose(scaled(x).output, plain(x).output, rtol=1e-12)
 
 
-def test_every_scheme_is_in_both_mirrors():
+def test_every_encoding_is_in_both_mirrors():
     for mirror in MIRRORS.values():
         assert all(hasattr(mirror.names, part.name) for part in PARTS.values())
     assert jax_attention.positions.alibi_slopes(6) == alibi_slopes(6)

@@ -1,4 +1,4 @@
-"""Other ways from scores to weights: what they are equal to, where implementations differ, and what they refuse."""
+"""Alternative score and weight functions: equalities, differences between implementations, and bad input."""
 
 from functools import partial
 
@@ -26,7 +26,7 @@ TRANSFORMS = {
     "entmax15": (oracles.entmax15, entmax.entmax15),
 }
 each_transform = pytest.mark.parametrize("name", TRANSFORMS)
-# How far random scores are spread, and around what.
+# The spread and the mean of the random scores.
 SCORES = {
     "ordinary": (1.0, 0.0),
     "nearly alike": (1e-3, 0.0),
@@ -37,7 +37,7 @@ SCORES = {
 
 class TestSoftcap:
     @each_mirror
-    def test_far_below_its_cap_it_is_grouped_query_attention(self, mirror, rng):
+    def test_scores_far_below_the_cap_give_grouped_query_attention(self, mirror, rng):
         x, arguments = numbers(rng, 2, 5, 12), {"embed_dim": 12, "num_heads": 6, "num_kv_heads": 2}
         weights = weights_for(rng, "GroupedQueryAttention", **arguments)
         plain = run(mirror, module(mirror, "GroupedQueryAttention", weights, **arguments), x)
@@ -47,15 +47,15 @@ class TestSoftcap:
         assert error(tight[1], plain[1]) > 0.01
 
     @each_mirror
-    def test_the_mask_comes_after_the_cap(self, mirror, rng):
-        """A cap on masked scores would let -c through: hidden keys would have weights."""
+    def test_mask_is_applied_after_the_cap(self, mirror, rng):
+        """A cap on masked scores would turn -inf into -c: masked keys would have weights."""
         x, mask = numbers(rng, 2, 5, 12), np.tril(np.ones((5, 5), bool))
         made = module(mirror, "SoftcapAttention", softcap=0.5, **SIZES)
         _, weights = run(mirror, made, x, mask=mask)
         assert not weights[..., ~mask].any()
 
     @each_mirror
-    def test_the_scale_is_another_than_the_root_of_head_dim_if_it_is_given(self, mirror, rng):
+    def test_scale_argument_replaces_the_root_of_head_dim(self, mirror, rng):
         x = numbers(rng, 2, 5, 12)
         weights = weights_for(rng, "SoftcapAttention", **SIZES)
         default, same, other = (
@@ -68,7 +68,7 @@ class TestSoftcap:
 
 class TestQKNorm:
     @each_mirror
-    def test_with_one_head_both_kinds_are_the_same(self, mirror, rng):
+    def test_both_kinds_are_the_same_with_one_head(self, mirror, rng):
         x, arguments = numbers(rng, 2, 5, 12), {"embed_dim": 12, "num_heads": 1}
         weights = weights_for(rng, "QKNormAttention", **arguments)
         kinds = ("QKNormAttention", "FullWidthQKNormAttention")
@@ -76,7 +76,7 @@ class TestQKNorm:
         assert_alike(per_head, full)
 
     @each_mirror
-    def test_with_several_heads_they_are_not(self, mirror, rng):
+    def test_both_kinds_differ_with_several_heads(self, mirror, rng):
         x = numbers(rng, 2, 5, 12)
         weights = weights_for(rng, "QKNormAttention", **SIZES)
         wide = {**weights, **{f"{n}_norm.weight": np.tile(weights[f"{n}_norm.weight"], 3) for n in "qk"}}
@@ -84,8 +84,8 @@ class TestQKNorm:
         full = run(mirror, module(mirror, "FullWidthQKNormAttention", wide, **SIZES), x)
         assert error(full[1], per_head[1]) > 0.01
 
-    def test_the_norm_of_flax_takes_the_mean_away_as_well(self, rng):
-        """`normalize_qk` of `nnx.MultiHeadAttention` is a third kind: the same for vectors of mean zero alone."""
+    def test_flax_norm_also_subtracts_the_mean(self, rng):
+        """`normalize_qk` of `nnx.MultiHeadAttention` is a third kind: it is equal only for vectors of mean zero."""
         theirs = nnx.MultiHeadAttention(3, 12, decode=False, normalize_qk=True, rngs=nnx.Rngs(0)).query_ln
         ours = jax_attention.QKNormAttention(**SIZES, rngs=nnx.Rngs(0)).q_norm
         query = jnp.asarray(numbers(rng, 2, 5, 3, 4))
@@ -95,7 +95,7 @@ class TestQKNorm:
 
     @each_mirror
     @pytest.mark.parametrize("kind", ["QKNormAttention", "FullWidthQKNormAttention", "CosineAttention"])
-    def test_how_large_the_input_is_does_not_matter_to_the_weights(self, kind, mirror, rng):
+    def test_weights_do_not_depend_on_the_magnitude_of_the_input(self, kind, mirror, rng):
         x = numbers(rng, 2, 5, 12)
         weights = weights_for(rng, kind, bias=False, **SIZES)
         made = module(mirror, kind, weights, bias=False, **SIZES)
@@ -113,7 +113,7 @@ class TestQKNorm:
 
 class TestCosine:
     @each_mirror
-    def test_the_factor_stops_at_its_bound_and_has_no_gradient_beyond(self, mirror, rng):
+    def test_factor_is_clipped_and_has_no_gradient_beyond_its_bound(self, mirror, rng):
         x = numbers(rng, 2, 5, 12)
         weights = weights_for(rng, "CosineAttention", **SIZES)
         at, beyond = (
@@ -132,8 +132,8 @@ class TestCosine:
             assert not gradient["logit_scale"][...].any()
 
     @each_mirror
-    def test_a_vector_of_zeros_has_finite_gradients(self, mirror):
-        """|x| has no gradient at zero: a division by it, or by its root, is NaN there."""
+    def test_zero_vector_has_finite_gradients(self, mirror):
+        """The norm has no gradient at zero: dividing by it, or by its square root, gives NaN there."""
         zeros = np.zeros((2, 4), np.float32)
         if mirror.name == "torch":
             x = torch.from_numpy(zeros).requires_grad_()
@@ -148,17 +148,17 @@ class TestCosine:
 
 class TestSigmoid:
     @each_mirror
-    def test_weights_of_equal_scores_are_about_one_over_n_and_with_no_shift_a_half(self, mirror):
+    def test_weights_of_equal_scores_are_about_one_over_n_or_a_half_without_shift(self, mirror):
         zeros = mirror.array(np.zeros((1, 1, 2, 50), np.float32))
         shifted = np.asarray(mirror.package.scores.sigmoid_weights(zeros))
         assert np.allclose(shifted, 1 / 51, rtol=1e-6)  # sigma(-log n) = 1 / (n + 1)
         assert np.all(np.asarray(mirror.package.scores.sigmoid_weights(zeros, shift=0.0)) == 0.5)
 
     @each_mirror
-    def test_a_key_that_is_hidden_changes_the_weight_of_no_other(self, mirror, rng):
+    def test_masked_key_does_not_change_the_other_weights(self, mirror, rng):
         x = numbers(rng, 2, 5, 12)
         mask = rng.random((2, 3, 5, 5)) < 0.6
-        mask[:, :, 0] = True  # a key that no query sees is not counted
+        mask[:, :, 0] = True  # a key masked for every query is not counted
         made = module(mirror, "SigmoidAttention", **SIZES)
         everything, some = run(mirror, made, x)[1], run(mirror, made, x, mask=mask)[1]
         assert np.array_equal(np.where(mask, everything, 0.0), some)
@@ -181,12 +181,12 @@ class TestSparse:
         weights, gradient = with_gradient(mirror, name, scores, cotangent)
         assert error(weights, expected.detach().numpy()) < 1e-12
         assert error(gradient, theirs.grad.numpy()) < 1e-12
-        if kind == "far apart":  # all but one weight of most rows are zero
+        if kind == "far apart":  # in most rows all weights but one are zero
             assert (weights == 0).mean() > 0.5
 
     @each_transform
     @each_mirror
-    def test_weights_are_those_of_the_oracle_in_float32_and_sum_to_one(self, mirror, name, rng):
+    def test_weights_equal_the_oracle_in_float32_and_sum_to_one(self, mirror, name, rng):
         scores = numbers(rng, 50, 3, 8)
         weights = np.asarray(getattr(mirror.package.scores, name)(mirror.array(scores)))
         assert weights.dtype == np.float32
@@ -197,7 +197,7 @@ class TestSparse:
 
     @each_transform
     @each_mirror
-    def test_masked_keys_weigh_nothing_and_an_empty_row_is_zero_with_its_gradients(self, mirror, name, rng):
+    def test_masked_keys_have_zero_weight_and_masked_rows_zero_gradients(self, mirror, name, rng):
         scores, mask = rng.standard_normal((2, 3, 5, 9)), rng.random((2, 3, 5, 9)) < 0.6
         mask[0, 1, 2] = False
         weights, gradient = with_gradient(mirror, name, scores, rng.standard_normal(scores.shape), mask)
@@ -212,7 +212,7 @@ class TestSparse:
 
     @each_transform
     @each_mirror
-    def test_equal_scores_share_alike(self, mirror, name):
+    def test_equal_scores_have_equal_weights(self, mirror, name):
         weights = np.asarray(
             getattr(mirror.package.scores, name)(mirror.array(np.full((1, 4), 3.0, np.float32)))
         )
@@ -221,7 +221,7 @@ class TestSparse:
     @each_transform
     @each_mirror
     def test_huge_scores_give_finite_weights_and_gradients(self, mirror, name):
-        """A fill of the masked with a huge number, squared or summed, would be infinite, and then NaN."""
+        """A huge fill value for masked scores, squared or summed, would become infinite and then NaN."""
         scores = np.array([[1e30, -1e30, 0.0, 1e30]], np.float32)
         mask = np.array([[True, True, True, False]])
         weights, gradient = with_gradient(mirror, name, scores, np.ones_like(scores), mask)
@@ -229,7 +229,7 @@ class TestSparse:
         assert np.isfinite(gradient).all()
 
     @each_mirror
-    def test_entmax_has_more_keys_than_sparsemax_and_fewer_than_softmax(self, mirror, rng):
+    def test_entmax_has_more_nonzero_weights_than_sparsemax_and_fewer_than_softmax(self, mirror, rng):
         scores = mirror.array(2 * numbers(rng, 40, 12))
         sizes = [
             int((np.asarray(getattr(mirror.package.scores, name)(scores)) > 0).sum())
@@ -237,8 +237,8 @@ class TestSparse:
         ]
         assert sizes[0] < sizes[1] < 40 * 12
 
-    def test_the_wrong_threshold_would_be_noticed(self, rng):
-        """A negative control: scores half as large are those of the other definition of 1.5-entmax."""
+    def test_wrong_threshold_is_detected(self, rng):
+        """A negative control: halved scores belong to the other definition of 1.5-entmax."""
         row = rng.standard_normal(9)
         wrong = torch_attention.scores.entmax15(torch.from_numpy(row[None] / 2)).numpy()
         assert error(wrong[0], oracles.entmax15(row)) > 0.01
@@ -260,7 +260,7 @@ def with_gradient(mirror, name, scores, cotangent, mask=None):
 
 class TestTalkingHeads:
     @each_mirror
-    def test_heads_that_talk_to_themselves_alone_are_those_of_multi_head_attention(self, mirror, rng):
+    def test_identity_maps_give_multi_head_attention(self, mirror, rng):
         x, mask = numbers(rng, 2, 5, 12), rng.random((2, 5, 5)) < 0.7
         plain = weights_for(rng, "MultiHeadSelfAttention", **SIZES)
         maps = {"pre_map": np.eye(3, dtype=np.float32), "post_map": np.eye(3, dtype=np.float32)}
@@ -269,7 +269,7 @@ class TestTalkingHeads:
         assert_alike(run(mirror, silent, x, mask=mask), expected)
 
     @each_mirror
-    def test_a_map_is_not_its_transpose(self, mirror, rng):
+    def test_map_differs_from_its_transpose(self, mirror, rng):
         x, weights = numbers(rng, 2, 5, 12), weights_for(rng, "TalkingHeadsAttention", **SIZES)
         right = run(mirror, module(mirror, "TalkingHeadsAttention", weights, **SIZES), x)
         for name in ("pre_map", "post_map"):
@@ -283,11 +283,11 @@ class TestTalkingHeads:
             )
 
     @each_mirror
-    def test_a_position_bias_belongs_to_the_heads_between_the_maps(self, mirror, rng):
+    def test_position_bias_is_added_between_the_maps(self, mirror, rng):
         """ALiBi added before the first map would be mixed by it."""
         x = numbers(rng, 2, 5, 12)
         weights = weights_for(rng, "TalkingHeadsAttention", **SIZES)
-        weights["pre_map"] = np.zeros((3, 3), np.float32)  # no score comes through: what is left is the bias
+        weights["pre_map"] = np.zeros((3, 3), np.float32)  # all scores become zero: only the bias remains
         weights["post_map"] = np.eye(3, dtype=np.float32)
         alibi = Part("ALiBi", {"num_heads": 3})
         _, found = run(mirror, module(mirror, "TalkingHeadsAttention", weights, position=alibi, **SIZES), x)
@@ -373,7 +373,7 @@ REFUSED = [
                 ".bool() or .astype(bool) converts it, additive values go in bias",
             ),
             (
-                "a keep-mask of one head",
+                "a dropout mask of one head",
                 lambda m: {"dropout_keep": m.ones(2, 1, 5, 5)},
                 ValueError,
                 "dropout_keep must have shape (2, 3, 5, 5), got (2, 1, 5, 5)",
@@ -404,9 +404,9 @@ REFUSED = [
 @pytest.mark.usefixtures("as_shipped")
 class TestBadInput:
     @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
-    def test_is_refused_alike_before_any_arithmetic(self, case):
+    def test_bad_input_raises_the_same_error_before_any_arithmetic(self, case):
         assert_refused(case)
 
     @pytest.mark.parametrize("case", IMPOSSIBLE, ids=lambda case: case.name)
-    def test_modules_that_cannot_be_are_refused_alike(self, case):
+    def test_bad_arguments_raise_the_same_error(self, case):
         assert_impossible(case)

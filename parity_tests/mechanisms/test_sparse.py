@@ -1,4 +1,4 @@
-"""Attention that chooses its keys: what is chosen, what it equals when all is chosen, and what it refuses."""
+"""Attention that selects its keys: the selection, equality to dense attention when all keys are selected, bad input."""
 
 from functools import partial
 
@@ -29,14 +29,14 @@ CLOSE = 1e-12  # of float64
 
 
 def weights_for(rng, part):
-    """Random weights for a module, by their names in PyTorch."""
+    """Random weights for a module, by their PyTorch names."""
     shapes = build(part, "torch_attention", {"device": "meta"}).state_dict()
     return {name: 0.5 * rng.standard_normal(x.shape) for name, x in shapes.items()}
 
 
 @collected
 def runs(part, weights, **inputs):
-    """What both mirrors make of the inputs in float64, forward and backward."""
+    """Float64 runs of both mirrors, forward and backward."""
     ours = transfer(dict(weights), build(part, "torch_attention", {"dtype": torch.float64}).eval())
     yield run_torch(ours, inputs)
     with on_platform("cpu", float64=True):
@@ -44,7 +44,7 @@ def runs(part, weights, **inputs):
 
 
 def assert_same(found, expected):
-    """Two runs have the same outputs, and the same gradients of what both have."""
+    """Assert that two runs have the same outputs, and the same gradients of their common tensors."""
     for name, x in expected.outputs.items():
         assert error(found.outputs[name], x) < CLOSE, name
     for name in found.gradients.keys() & expected.gradients.keys():
@@ -52,26 +52,26 @@ def assert_same(found, expected):
 
 
 def under(prefix, weights):
-    """The same weights, those of a part of a module."""
+    """The weights with a prefix, as in a state dict with that submodule."""
     return {f"{prefix}.{name}": x for name, x in weights.items()}
 
 
 class TestChoice:
-    def test_of_equal_scores_the_first_is_chosen(self):
+    def test_first_of_equal_scores_is_selected(self):
         scores = np.array([[1.0, 3.0, 3.0, 3.0, 2.0], [0.0, -0.0, 0.0, -0.0, 0.0]], np.float32)
         expected = np.array([[0, 1, 1, 0, 0], [1, 1, 0, 0, 0]], bool)
         assert np.array_equal(torch_attention.ops.top_k_mask(torch.from_numpy(scores), 2), expected)
         assert np.array_equal(jax_attention.ops.top_k_mask(jnp.asarray(scores), 2), expected)
 
-    def test_what_is_hidden_is_not_chosen_and_takes_up_no_place(self):
+    def test_masked_keys_are_not_selected(self):
         scores = np.array([[5.0, 4.0, 3.0, 2.0], [5.0, 4.0, 3.0, 2.0]], np.float32)
         mask = np.array([[0, 1, 0, 1], [0, 0, 0, 1]], bool)
         found = torch_attention.ops.top_k_mask(torch.from_numpy(scores), 2, torch.from_numpy(mask))
         assert np.array_equal(found, mask)
         assert np.array_equal(jax_attention.ops.top_k_mask(jnp.asarray(scores), 2, jnp.asarray(mask)), mask)
 
-    def test_it_is_made_in_float32_and_alike_in_both_frameworks(self, rng):
-        scores = np.round(4 * rng.standard_normal((50, 40))).astype(np.float32)  # many are equal
+    def test_selection_in_float32_is_equal_in_both(self, rng):
+        scores = np.round(4 * rng.standard_normal((50, 40))).astype(np.float32)  # with many ties
         for k in (1, 7, 40, 41):
             ours = torch_attention.ops.top_k_mask(torch.from_numpy(scores), k)
             theirs = jax_attention.ops.top_k_mask(jnp.asarray(scores), k)
@@ -98,7 +98,7 @@ HEADS = {"embed_dim": 12, "num_heads": 3}
     ],
     ids=["top-k", "causal top-k", "all blocks", "one block"],
 )
-def test_who_may_choose_all_there_is_is_dense_attention(sparse, dense, rng):
+def test_selecting_all_keys_is_dense_attention(sparse, dense, rng):
     weights, x = weights_for(rng, dense), rng.standard_normal((2, 7, 12))
     mask = rng.random((2, 3, 7, 7)) < 0.7
     for found, expected in zip(
@@ -108,7 +108,7 @@ def test_who_may_choose_all_there_is_is_dense_attention(sparse, dense, rng):
 
 
 @pytest.mark.parametrize("top_k", [2, 7])
-def test_a_choice_of_every_key_is_the_attention_itself_and_one_of_fewer_is_not(top_k, rng):
+def test_indexer_that_selects_all_keys_is_the_attention_itself(top_k, rng):
     attention = Part(
         "GroupedQueryAttention", {"embed_dim": 12, "num_heads": 4, "num_kv_heads": 2, "is_causal": True}
     )
@@ -121,7 +121,7 @@ def test_a_choice_of_every_key_is_the_attention_itself_and_one_of_fewer_is_not(t
         assert (np.count_nonzero(found.outputs["weights"], axis=-1) <= top_k).all()
 
 
-def test_all_heads_share_the_indexers_choice_and_tell_it_nothing(rng):
+def test_all_heads_share_the_indexers_selection_and_give_it_no_gradient(rng):
     attention = Part("GroupedQueryAttention", {"embed_dim": 12, "num_heads": 4, "num_kv_heads": 2})
     indexer = Part("LightningIndexer", {"embed_dim": 12, "num_heads": 5, "head_dim": 6})
     sparse = Part("DeepSeekSparseAttention", {"attention": attention, "indexer": indexer, "top_k": 3})
@@ -138,7 +138,7 @@ def test_all_heads_share_the_indexers_choice_and_tell_it_nothing(rng):
 
 
 @pytest.mark.parametrize("query_dim", [None, 7])
-def test_the_indexers_scores_and_their_gradients_equal_the_oracle(query_dim, rng):
+def test_indexer_scores_and_gradients_equal_the_oracle(query_dim, rng):
     arguments = {"embed_dim": 12, "num_heads": 4, "head_dim": 6, "query_dim": query_dim}
     part = Part(
         "LightningIndexer",
@@ -162,7 +162,7 @@ def test_the_indexers_scores_and_their_gradients_equal_the_oracle(query_dim, rng
             assert error(found.gradients[name], x) < CLOSE, name
 
 
-def test_a_block_is_chosen_by_its_mean_key_and_the_own_block_counts_as_one(rng):
+def test_block_is_selected_by_its_mean_key_and_the_own_block_counts(rng):
     part = Part("MixtureOfBlockAttention", {**HEADS, "block_size": 2, "num_blocks": 2})
     weights, x = weights_for(rng, part), rng.standard_normal((2, 9, 12))
     _, expected = oracles.mixture_of_block_attention(weights, x, num_heads=3, block_size=2, num_blocks=2)
@@ -183,7 +183,7 @@ class TestNativeSparseAttention:
         [(4, 2, 6, 14, 3), (3, 1, 2, 13, None), (2, 2, 4, 14, 3), (4, 4, 4, 3, 3), (4, 2, 6, 1, None)],
         ids=["overlapping runs", "every run", "runs within blocks", "shorter than a run", "one position"],
     )
-    def test_runs_and_blocks_of_any_size_are_those_of_the_oracle(
+    def test_runs_and_blocks_of_any_size_equal_the_oracle(
         self, size, stride, selected, length, hidden_dim, rng
     ):
         sizes = {
@@ -208,7 +208,7 @@ class TestNativeSparseAttention:
             assert error(found.outputs["weights"], expected) < CLOSE
         assert_same(first, second)
 
-    def test_heads_that_share_keys_choose_alike_and_always_see_three_blocks(self, rng):
+    def test_heads_that_share_keys_select_alike_and_always_three_blocks(self, rng):
         coarse = rng.random((2, 6, 12, 5)).astype(np.float32)
         visible = np.array(np.broadcast_to(np.tri(12, dtype=bool), (2, 6, 12, 12)))
         sizes = {"num_kv_heads": 2, "compressed_size": 4, "stride": 2, "selected_size": 2, "num_selected": 4}
@@ -228,7 +228,7 @@ class TestNativeSparseAttention:
                 assert ours[:, :, t, 2 * block].all()
             assert (ours[:, :, t, ::2].sum(-1) == min(own + 1, 4)).all()
 
-    def test_gates_in_another_order_would_be_noticed(self, rng):
+    def test_gates_in_another_order_are_detected(self, rng):
         sizes = {"compressed_size": 2, "stride": 2, "selected_size": 2, "num_selected": 3, "window": 3}
         part = Part("NativeSparseAttention", {"embed_dim": 8, **NATIVE, **sizes})
         weights, x = weights_for(rng, part), rng.standard_normal((2, 9, 8))
@@ -253,7 +253,7 @@ class TestLSH:
             ((False, True, True), False),
         ],
     )
-    def test_chunk_by_chunk_is_the_definition_forward_and_backward(self, flags, padded, rng):
+    def test_chunked_form_equals_the_definition(self, flags, padded, rng):
         names = ("is_causal", "circular", "count_repeats")
         part = Part("LSHAttention", {**LSH, **dict(zip(names, flags, strict=True))})
         weights, x = weights_for(rng, part), rng.standard_normal((2, 12, 12))
@@ -265,11 +265,11 @@ class TestLSH:
         for definition, quick in zip(full, chunked, strict=True):
             assert "weights" not in quick.outputs
             assert error(quick.outputs["output"], definition.outputs["output"]) < CLOSE
-        # The first has another loss, which counts the weights; so gradients are held against one another.
+        # The definition's loss also includes the weights; so gradients are compared within each form.
         assert_same(*chunked)
         assert_same(*full)
 
-    def test_the_gradient_of_the_chunks_is_that_of_the_definition(self, rng):
+    def test_gradient_of_the_chunked_form_equals_the_definition(self, rng):
         part = Part("LSHAttention", {**LSH, "is_causal": True})
         weights, x = weights_for(rng, part), rng.standard_normal((2, 12, 12))
         ours = transfer(weights, build(part, "torch_attention", {"dtype": torch.float64}).eval())
@@ -280,7 +280,7 @@ class TestLSH:
             gradients.append(leaf.grad.numpy())
         assert error(*gradients) < CLOSE
 
-    def test_each_convention_of_the_authors_code_makes_a_difference(self, rng):
+    def test_each_option_of_the_authors_code_changes_the_output(self, rng):
         weights, x = weights_for(rng, Part("LSHAttention", LSH)), rng.standard_normal((2, 12, 12))
         outputs = [
             runs(Part("LSHAttention", {**LSH, **flags}), weights, x=x)[0].outputs["output"]
@@ -289,7 +289,7 @@ class TestLSH:
         for i, j in ((0, 1), (0, 2), (1, 2)):
             assert error(outputs[i], outputs[j]) > 0.01
 
-    def test_a_position_sees_itself_only_if_it_sees_nothing_else(self, rng):
+    def test_position_attends_to_itself_only_without_other_keys(self, rng):
         part = Part("LSHAttention", {**LSH, "is_causal": True})
         for found in runs(part, weights_for(rng, part), x=rng.standard_normal((2, 12, 12))):
             weights = found.outputs["weights"]
@@ -298,7 +298,7 @@ class TestLSH:
             assert (alone[:, :, 0] == 1.0).all()
             assert np.allclose(weights.sum(-1), 1.0)
 
-    def test_rotations_given_with_the_call_stand_for_the_buffer(self, rng):
+    def test_rotations_argument_replaces_the_buffer(self, rng):
         part = Part("LSHAttention", LSH)
         weights, x = weights_for(rng, part), rng.standard_normal((2, 12, 12))
         others = {**weights, "rotations": rng.standard_normal(weights["rotations"].shape)}
@@ -311,7 +311,7 @@ class TestLSH:
             assert np.array_equal(given.outputs["output"], other.outputs["output"])
             assert not np.array_equal(given.outputs["output"], kept.outputs["output"])
 
-    def test_equal_directions_fall_into_equal_buckets_and_hidden_positions_into_their_own(self, rng):
+    def test_equal_directions_share_a_bucket_and_masked_positions_have_their_own(self, rng):
         x = rng.standard_normal((2, 3, 5, 4)).astype(np.float32)
         x[:, :, 4] = 2.0 * x[:, :, 1]
         rotations = rng.standard_normal((3, 4, 6, 2)).astype(np.float32)
@@ -324,8 +324,8 @@ class TestLSH:
 
 
 @pytest.mark.parametrize("name", ["TopKAttention", "MixtureOfBlockAttention", "NativeSparseAttention"])
-def test_a_key_that_the_mask_hides_takes_up_no_place(name, rng):
-    """Of what is left after hiding half of the keys, as many are seen as there may be."""
+def test_masked_key_does_not_count_towards_the_selection(name, rng):
+    """With half of the keys masked, the full number of visible keys is still selected."""
     arguments = {
         "TopKAttention": {**HEADS, "top_k": 2, "is_causal": True},
         "MixtureOfBlockAttention": {**HEADS, "block_size": 1, "num_blocks": 2},
@@ -341,7 +341,7 @@ def test_a_key_that_the_mask_hides_takes_up_no_place(name, rng):
     }[name]
     part = Part(name, arguments)
     mask = (np.arange(12) % 2 == 0)[None, None, None]
-    places = {"TopKAttention": 2, "MixtureOfBlockAttention": 2}.get(name, 6)  # compressed keys are all seen
+    places = {"TopKAttention": 2, "MixtureOfBlockAttention": 2}.get(name, 6)  # six: all compressed keys
     for found in runs(part, weights_for(rng, part), x=rng.standard_normal((2, 12, 12)), mask=mask):
         seen = found.outputs["weights"] != 0
         assert not seen[..., 1::2].any()
@@ -354,7 +354,7 @@ def self_attend(m, module, shape=(2, 12, 12), **options):
 
 
 def deepseek(m, top_k=2, attention=None, **indexer):
-    """DeepSeek's attention on grouped heads."""
+    """DeepSeek sparse attention around grouped-query attention."""
     attention = m.GroupedQueryAttention(12, 3, 1) if attention is None else attention
     return m.DeepSeekSparseAttention(
         attention, m.LightningIndexer(**{"embed_dim": 12, "num_heads": 2, "head_dim": 4} | indexer), top_k
@@ -395,13 +395,13 @@ REFUSED = [
         ".bool() or .astype(bool) converts it, additive values go in bias",
     ),
     Case(
-        "positions that nothing reads",
+        "unused positions",
         lambda m: self_attend(m, m.NativeSparseAttention(12, 3, 1), positions=m.ones(12, dtype=np.int32)),
         ValueError,
         "positions need a position scheme that reads them, got position=None",
     ),
     Case(
-        "what is asked from of another size",
+        "an indexer query of another size",
         lambda m: self_attend(m, m.LightningIndexer(12, 2, 4, query_dim=7), asked=m.nan(2, 12, 8)),
         ValueError,
         "asked must have shape (2, length, 7), got (2, 12, 8)",
@@ -422,7 +422,7 @@ IMPOSSIBLE = [
         "top_k must be at least 1, got 0",
     ),
     Case(
-        "blocks of nothing",
+        "blocks of size 0",
         lambda m: partial(m.MixtureOfBlockAttention, 12, 3, 0, 2),
         ValueError,
         "block_size must be at least 1, got 0",
@@ -446,7 +446,7 @@ IMPOSSIBLE = [
         "selected_size must be divisible by stride, got selected_size=3 and stride=2",
     ),
     Case(
-        "fewer blocks than are always seen",
+        "fewer blocks than are always visible",
         lambda m: partial(m.NativeSparseAttention, 12, 3, 1, num_selected=2),
         ValueError,
         "num_selected must be at least 3, got 2",
@@ -458,7 +458,7 @@ IMPOSSIBLE = [
         "num_heads must be divisible by num_kv_heads, got num_heads=3 and num_kv_heads=2",
     ),
     Case(
-        "a window of nothing",
+        "a window of 0",
         lambda m: partial(m.NativeSparseAttention, 12, 3, 1, window=0),
         ValueError,
         "window must be at least 1 (it counts the query's own key), got 0",
@@ -476,7 +476,7 @@ IMPOSSIBLE = [
         "num_rounds must be at least 1, got 0",
     ),
     Case(
-        "a choice of nothing",
+        "a selection of no key",
         lambda m: partial(deepseek, m, 0),
         ValueError,
         "top_k must be at least 1, got 0",
@@ -488,7 +488,7 @@ IMPOSSIBLE = [
         "indexer must have embed_dim=12 as attention, got 10",
     ),
     Case(
-        "an indexer that asks from a latent that is not there",
+        "an indexer that needs a missing latent",
         lambda m: partial(deepseek, m, query_dim=7),
         ValueError,
         "indexer must have query_dim=None or the size of the attention's query latent, None, got 7",
@@ -499,9 +499,9 @@ IMPOSSIBLE = [
 @pytest.mark.usefixtures("as_shipped")
 class TestRefusals:
     @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
-    def test_a_call_is_refused_alike(self, case):
+    def test_bad_call_raises_the_same_error(self, case):
         assert_refused(case)
 
     @pytest.mark.parametrize("case", IMPOSSIBLE, ids=lambda case: case.name)
-    def test_a_module_is_refused_alike(self, case):
+    def test_bad_arguments_raise_the_same_error(self, case):
         assert_impossible(case)

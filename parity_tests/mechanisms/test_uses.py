@@ -1,4 +1,4 @@
-"""Mechanisms used as people use PyTorch: compiled, exported, transformed, lowered, quantised and adapted."""
+"""Mechanisms under common uses of PyTorch: compiled, exported, transformed, autocast, quantised and adapted."""
 
 import copy
 
@@ -22,14 +22,14 @@ from torch_attention.models.routing import SigmoidRouting
 from torch_attention.ops import arrays as triangular
 
 every_mechanism = pytest.mark.parametrize("mechanism", CATALOGUE, ids=lambda each: each.name)
-# The rest takes longer; recurrences are compiled without the tests' shape checks, in the slow tests alone.
+# The others are slow tests; recurrences are compiled without the tests' shape checks, only in the slow tests.
 SAMPLE = (
     "MultiHeadSelfAttention",
     "CausalSelfAttention",
     "ScaledDotProductAttention",
     "GatedLinearAttention",
 )
-# As many as `make test` has time for; the others are slow tests.
+# As many as fit into `make test`; the others are slow tests.
 sampled = pytest.mark.parametrize(
     "mechanism",
     [
@@ -38,9 +38,9 @@ sampled = pytest.mark.parametrize(
     ],
     ids=lambda each: each.name,
 )
-# PyTorch's own convolution asks whether a batch of 16 is reached.
+# PyTorch's own convolution has a guard on a batch of 16.
 IN_SEVERAL_GRAPHS = {"NystromAttention"}
-# What sorts its scores or looks for the largest: a choice, or the keys whose weights are not zero.
+# Mechanisms that sort scores or take their maximum, to select keys or to find the nonzero weights.
 CHOOSING = {
     "SparsemaxAttention",
     "Entmax15Attention",
@@ -79,7 +79,7 @@ class TestExactLayers:
         }
 
     @every_mechanism
-    def test_the_owner_of_every_parameter_is_called(self, mechanism):
+    def test_every_parameters_owner_is_called(self, mechanism):
         module = torch_module(mechanism, "float32")
         called, hooks = set(), []
         for name, each in module.named_modules():
@@ -96,14 +96,14 @@ class TestExactLayers:
     @every_mechanism
     def test_quantize_dynamic_leaves_no_linear_layer(self, mechanism):
         if mechanism.name == "LSHAttention":  # 8 bits move positions to other buckets
-            pytest.skip("rounding changes which keys are met")
+            pytest.skip("rounding changes the keys that a query attends to")
         assert torch_uses.quantised(mechanism) in (torch_uses.YES, NO_LINEAR)
 
     @every_mechanism
     def test_lora_on_each_linear_layer_has_an_effect(self, mechanism):
         assert torch_uses.with_lora(mechanism) in (torch_uses.YES, NO_LINEAR)
 
-    def test_absorbed_latents_of_a_plain_and_of_a_called_layer_are_the_same(self):
+    def test_absorbed_latents_are_the_same_with_a_hook_on_the_layer(self):
         (mechanism,) = select(["AbsorbedLatentAttention"])
         module, given = torch_module(mechanism, "float32"), in_float32(given_to(mechanism))
         plain = module(**given).output
@@ -116,13 +116,13 @@ class TestExactLayers:
 class TestAutocast:
     @sampled
     @pytest.mark.parametrize("use", [torch_uses.in_bfloat16, torch_uses.in_float16])
-    def test_output_is_near(self, mechanism, use):
+    def test_output_is_close(self, mechanism, use):
         assert use(mechanism) == torch_uses.YES
 
     @sampled
-    def test_autocast_is_no_less_exact_than_the_module_in_bfloat16(self, mechanism):
+    def test_autocast_is_as_precise_as_the_module_in_bfloat16(self, mechanism):
         if "bfloat16" not in mechanism.dtypes:
-            pytest.skip("a choice of keys is no matter for bfloat16")
+            pytest.skip("the selection of keys is not proven in bfloat16")
         module, given = torch_module(mechanism, "float32"), in_float32(given_to(mechanism))
         exact = first_output(module(**given))
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -134,8 +134,8 @@ class TestAutocast:
     @every_mechanism
     @pytest.mark.filterwarnings(
         "ignore:Mismatch dtype between input and weight:UserWarning"
-    )  # RMS norms, once
-    def test_choices_are_those_of_float32(self, mechanism):
+    )  # raised once, by RMS norms
+    def test_selections_under_autocast_are_those_of_float32(self, mechanism):
         module, given = torch_module(mechanism, "float32"), torch_uses._inputs(mechanism, 4)
         exact = compared(module, given, enabled=False)
         for dtype in (torch.bfloat16, torch.float16):
@@ -143,7 +143,7 @@ class TestAutocast:
             assert [x.dtype for x in lowered] == [x.dtype for x in exact]
             assert all(torch.equal(x, y) for x, y in zip(lowered, exact, strict=True))
 
-    def test_choices_that_are_recorded(self):
+    def test_recorded_selections_cover_the_sparse_mechanisms(self):
         recorded = {
             each.name
             for each in CATALOGUE
@@ -153,7 +153,7 @@ class TestAutocast:
         assert recorded == CHOOSING
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-    def test_experts_are_those_of_float32(self, dtype):
+    def test_expert_weights_under_autocast_are_those_of_float32(self, dtype):
         torch.manual_seed(0)
         experts = MixtureOfExperts(16, 8, 8, SigmoidRouting(2), shared_dim=8)
         x = torch.randn(2, 200, 16)
@@ -163,7 +163,7 @@ class TestAutocast:
 
 
 class Compared(TorchDispatchMode):
-    """Records the numbers that are sorted, or of which the largest is looked for: what choices depend on."""
+    """Record the inputs of sort, argmax and top-k, on which selections depend."""
 
     def __init__(self):
         super().__init__()
@@ -209,7 +209,8 @@ class TestFloat16:
         assert distance(layer.half()(x.half()).output, exact) < 0.01
 
 
-@pytest.mark.usefixtures("as_shipped")  # PyTorch's transformations are no arrays of a shape
+# Without shape checks: PyTorch's transformations pass objects that are not arrays of a shape.
+@pytest.mark.usefixtures("as_shipped")
 @pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
 class TestTransforms:
@@ -219,7 +220,7 @@ class TestTransforms:
         assert use(mechanism) == torch_uses.YES
 
     @sampled
-    def test_an_ensemble_is_its_members(self, mechanism):
+    def test_ensemble_equals_its_members(self, mechanism):
         first, given = torch_module(mechanism, "float32"), torch_uses._inputs(mechanism, 0)
         if not list(first.parameters()):
             pytest.skip("it has no parameters to stack")
@@ -244,7 +245,7 @@ class TestTransforms:
                     torch_uses._check_same(slopes[name][number], slope)
 
     @sampled
-    def test_masks_and_dropout_masks_are_mapped(self, mechanism):
+    def test_masks_and_dropout_masks_can_be_mapped(self, mechanism):
         module, given = torch_module(mechanism, "float32"), torch_uses._inputs(mechanism, 0)
         masks = {**mechanism.masks, **({"dropout_keep": mechanism.keep} if mechanism.keep else {})}
         for name, axes in masks.items():
@@ -256,7 +257,7 @@ class TestTransforms:
             expected = torch.stack([output(mask) for mask in several])
             torch_uses._check_same(torch.func.vmap(output)(several), expected)
 
-    def test_gradient_and_hessian_beside_a_learned_bias(self):
+    def test_gradient_and_hessian_with_a_learned_bias(self):
         (mechanism,) = select(["T5Bias"])
         assert torch_uses.gradient(mechanism) == torch_uses.hessian(mechanism) == torch_uses.YES
 
@@ -267,14 +268,14 @@ class TestTransforms:
 
 
 @pytest.mark.usefixtures("as_shipped")
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # by PyTorch's own scan
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # from PyTorch's scan
 @pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
 class TestSizes:
     @sampled
     def test_empty_sizes(self, mechanism):
         assert torch_uses.empty_sizes(mechanism) == torch_uses.YES
 
-    # PyTorch compiles no shape checks inside of what it makes itself; the slow tests run without them.
+    # PyTorch does not compile shape checks inside code that it generates; the slow tests run without them.
     @pytest.mark.slow
     @pytest.mark.parametrize(
         "mechanism", select([*SAMPLE, "NativeSparseAttention"]), ids=lambda each: each.name
@@ -282,7 +283,7 @@ class TestSizes:
     def test_one_graph_serves_all_sizes(self, mechanism):
         assert torch_uses.compiled(mechanism) == torch_uses.YES
 
-    def test_one_program_serves_all_sizes(self):
+    def test_one_exported_program_serves_all_sizes(self):
         (mechanism,) = select(["MultiHeadSelfAttention"])
         assert torch_uses.exported(mechanism) == torch_uses.YES
 
@@ -314,7 +315,7 @@ class TestSizes:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("name", ["ShiftedWindowAttention", "SpatialReductionAttention"])
-    def test_one_program_serves_grids_that_windows_do_not_tile(self, name):
+    def test_one_exported_program_serves_grids_that_need_padding(self, name):
         (mechanism,) = select([name])
         assert torch_uses.exported(mechanism) == torch_uses.YES
 
@@ -328,7 +329,7 @@ class TestSizes:
 
     @pytest.mark.survey
     @every_mechanism
-    def test_every_mechanism_is_one_program(self, mechanism):
+    def test_every_mechanism_is_one_exported_program(self, mechanism):
         assert torch_uses.exported(mechanism) == torch_uses.YES
 
     @pytest.mark.survey
@@ -343,7 +344,7 @@ class TestSizes:
 
 
 def in_onnxruntime(layer, traced, x, folder):
-    """The first output of a layer for `x`, once it was exported for `traced` with both axes dynamic."""
+    """The first output of a layer for `x`, after an export traced with `traced` and both axes dynamic."""
     import onnxruntime
 
     torch._dynamo.reset()
@@ -355,7 +356,7 @@ def in_onnxruntime(layer, traced, x, folder):
 
 
 @pytest.mark.usefixtures("as_shipped")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # by the exporter, of its own parts
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # raised by the exporter, about its own code
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.filterwarnings("ignore::UserWarning")
 class TestONNX:
@@ -371,7 +372,7 @@ class TestONNX:
         assert torch_uses.in_onnx(mechanism) == torch_uses.YES
 
     @pytest.mark.slow
-    def test_a_recurrence_is_exported_where_gradients_are_on(self, tmp_path):
+    def test_recurrence_is_exported_with_gradients_enabled(self, tmp_path):
         layer = torch_attention.LinearAttention(4, 2, chunk_size=2)
         x = torch.randn(3, 8, 4)
         output = in_onnxruntime(layer, torch.ones(2, 5, 4), x, tmp_path)
@@ -394,14 +395,14 @@ class TestONNX:
 
 
 @pytest.mark.parametrize("length", [0, 1, 5])
-def test_equations_solved_row_by_row_are_those_solved_at_once(length):
+def test_triangular_system_solved_by_rows_equals_the_direct_solution(length):
     lower, right = torch.randn(2, 3, length, length), torch.randn(2, 3, length, 4)
     found = triangular._substitute(lower, right)
     torch.testing.assert_close(found, triangular.solve_unit_lower(lower, right))
 
 
 class TestPage:
-    def test_a_reason_is_listed_once_and_referred_to(self, monkeypatch):
+    def test_reason_is_listed_once_and_referred_to(self, monkeypatch):
         def refuse(mechanism):
             """Never works."""
             return "no."
@@ -412,7 +413,7 @@ class TestPage:
         assert text.count("1. no.") == 1
         assert "0 of 2" in text
 
-    def test_an_error_is_a_reason(self):
+    def test_error_is_a_reason(self):
         def fail(mechanism):
             raise ValueError("first line\nsecond line")
 

@@ -1,4 +1,4 @@
-"""Attention over images: who sees whom, what each class is equal to, and what it refuses."""
+"""Attention over images: visible positions, equal special cases, and bad input."""
 
 from functools import partial
 
@@ -29,7 +29,7 @@ ATTENTION = [f"{name}_proj.{kind}" for name in ("q", "k", "v", "out") for kind i
 
 
 def weights_for(rng, name, **arguments):
-    """Random weights for a class, in float64, by their names in PyTorch."""
+    """Random float64 weights for a class, by their PyTorch names."""
     state = build(Part(name, arguments), "torch_attention", {"device": "meta"}).state_dict()
     return {key: 0.5 * rng.standard_normal(x.shape) for key, x in state.items()}
 
@@ -38,7 +38,7 @@ def weights_for(rng, name, **arguments):
 def results(
     name, weights, *args, call=lambda module, *args, **options: module(*args, **options), **arguments
 ):
-    """What the module of each mirror makes of arrays in float64, by field of the result."""
+    """Float64 outputs of the module of each mirror, by field of the result."""
     with on_platform("cpu", float64=True):
         for package, options in (
             ("torch_attention", {"dtype": torch.float64}),
@@ -59,7 +59,7 @@ def assert_same(found, expected):
 
 
 def changed_places(name, weights, x, place, **arguments):
-    """Where the output is another when one place of the input is, in each mirror."""
+    """The positions whose output changes when one position of the input changes, in each mirror."""
     other = x.copy()
     other[:, *place] += 1.0
     for before, after in zip(
@@ -71,8 +71,8 @@ def changed_places(name, weights, x, place, **arguments):
 @pytest.mark.parametrize(
     "mechanism", [m for m in VISION_FAMILY if not m.masks], ids=lambda mechanism: mechanism.name
 )
-def test_without_a_mask_too_gradients_are_those_of_the_oracle(mechanism: Mechanism, rng) -> None:
-    """The derivative in random directions, by complex steps: one evaluation of the oracle each."""
+def test_gradients_without_a_mask_equal_the_oracle(mechanism: Mechanism, rng) -> None:
+    """Derivatives along random directions, by complex steps: one evaluation of the oracle each."""
     weights, given = parameters(mechanism), inputs(mechanism, "none")
     found = run_torch(torch_module(mechanism, "float64"), given).gradients
     tensors = {**weights, **given}
@@ -88,7 +88,7 @@ def test_without_a_mask_too_gradients_are_those_of_the_oracle(mechanism: Mechani
 
 
 class TestViT:
-    def test_patches_are_those_of_the_oracle(self, rng):
+    def test_patches_equal_the_oracle(self, rng):
         weights, image = weights_for(rng, "PatchEmbedding", **PATCHES), rng.standard_normal((2, 4, 6, 5))
         expected = oracles.patch_embedding(weights, image)
         for found in results("PatchEmbedding", weights, image, **PATCHES):
@@ -100,15 +100,15 @@ class TestViT:
         theirs = jax_with(Part("PatchEmbedding", PATCHES), ours, {})
         assert_parity(ours, theirs, rng.standard_normal((2, 4, 6, 5)).astype(np.float32))
 
-    def test_the_class_token_stands_first_and_patches_follow_row_after_row(self, rng):
+    def test_class_token_is_first_and_patches_follow_row_by_row(self, rng):
         weights, image = weights_for(rng, "PatchEmbedding", **PATCHES), rng.standard_normal((2, 4, 6, 5))
         other = image.copy()
-        other[:, 3, 2] += 1.0  # in the second row of patches, the first of it
+        other[:, 3, 2] += 1.0  # the first patch of the second row
         before = results("PatchEmbedding", weights, image, **PATCHES)
         for one, two in zip(before, results("PatchEmbedding", weights, other, **PATCHES), strict=True):
             assert (one["output"] != two["output"]).any(axis=(0, 2)).tolist() == [False] * 3 + [True, False]
 
-    def test_a_block_without_what_its_sublayers_add_is_the_identity(self, rng):
+    def test_block_with_zero_output_projections_is_the_identity(self, rng):
         weights, x = weights_for(rng, "ViTBlock", **SIZES), rng.standard_normal((2, 5, 6))
         for name in ("attention.out_proj", "ffn.down_proj"):
             weights |= {
@@ -120,7 +120,7 @@ class TestViT:
 
 
 class TestWindows:
-    def test_a_shift_of_zero_is_none(self, rng):
+    def test_shift_of_zero_is_window_attention(self, rng):
         weights, x = weights_for(rng, "WindowAttention", **WINDOWS), rng.standard_normal((2, 4, 7, 6))
         shifted = {f"attention.{name}": w for name, w in weights.items()}
         assert_same(
@@ -128,12 +128,12 @@ class TestWindows:
             results("WindowAttention", weights, x, **WINDOWS),
         )
 
-    def test_half_a_window_is_the_shift_of_default(self):
+    def test_default_shift_is_half_a_window(self):
         for mirror in MIRRORS.values():
             assert mirror.ShiftedWindowAttention(6, 3, 5).shift == 2
 
     @pytest.mark.parametrize("height", [2, 3])
-    def test_a_grid_that_one_window_spans_is_not_shifted(self, height, rng):
+    def test_grid_within_one_window_is_not_shifted(self, height, rng):
         weights, x = weights_for(rng, "WindowAttention", **WINDOWS), rng.standard_normal((2, height, 7, 6))
         shifted = {f"attention.{name}": w for name, w in weights.items()}
         assert_same(
@@ -141,7 +141,7 @@ class TestWindows:
             results("WindowAttention", weights, x, **WINDOWS),
         )
 
-    def test_one_window_without_biases_is_multi_head_attention_over_all_places(self, rng):
+    def test_one_window_without_biases_is_multi_head_attention(self, rng):
         weights, x = weights_for(rng, "WindowAttention", **WINDOWS), rng.standard_normal((2, 3, 3, 6))
         weights["position_bias"][:] = 0.0
         plain = {name: weights[name] for name in ATTENTION}
@@ -152,7 +152,7 @@ class TestWindows:
             assert error(found["output"], all_places["output"].reshape(x.shape)) < CLOSE
             assert error(found["weights"][:, 0], all_places["weights"]) < CLOSE
 
-    def test_a_place_is_seen_in_its_window_alone(self, rng):
+    def test_position_is_visible_only_in_its_window(self, rng):
         weights, x = weights_for(rng, "WindowAttention", **WINDOWS), rng.standard_normal((2, 6, 6, 6))
         for changed in changed_places("WindowAttention", weights, x, (1, 4), **WINDOWS):
             assert {tuple(place) for place in np.argwhere(changed)} == {
@@ -162,20 +162,18 @@ class TestWindows:
     @pytest.mark.parametrize(
         ("place", "rows", "columns"),
         [
-            ((2, 3), (1, 4), (1, 4)),  # a window of which nothing was rolled
-            ((0, 0), (0, 1), (0, 1)),  # the corner: its window holds the four corners of the grid
-            ((5, 2), (4, 6), (1, 4)),  # the last two rows, with the first one brought below them
+            ((2, 3), (1, 4), (1, 4)),  # a window without wrapped positions
+            ((0, 0), (0, 1), (0, 1)),  # the corner: its window contains the four corners of the grid
+            ((5, 2), (4, 6), (1, 4)),  # the last two rows, with the first row wrapped below them
         ],
     )
-    def test_a_shifted_window_crosses_the_borders_of_windows_and_not_the_edge(
-        self, place, rows, columns, rng
-    ):
+    def test_shifted_window_crosses_window_borders_but_not_the_edge(self, place, rows, columns, rng):
         weights, x = weights_for(rng, "ShiftedWindowAttention", **SHIFTED), rng.standard_normal((2, 6, 6, 6))
         expected = {(y, c) for y in range(*rows) for c in range(*columns)}
         for changed in changed_places("ShiftedWindowAttention", weights, x, place, **SHIFTED):
             assert {tuple(place) for place in np.argwhere(changed)} == expected
 
-    def test_without_the_regions_a_shifted_window_would_see_across_the_edge(self, rng):
+    def test_shifted_window_without_regions_would_attend_across_the_edge(self, rng):
         weights, x = weights_for(rng, "WindowAttention", **WINDOWS), rng.standard_normal((2, 6, 6, 6))
         shifted = {f"attention.{name}": w for name, w in weights.items()}
         expected = results("ShiftedWindowAttention", shifted, x, **SHIFTED)
@@ -185,7 +183,7 @@ class TestWindows:
             assert not differs[:, 1:4, 1:4].any()
             assert differs[:, 0].any(axis=(0, 2)).all()
 
-    def test_a_grid_that_windows_do_not_tile_is_padded_with_zeros_that_are_seen(self, rng):
+    def test_grid_that_windows_do_not_tile_is_padded_with_visible_zeros(self, rng):
         weights, x = weights_for(rng, "ShiftedWindowAttention", **SHIFTED), rng.standard_normal((2, 4, 7, 6))
         padded = np.zeros((2, 6, 9, 6))
         padded[:, :4, :7] = x
@@ -196,7 +194,7 @@ class TestWindows:
             assert error(found["output"], whole["output"][:, :4, :7]) < CLOSE
             assert error(found["weights"], whole["weights"]) < CLOSE
 
-    def test_a_mask_hides_and_a_row_that_sees_nothing_is_zero(self, rng):
+    def test_masked_weights_and_fully_masked_rows_are_zero(self, rng):
         weights, x = weights_for(rng, "WindowAttention", **WINDOWS), rng.standard_normal((2, 6, 3, 6))
         mask = rng.random((2, 2, 3, 9, 9)) < 0.6
         mask[0, 1, :, 4] = False
@@ -208,7 +206,7 @@ class TestWindows:
         assert all(np.isfinite(gradient).all() for gradient in run.gradients.values())
 
     @pytest.mark.parametrize("shape", [(9, 9), (2, 2, 9, 9), (1, 2, 1, 9, 9), (1, 1, 3, 1, 9)])
-    def test_a_mask_of_any_rank_does_what_the_full_mask_does(self, shape, rng):
+    def test_mask_of_any_rank_equals_the_full_mask(self, shape, rng):
         weights, x = weights_for(rng, "WindowAttention", **WINDOWS), rng.standard_normal((2, 6, 3, 6))
         mask = rng.random(shape) < 0.6
         full = np.broadcast_to(mask[:, :, None] if mask.ndim == 4 else mask, (2, 2, 3, 9, 9)).copy()
@@ -217,7 +215,7 @@ class TestWindows:
             results("WindowAttention", weights, x, full, **WINDOWS),
         )
 
-    def test_a_bias_read_the_wrong_way_round_would_be_noticed(self, rng):
+    def test_reversed_position_bias_is_detected(self, rng):
         weights, x = weights_for(rng, "WindowAttention", **WINDOWS), rng.standard_normal((2, 6, 3, 6))
         reversed_table = {**weights, "position_bias": weights["position_bias"][::-1].copy()}
         expected = oracles.window_attention(weights, x, num_heads=3, window_size=3)[0]
@@ -226,7 +224,7 @@ class TestWindows:
 
 
 class TestSpatialReduction:
-    def test_a_reduction_of_one_is_multi_head_attention_over_all_places(self, rng):
+    def test_reduction_of_one_is_multi_head_attention(self, rng):
         weights = weights_for(rng, "MultiHeadSelfAttention", **SIZES)
         x = rng.standard_normal((2, 4, 5, 6))
         expected = results("MultiHeadSelfAttention", weights, x.reshape(2, 20, 6), **SIZES)
@@ -237,7 +235,7 @@ class TestSpatialReduction:
             assert error(found["weights"], all_places["weights"]) < CLOSE
 
     @pytest.mark.parametrize(("place", "count"), [((1, 1), 20), ((4, 0), 1)])
-    def test_all_see_a_place_unless_it_lies_beyond_the_last_whole_patch(self, place, count, rng):
+    def test_position_is_visible_to_all_unless_beyond_the_last_whole_patch(self, place, count, rng):
         arguments = {**SIZES, "reduction": 2}
         weights = weights_for(rng, "SpatialReductionAttention", **arguments)
         x = rng.standard_normal((2, 5, 4, 6))
@@ -247,14 +245,14 @@ class TestSpatialReduction:
 
 
 class TestAxial:
-    def test_a_place_is_seen_in_its_row_and_in_its_column(self, rng):
+    def test_position_is_visible_in_its_row_and_column(self, rng):
         weights, x = weights_for(rng, "AxialAttention", **SIZES), rng.standard_normal((2, 5, 4, 6))
         for changed in changed_places("AxialAttention", weights, x, (3, 1), **SIZES):
             expected = np.zeros((5, 4), bool)
             expected[3, :] = expected[:, 1] = True
             assert np.array_equal(changed, expected)
 
-    def test_on_one_row_it_is_multi_head_attention_plus_each_place_by_itself(self, rng):
+    def test_single_row_is_multi_head_attention_plus_each_position_by_itself(self, rng):
         weights, x = weights_for(rng, "AxialAttention", **SIZES), rng.standard_normal((2, 1, 4, 6))
         down, across = (
             {
@@ -269,7 +267,7 @@ class TestAxial:
         for found, row in zip(results("AxialAttention", weights, x, **SIZES), rows, strict=True):
             assert error(found["output"], row["output"][:, None] + itself) < CLOSE
 
-    def test_keep_masks_stand_for_the_draws_of_both_directions(self, rng):
+    def test_dropout_masks_of_both_directions_replace_sampled_ones(self, rng):
         arguments = {**SIZES, "dropout": 0.5}
         weights, x = weights_for(rng, "AxialAttention", **SIZES), rng.standard_normal((2, 5, 4, 6))
         down_keep, across_keep = rng.random((2, 4, 3, 5, 5)) < 0.5, rng.random((2, 5, 3, 4, 4)) < 0.5
@@ -292,7 +290,7 @@ class TestAxial:
 
 
 class TestDecomposedPositions:
-    def test_without_positions_it_is_multi_head_attention_over_all_places(self, rng):
+    def test_attention_without_positions_is_multi_head_attention(self, rng):
         weights, x = (
             weights_for(rng, "DecomposedPositionAttention", **GRID),
             rng.standard_normal((2, 5, 4, 6)),
@@ -305,8 +303,8 @@ class TestDecomposedPositions:
             assert error(ours["output"], all_places["output"].reshape(x.shape)) < CLOSE
             assert error(ours["weights"], all_places["weights"]) < CLOSE
 
-    def test_positions_over_the_root_of_a_head_make_the_equation_of_the_paper(self, rng):
-        """Equation 4 of MViTv2 scales scores and positions alike; the code of its authors scales the scores alone."""
+    def test_positions_divided_by_the_root_of_head_dim_give_the_papers_equation(self, rng):
+        """Equation 4 of MViTv2 scales scores and positions alike; the authors' code scales only the scores."""
         weights, x = (
             weights_for(rng, "DecomposedPositionAttention", **GRID),
             rng.standard_normal((2, 5, 4, 6)),
@@ -324,12 +322,12 @@ class TestDecomposedPositions:
         for found in results("DecomposedPositionAttention", weights, x, **GRID):
             assert error(found["weights"], by_paper) > 0.01
 
-    def test_a_score_knows_the_distance_alone(self, rng):
-        """With equal places everywhere, equal distances have equal scores: ratios of weights repeat."""
+    def test_score_depends_only_on_the_distance(self, rng):
+        """With the same input everywhere, equal distances have equal scores: ratios of weights repeat."""
         weights = weights_for(rng, "DecomposedPositionAttention", **GRID)
         x = np.broadcast_to(rng.standard_normal(6), (1, 5, 4, 6)).copy()
         for found in results("DecomposedPositionAttention", weights, x, **GRID):
-            grid = np.log(found["weights"][0]).reshape(3, 5, 4, 5, 4)  # heads, then query and key places
+            grid = np.log(found["weights"][0]).reshape(3, 5, 4, 5, 4)  # heads, then query and key positions
             one, other = (
                 grid[:, 1, 1, 2, 2] - grid[:, 1, 1, 0, 1],
                 grid[:, 3, 2, 4, 3] - grid[:, 3, 2, 2, 2],
@@ -338,7 +336,7 @@ class TestDecomposedPositions:
 
 
 def attend(m, name, *shape, mask=None, keep=None, **arguments):
-    """A call of a class over a grid of 3 heads and 6 features."""
+    """A call of a class for a grid with 3 heads and 6 features."""
     options = {} if keep is None else {"dropout_keep": keep}
     positional = () if mask is None else (mask,)
     return partial(getattr(m, name)(6, 3, **arguments), m.nan(*shape), *positional, **options)
@@ -375,7 +373,7 @@ REFUSED = [
     ),
     *(
         Case(
-            f"{name} with a keep-mask of another shape",
+            f"{name} with a dropout mask of another shape",
             lambda m, name=name: attend(m, name, 2, 4, 7, 6, keep=m.ones(2, 3), **GRIDS[name]),
             ValueError,
             f"dropout_keep must have shape {shape}, got (2, 3)",
@@ -384,7 +382,7 @@ REFUSED = [
     ),
     *(
         Case(
-            f"{name} with a keep-mask that is not boolean",
+            f"{name} with a dropout mask that is not boolean",
             lambda m, name=name, shape=shape: attend(
                 m, name, 2, 4, 7, 6, keep=m.ones(*shape, dtype=np.int32), **GRIDS[name]
             ),
@@ -394,7 +392,7 @@ REFUSED = [
         for name, shape in KEEPS.items()
     ),
     Case(
-        "AxialAttention with a keep-mask of its columns of another shape",
+        "AxialAttention with a dropout mask of its columns of another shape",
         lambda m: attend(m, "AxialAttention", 2, 4, 7, 6, keep=m.AxialKeep(height=m.ones(2, 4, 3, 7, 7))),
         ValueError,
         "dropout_keep must have shape (2, 7, 3, 4, 4), got (2, 4, 3, 7, 7)",
@@ -497,9 +495,9 @@ IMPOSSIBLE = [
 @pytest.mark.usefixtures("as_shipped")
 class TestRefusals:
     @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
-    def test_both_refuse_with_the_same_sentence_and_compute_nothing(self, case):
+    def test_bad_input_raises_the_same_error_before_any_arithmetic(self, case):
         assert_refused(case)
 
     @pytest.mark.parametrize("case", IMPOSSIBLE, ids=lambda case: case.name)
-    def test_both_refuse_to_be_built(self, case):
+    def test_bad_arguments_raise_the_same_error(self, case):
         assert_impossible(case)

@@ -1,4 +1,4 @@
-"""Writing a translation: greedy decoding and beam search against searches in plain Python, alike in both mirrors."""
+"""Greedy decoding and beam search of translation models against plain Python searches, equal in both mirrors."""
 
 from copy import deepcopy
 from functools import partial
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 START, STOP, PAD = 1, 2, 0
 MARKS = {"start_token": START, "eos_token": STOP, "pad_token": PAD}
-SMALL = 4  # tokens, so that all sequences can be gone through
+SMALL = 4  # tokens; few, so that all sequences can be enumerated
 BEAMS = 45  # more than the 1 + 3 + 9 + 27 sequences of up to 3 tokens
 NAMES = ("SimpleSeq2Seq", "Bahdanau")
 each_framework = pytest.mark.parametrize("framework", ["torch", "jax"])
@@ -27,7 +27,7 @@ def log_softmax(x):
 
 
 def chances(model, text, beginnings):
-    """The log-probability of every token behind each beginning, from the whole model without caches, in float64."""
+    """Float64 log-probabilities of every next token after each prefix, from the model without caches."""
     source, mask = (torch.from_numpy(x[text : text + 1]) for x in (tokens()[0], padded(SOURCE, 4)))
     source, mask = source.expand(len(beginnings), -1), mask.expand(len(beginnings), -1, -1, -1)
     written = torch.tensor([[START, *beginning] for beginning in beginnings])
@@ -36,7 +36,7 @@ def chances(model, text, beginnings):
 
 
 def every_sequence(model, text, vocab, max_len, length_penalty):
-    """All sequences there are with their scores, best first."""
+    """All possible sequences with their scores, best first."""
     others = [token for token in range(vocab) if token != STOP]
     live, found = {(): 0.0}, {}
     for length in range(1, max_len + 1):
@@ -53,7 +53,7 @@ def every_sequence(model, text, vocab, max_len, length_penalty):
 
 
 def plain_beam(model, text, max_len, num_beams, length_penalty):
-    """Beam search in lists and loops: what ends is set aside, the best that do not are gone on from."""
+    """Beam search in lists and loops: finished sequences are set aside, the best unfinished ones are extended."""
     live, found = [((), 0.0)], []
     for length in range(1, max_len + 1):
         rows = chances(model, text, [beginning for beginning, _ in live])
@@ -82,7 +82,7 @@ def with_padding(sequence, max_len):
 
 
 def assert_found(found, expected, bound, max_len):
-    """The sequences and scores of one text."""
+    """Assert the sequences and scores of one text."""
     found_tokens, scores = found
     assert found_tokens.tolist() == [with_padding(x, max_len) for x, _ in expected]
     wanted = np.array([score for _, score in expected])
@@ -96,7 +96,7 @@ def bound(dtype, name):
 @pytest.mark.parametrize("dtype", ["float64", pytest.param("float32", marks=pytest.mark.slow)])
 @each_framework
 @each_model
-def test_a_beam_that_holds_everything_finds_the_best_of_all_sequences(name, framework, dtype):
+def test_beam_that_holds_every_sequence_finds_the_best(name, framework, dtype):
     tokens_found, scores = search(framework, name, dtype, SMALL, max_len=3, num_beams=BEAMS)
     assert scores.dtype == dtype
     model = pair(name, "float64", SMALL).torch
@@ -114,7 +114,7 @@ def test_a_beam_that_holds_everything_finds_the_best_of_all_sequences(name, fram
 )
 @each_framework
 @each_model
-def test_a_narrow_beam_finds_what_a_plain_search_finds(name, framework, num_beams, length_penalty):
+def test_narrow_beam_equals_a_plain_search(name, framework, num_beams, length_penalty):
     options = {"max_len": 5, "num_beams": num_beams, "length_penalty": length_penalty}
     found = search(framework, name, "float64", **options)
     model = pair(name, "float64").torch
@@ -123,8 +123,8 @@ def test_a_narrow_beam_finds_what_a_plain_search_finds(name, framework, num_beam
         assert_found((found[0][text], found[1][text]), expected, 1e-12, 5)
 
 
-def test_the_plain_search_is_not_that_of_all_sequences():
-    """A control: a narrow beam misses something, so that the test above tells the two apart."""
+def test_plain_search_differs_from_the_exhaustive_search():
+    """A control: a narrow beam misses some sequences, so that the tests above are distinct."""
     model = pair("Bahdanau", "float64").torch
     narrow = [[x for x, _ in plain_beam(model, text, 3, 2, 0.6)] for text in range(2)]
     everything = [[x for x, _ in every_sequence(model, text, 9, 3, 0.6)[:2]] for text in range(2)]
@@ -133,7 +133,7 @@ def test_the_plain_search_is_not_that_of_all_sequences():
 
 @each_framework
 @each_model
-def test_greedy_decoding_takes_the_likeliest_token_of_the_whole_each_time(name, framework):
+def test_greedy_decoding_takes_the_most_likely_token_of_the_full_pass(name, framework):
     model = pair(name, "float64").torch
     with mirror(framework, name, "float64") as m:
         source, mask = m.array(tokens()[0]), m.array(padded(SOURCE, 4))
@@ -147,7 +147,7 @@ def test_greedy_decoding_takes_the_likeliest_token_of_the_whole_each_time(name, 
 
 @pytest.mark.parametrize("name", ["EncoderDecoder", "RelativeEncoderDecoder"])
 @pytest.mark.slow
-def test_the_families_of_checkpoints_write_alike_in_both_mirrors(name):
+def test_checkpoint_families_decode_alike_in_both_mirrors(name):
     model = pair(name, "float64").torch
     found = {}
     for framework in ("torch", "jax"):
@@ -159,7 +159,7 @@ def test_the_families_of_checkpoints_write_alike_in_both_mirrors(name):
 
 
 @pytest.mark.parametrize("framework", ["torch", "jax"])
-def test_a_single_token_is_written_without_going_on(framework):
+def test_single_token_needs_no_decode_step(framework):
     with mirror(framework, "Bahdanau") as m:
         source = m.array(tokens()[0])
         greedy = numpy(m.models.generate(m.model, source, 1, **MARKS))
@@ -171,8 +171,8 @@ def test_a_single_token_is_written_without_going_on(framework):
 
 
 @each_framework
-def test_of_equal_scores_the_lower_token_comes_first(framework):
-    """Where every token is as likely as any other, sequences come in the order of their tokens."""
+def test_lower_token_comes_first_among_equal_scores(framework):
+    """With equally likely tokens, sequences come in the order of their tokens."""
     with mirror(framework, "SimpleSeq2Seq", "float32", SMALL) as m:
         before = m.model.head
         m.model.head = indifferent(before, m)
@@ -183,14 +183,14 @@ def test_of_equal_scores_the_lower_token_comes_first(framework):
             greedy = numpy(m.models.generate(m.model, m.array(tokens()[0]), 3, **MARKS))
         finally:
             m.model.head = before
-    # A token less is likelier; then those that have ended, in the order of their beginnings.
+    # A shorter sequence is more likely; then the finished ones, in the order of their prefixes.
     expected = [[2, 0], [0, 2], [1, 2], [3, 2], [0, 0], [0, 1]]
     assert numpy(found.tokens).tolist() == [expected] * 2
     assert (greedy == 0).all()
 
 
 def indifferent(head, m):
-    """A head that scores all tokens alike: that of a model, with zeros in place of its weights."""
+    """The head of a model with zero weights, so that all tokens have equal scores."""
     zeros = deepcopy(head)
     if m.name == "torch":
         for parameter in zeros.parameters():
@@ -200,7 +200,7 @@ def indifferent(head, m):
     return zeros
 
 
-def test_writing_leaves_the_mode_of_the_model_as_it_was():
+def test_generation_keeps_the_mode_of_the_model():
     with mirror("torch", "SimpleSeq2Seq") as m:
         m.model.train()
         m.models.generate(m.model, m.array(tokens()[0]), 1, **MARKS)
@@ -209,7 +209,7 @@ def test_writing_leaves_the_mode_of_the_model_as_it_was():
 
 
 def write(search, m, *, source=(2, 7), mask=None, model="SimpleSeq2Seq", **options):
-    """A call that writes, with a model with room for 8 tokens."""
+    """A call of `generate` or `beam_search` for a model with room for 8 tokens."""
     made = m.SimpleSeq2Seq(11, 9, 6, 3, 1, max_len=8)
     options = {**MARKS, "num_tokens": 4, **options}
     given = {"inputs": m.ones(*source, dtype=np.int32), "mask": mask and mask(m)}
@@ -259,5 +259,5 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
-def test_what_does_not_fit_is_refused(case, as_shipped):
+def test_bad_input_raises(case, as_shipped):
     assert_refused(case)

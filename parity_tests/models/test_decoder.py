@@ -1,4 +1,4 @@
-"""The decoder: what it reads on, what it writes, and that transformers' GPT-2 writes the same."""
+"""The decoder: incremental decoding, generation, and equality with GPT-2 of transformers."""
 
 import re
 from types import SimpleNamespace
@@ -26,12 +26,12 @@ SIZES = {
     "ffn_dim": 13,
     "max_len": 11,
 }
-# 4 u sqrt(n), n the sums on the way: in each layer projections, scores, values and feed-forward, and the logits.
+# 4 u sqrt(n), with n the longest sum: projections, scores, values and feed-forward of each layer, and the logits.
 BOUND = 4 * 2.0**-24 * np.sqrt(LAYERS * (12 + 4 + LENGTH + 12 + 12 + 13) + 12)
 
 
 def reference():
-    """GPT-2 with random weights, large enough that the likeliest token is the likeliest by far."""
+    """GPT-2 with random weights, large enough that the most likely token is clearly ahead."""
     torch.manual_seed(0)
     config = GPT2Config(
         vocab_size=17,
@@ -79,7 +79,7 @@ def tokens():
 
 @pytest.fixture
 def padded(tokens):
-    """The tokens, and which of them are there: the second text is shorter and padded in front."""
+    """Tokens, and a mask of the real ones: the second text is shorter and left-padded."""
     mask = np.ones((BATCH, 1, 1, LENGTH), bool)
     mask[1, ..., :3] = False
     return tokens, mask
@@ -95,7 +95,7 @@ def error(found, expected):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["growing", "static"])
-def test_reading_on_gives_the_logits_of_the_whole_text(mirror, kind, tokens):
+def test_chunks_with_caches_give_the_logits_of_the_whole_text(mirror, kind, tokens):
     m = mirror.package
     empty = {"growing": m.GrowingCache(), "static": m.StaticCache(capacity=LENGTH)}[kind]
     caches, found = (empty,) * LAYERS, []
@@ -109,7 +109,7 @@ def test_reading_on_gives_the_logits_of_the_whole_text(mirror, kind, tokens):
 
 
 @pytest.mark.slow
-def test_it_writes_what_the_likeliest_token_of_each_whole_text_is(mirror, tokens):
+def test_generation_takes_the_most_likely_token_of_each_full_pass(mirror, tokens):
     whole = tokens
     for _ in range(NEW):
         logits = numpy(mirror.model(mirror.array(whole)).output)
@@ -118,7 +118,7 @@ def test_it_writes_what_the_likeliest_token_of_each_whole_text_is(mirror, tokens
     np.testing.assert_array_equal(numpy(found), whole[:, LENGTH:])
 
 
-def test_both_mirrors_write_what_transformers_writes(mirrors, gpt2, padded):
+def test_generation_in_both_mirrors_equals_transformers(mirrors, gpt2, padded):
     tokens, mask = padded
     for seen in (None, mask):
         there = np.ones_like(tokens) if seen is None else seen[:, 0, 0].astype(np.int32)
@@ -137,7 +137,7 @@ def test_both_mirrors_write_what_transformers_writes(mirrors, gpt2, padded):
 
 
 @pytest.mark.slow
-def test_padding_in_front_changes_nothing(mirror, padded):
+def test_left_padding_changes_nothing(mirror, padded):
     tokens, mask = padded
     found = mirror.models.generate(mirror.model, mirror.array(tokens), NEW, mirror.array(mask))
     alone = mirror.models.generate(mirror.model, mirror.array(tokens[1:, 3:].copy()), NEW)
@@ -146,12 +146,12 @@ def test_padding_in_front_changes_nothing(mirror, padded):
     assert not np.array_equal(numpy(seen)[1:], numpy(alone))
 
 
-def test_a_single_token_is_the_first_of_many(mirror, tokens):
+def test_single_token_is_the_first_of_many(mirror, tokens):
     one, many = (mirror.models.generate(mirror.model, mirror.array(tokens), n) for n in (1, NEW))
     np.testing.assert_array_equal(numpy(one), numpy(many)[:, :1])
 
 
-def test_writing_leaves_the_mode_of_the_model_as_it_was(mirrors, tokens):
+def test_generation_keeps_the_mode_of_the_model(mirrors, tokens):
     model = mirrors["torch"].model.train()
     torch_models.generate(model, torch.from_numpy(tokens), 1)
     assert model.training
@@ -159,7 +159,7 @@ def test_writing_leaves_the_mode_of_the_model_as_it_was(mirrors, tokens):
 
 
 def refusals(mirror, tokens):
-    """Calls that are refused, each with what the message must say."""
+    """Calls that raise, each with a pattern of its message."""
     m, array, model = mirror.package, mirror.array, mirror.model
     given = array(tokens)
     caches = (m.GrowingCache(),) * LAYERS
@@ -189,7 +189,7 @@ def refusals(mirror, tokens):
     ]
 
 
-def test_what_does_not_fit_is_refused_in_the_same_words(mirrors, tokens, as_shipped):
+def test_bad_input_raises_the_same_error_in_both(mirrors, tokens, as_shipped):
     messages = {}
     for name, mirror in mirrors.items():
         for call, part in refusals(mirror, tokens):

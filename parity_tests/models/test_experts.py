@@ -1,4 +1,4 @@
-"""Mixtures of experts and their routing, against those of transformers."""
+"""Mixtures of experts and their routing, against transformers."""
 
 import numpy as np
 import pytest
@@ -25,26 +25,26 @@ def numpy(x):
 
 
 def mixtral():
-    """Softmax over the chosen experts; gate and up stand in one tensor, one after the other."""
+    """Softmax over the selected experts; gate and up projections are stacked in one tensor."""
     config = MixtralConfig(**SIZES, intermediate_size=FFN, num_local_experts=EXPERTS)
     return MixtralSparseMoeBlock(config), {}, {}
 
 
 def qwen():
-    """Parts that do not sum to 1, and a shared network behind a gate."""
+    """Routing weights that do not sum to 1, and a shared expert with a gate."""
     sizes = {"moe_intermediate_size": FFN, "shared_expert_intermediate_size": SHARED, "num_experts": EXPERTS}
     block = Qwen2MoeSparseMoeBlock(Qwen2MoeConfig(**SIZES, **sizes, norm_topk_prob=False))
     return block, {"shared_dim": SHARED, "shared_gate": True}, {"normalised": False}
 
 
 def gpt_oss():
-    """Biases everywhere, and clamped networks; gate and up take turns in one tensor."""
+    """Biases everywhere, and clamped experts; gate and up projections alternate in one tensor."""
     config = GptOssConfig(**SIZES, intermediate_size=FFN, num_local_experts=EXPERTS)
     return GptOssMLP(config), {"bias": True, "limit": 7.0}, {}
 
 
 def ours_of(theirs):
-    """Their weights by our names."""
+    """The weights of a transformers block under this package's names."""
     state = {name: numpy(x) for name, x in theirs.state_dict().items()}
     found = {}
     for name, x in state.items():
@@ -68,7 +68,7 @@ def ours_of(theirs):
 
 
 def run(mirror, weights, arguments, routing, x):
-    """The output of our experts with these weights."""
+    """The output of this package's experts with these weights."""
     sizes = {"embed_dim": DIM, "ffn_dim": FFN, "num_experts": EXPERTS}
     chosen = Part("SoftmaxRouting", {"num_chosen": CHOSEN, **routing})
     part = Part("MixtureOfExperts", {**sizes, "routing": chosen, **arguments})
@@ -78,7 +78,7 @@ def run(mirror, weights, arguments, routing, x):
 
 @pytest.mark.parametrize("made", [mixtral, qwen, gpt_oss])
 @each_mirror
-def test_experts_give_what_those_of_transformers_give(mirror, made, rng):
+def test_experts_equal_those_of_transformers(mirror, made, rng):
     theirs, arguments, routing = made()
     torch.manual_seed(0)
     with torch.no_grad():
@@ -89,7 +89,7 @@ def test_experts_give_what_those_of_transformers_give(mirror, made, rng):
     expected = numpy(result[0] if isinstance(result, tuple) else result).reshape(x.shape)
     weights = ours_of(theirs)
     assert error(run(mirror, weights, arguments, routing, x), expected) <= BOUND
-    if made is gpt_oss:  # these inputs reach the limit
+    if made is gpt_oss:  # these inputs exceed the limit
         assert error(run(mirror, weights, {**arguments, "limit": 1e6}, routing, x), expected) > 1000 * BOUND
     wrong = {"normalised": not routing.get("normalised", True)}
     assert error(run(mirror, weights, arguments, wrong, x), expected) > 1000 * BOUND

@@ -1,4 +1,4 @@
-"""Text by chance: the same draws write the same tokens in both mirrors, from the distributions of transformers."""
+"""Sampling: the same draws give the same tokens in both mirrors, from the distributions of transformers."""
 
 from copy import deepcopy
 from dataclasses import replace
@@ -27,7 +27,7 @@ each_mirror = pytest.mark.parametrize("mirror", MIRRORS.values(), ids=MIRRORS)
 
 
 def language_model(name, m, **f):
-    """The smallest of a family."""
+    """The smallest language model of a checkpoint family."""
     if name == "Decoder":
         return m.Decoder(m.DecoderConfig(**SIZES), **f)
     heads, sizes = described.Heads(12, 4, 2, 6), {"vocab_size": VOCAB, "num_layers": 2, "ffn_dim": 13}
@@ -58,7 +58,7 @@ def models(name):
 
 @pytest.fixture
 def prompt(rng):
-    """Tokens, and a mask: the second text is padded in front."""
+    """Tokens, and a mask: the second text is left-padded."""
     mask = np.ones((BATCH, 1, 1, LENGTH), bool)
     mask[1, ..., :2] = False
     return rng.integers(0, VOCAB, (BATCH, LENGTH)).astype(np.int32), mask
@@ -77,7 +77,7 @@ def generated(mirror, name, prompt, draws=None, **options):
 
 
 def warped(scores, temperature, top_k, top_p):
-    """What transformers leaves of scores."""
+    """The scores after the filters of transformers."""
     scores = torch.from_numpy(scores)
     for given, warper in (
         (temperature, TemperatureLogitsWarper),
@@ -100,7 +100,7 @@ FILTERS = [
 
 @each_mirror
 @pytest.mark.parametrize(("temperature", "top_k", "top_p"), FILTERS)
-def test_filters_leave_what_those_of_transformers_leave(mirror, rng, temperature, top_k, top_p):
+def test_filters_keep_the_scores_that_transformers_keeps(mirror, rng, temperature, top_k, top_p):
     scores = (3 * rng.standard_normal((7, VOCAB))).astype(np.float32)
     expected = warped(scores, temperature, top_k, top_p)
     found = numpy(mirror.package.models.filter_scores(mirror.array(scores), temperature, top_k, top_p))
@@ -111,18 +111,18 @@ def test_filters_leave_what_those_of_transformers_leave(mirror, rng, temperature
 
 
 @each_mirror
-def test_of_equal_scores_the_lower_token_stays(mirror):
+def test_lower_token_is_kept_among_equal_scores(mirror):
     scores = mirror.array(np.zeros((1, 5), np.float32))
     found = numpy(mirror.package.models.filter_scores(scores, 1.0, None, 0.5))
     np.testing.assert_array_equal(np.isfinite(found), [[True, True, True, False, False]])
     found = numpy(mirror.package.models.filter_scores(scores, 1.0, 2, None))
-    assert np.isfinite(found).all()  # all tie with the second
+    assert np.isfinite(found).all()  # all are tied with the second
 
 
 @pytest.mark.parametrize(
     "name", ["Decoder", *(pytest.param(x, marks=pytest.mark.slow) for x in FAMILIES[1:])]
 )
-def test_the_same_draws_write_the_same_tokens(name, prompt, rng):
+def test_same_draws_give_the_same_tokens_in_both_mirrors(name, prompt, rng):
     draws = rng.random((NEW, BATCH)).astype(np.float32)
     options = {"temperature": 1.5, "top_k": 9, "top_p": 0.95}
     ours, theirs = (generated(mirror, name, prompt, draws, **options) for mirror in MIRRORS.values())
@@ -133,7 +133,7 @@ def test_the_same_draws_write_the_same_tokens(name, prompt, rng):
 
 @pytest.mark.parametrize("name", ["rotary", *(pytest.param(x, marks=pytest.mark.slow) for x in FAMILIES[2:])])
 @each_mirror
-def test_every_language_model_writes_the_likeliest_token_of_the_whole_text(name, mirror, prompt):
+def test_language_models_generate_the_most_likely_token_of_the_full_pass(name, mirror, prompt):
     found = generated(mirror, name, prompt)
     model = models(name)["torch"]
     for text in range(BATCH):
@@ -147,7 +147,7 @@ def test_every_language_model_writes_the_likeliest_token_of_the_whole_text(name,
 
 @each_mirror
 def test_each_draw_picks_by_the_inverse_of_the_distribution(mirror, prompt, rng):
-    """Token by token in float64, from the logits of whole texts and the filters of transformers."""
+    """Token by token in float64, from the logits of full passes and the filters of transformers."""
     draws = rng.random((NEW, BATCH)).astype(np.float32)
     found = generated(mirror, "Decoder", prompt, draws, temperature=1.5, top_k=9, top_p=0.95)
     model = models("Decoder")["torch"]
@@ -164,7 +164,7 @@ def test_each_draw_picks_by_the_inverse_of_the_distribution(mirror, prompt, rng)
 
 @pytest.mark.slow
 @each_mirror
-def test_many_draws_have_the_distribution(mirror, rng):
+def test_many_draws_follow_the_distribution(mirror, rng):
     scores = np.array([0.3, -np.inf, 2.0, 1.0, -1.0], np.float32)
     count = 1000
     draws = ((np.arange(count) + 0.5) / count).astype(np.float32)
@@ -181,7 +181,7 @@ def test_many_draws_have_the_distribution(mirror, rng):
 
 
 @each_mirror
-def test_padding_stands_behind_the_end_token(mirror, prompt):
+def test_padding_follows_the_end_token(mirror, prompt):
     free = generated(mirror, "Decoder", prompt)
     stop = int(free[0, 1])
     found = generated(mirror, "Decoder", prompt, eos_token=stop, pad_token=16)
@@ -194,7 +194,7 @@ def test_padding_stands_behind_the_end_token(mirror, prompt):
 
 
 @each_mirror
-def test_a_low_temperature_takes_the_likeliest(mirror, prompt, rng):
+def test_low_temperature_takes_the_most_likely_token(mirror, prompt, rng):
     draws = rng.random((NEW, BATCH)).astype(np.float32)
     cold = generated(mirror, "Decoder", prompt, draws, temperature=1e-4)
     np.testing.assert_array_equal(cold, generated(mirror, "Decoder", prompt))
@@ -234,14 +234,14 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name[:40])
-def test_what_does_not_fit_is_refused(case, as_shipped):
+def test_bad_input_raises(case, as_shipped):
     assert_refused(case)
 
 
 SEEDED = {"temperature": 1.5, "top_k": 9, "seed": 7}
 
 
-def test_a_seed_writes_the_same_tokens_in_both_mirrors(prompt):
+def test_seed_gives_the_same_tokens_in_both_mirrors(prompt):
     ours, theirs = (generated(mirror, "Decoder", prompt, **SEEDED) for mirror in MIRRORS.values())
     np.testing.assert_array_equal(ours, theirs)
     draws = np.random.default_rng(7).random((NEW, BATCH), np.float32)
@@ -254,8 +254,8 @@ def test_a_seed_writes_the_same_tokens_in_both_mirrors(prompt):
     "name", ["Decoder", *(pytest.param(x, marks=pytest.mark.slow) for x in FAMILIES[1:])]
 )
 @each_mirror
-def test_padding_may_stand_on_either_side(name, mirror, prompt):
-    """In front, behind and between: the prompt is what is real of it."""
+def test_padding_may_be_on_either_side(name, mirror, prompt):
+    """Left, right and in between: only the real tokens form the prompt."""
     tokens, mask = prompt
     expected = generated(mirror, name, prompt)
     model, array = models(name)[mirror.name], mirror.array
@@ -271,7 +271,7 @@ def test_padding_may_stand_on_either_side(name, mirror, prompt):
 
 
 def with_tokens(name, mirror, **special):
-    """The model of that name whose configuration names special tokens."""
+    """The model of that name with special tokens in its configuration, and a function that restores it."""
     model = models(name)[mirror.name]
     m = mirror.package.models
     before = model.config
@@ -281,7 +281,7 @@ def with_tokens(name, mirror, **special):
 
 @each_mirror
 @pytest.mark.parametrize("name", ["Decoder", "rotary"])
-def test_the_configuration_names_end_and_padding(name, mirror, prompt):
+def test_configuration_sets_the_end_and_padding_tokens(name, mirror, prompt):
     free = generated(mirror, name, prompt)
     ends = (int(free[0, 1]), int(free[1, 0]))
     expected = generated(mirror, name, prompt, eos_token=ends, pad_token=16)
@@ -299,7 +299,7 @@ def test_the_configuration_names_end_and_padding(name, mirror, prompt):
 
 
 @each_mirror
-def test_tokens_equal_to_the_padding_of_the_configuration_are_padding(mirror, prompt):
+def test_padding_token_of_the_configuration_masks_the_prompt(mirror, prompt):
     tokens, mask = prompt
     tokens = np.where(mask[:, 0, 0], np.where(tokens == 16, 1, tokens), 16).astype(np.int32)
     expected = generated(mirror, "Decoder", (tokens, mask))
@@ -314,7 +314,7 @@ def test_tokens_equal_to_the_padding_of_the_configuration_are_padding(mirror, pr
 
 
 @each_mirror
-def test_a_callback_is_given_each_token_as_it_is_written_until_all_texts_have_ended(mirror, prompt):
+def test_callback_receives_each_token_until_all_texts_have_ended(mirror, prompt):
     written = []
     free = generated(mirror, "Decoder", prompt, callback=lambda token: written.append(numpy(token).copy()))
     np.testing.assert_array_equal(np.stack(written, axis=1), free)
@@ -328,7 +328,7 @@ def test_a_callback_is_given_each_token_as_it_is_written_until_all_texts_have_en
 
 
 def test_one_step_is_compiled_for_all_tokens_and_callbacks(prompt):
-    """In JAX the prompt and the step are compiled once each, however many texts are streamed."""
+    """JAX compiles the prefill and the decode step once each, however many texts are streamed."""
     from jax_attention.models.evaluation import _evaluate
 
     generated(MIRRORS["jax"], "Decoder", prompt, callback=lambda token: None)
@@ -340,7 +340,7 @@ def test_one_step_is_compiled_for_all_tokens_and_callbacks(prompt):
 
 
 def plain_beam(model, prompt, count, num_beams, length_penalty, ends):
-    """Beam search in lists and loops over whole texts, in float64 as far as the model is."""
+    """Beam search in lists and loops over full passes; log-probabilities are float64."""
     live, found = [((), 0.0)], []
     for length in range(1, count + 1):
         grown = []
@@ -360,7 +360,7 @@ def plain_beam(model, prompt, count, num_beams, length_penalty, ends):
     "name", ["Decoder", *(pytest.param(x, marks=pytest.mark.slow) for x in FAMILIES[1:])]
 )
 @each_mirror
-def test_beams_of_decoders_are_those_of_a_plain_search(name, mirror, prompt):
+def test_beams_of_decoders_equal_a_plain_search(name, mirror, prompt):
     ends = (3, 11)
     settings = {"num_beams": 3, "length_penalty": 0.7}
     model, array = models(name)[mirror.name], mirror.array
@@ -410,12 +410,12 @@ MORE_REFUSED = [
 
 
 @pytest.mark.parametrize("case", MORE_REFUSED, ids=lambda case: case.name[:40])
-def test_other_arguments_are_refused(case, as_shipped):
+def test_other_bad_arguments_raise(case, as_shipped):
     assert_refused(case)
 
 
 @each_mirror
-def test_a_prompt_of_padding_alone_is_refused(mirror, prompt):
+def test_prompt_of_padding_only_raises(mirror, prompt):
     mask = prompt[1].copy()
     mask[2] = False
     with pytest.raises(ValueError, match="mask must leave at least one token of each prompt"):
@@ -423,7 +423,7 @@ def test_a_prompt_of_padding_alone_is_refused(mirror, prompt):
 
 
 @each_mirror
-def test_no_end_token_may_be_asked_for(mirror, prompt):
+def test_empty_eos_token_disables_the_end_token(mirror, prompt):
     free = generated(mirror, "Decoder", prompt)
     _, restore = with_tokens("Decoder", mirror, eos=(int(free[0, 1]),))
     try:
@@ -435,21 +435,21 @@ def test_no_end_token_may_be_asked_for(mirror, prompt):
 
 @each_mirror
 @pytest.mark.parametrize("temperature", [1e-4, 1e-20, 1e-38, 1e-40, 5e-324])
-def test_the_lowest_temperatures_take_the_likeliest(mirror, prompt, temperature):
+def test_lowest_temperatures_take_the_most_likely_token(mirror, prompt, temperature):
     greedy = generated(mirror, "Decoder", prompt)
     cold = generated(mirror, "Decoder", prompt, temperature=temperature, seed=2**40)
     np.testing.assert_array_equal(cold, greedy)
 
 
 @each_mirror
-def test_greedy_decoding_needs_no_seed_and_takes_one(mirror, prompt):
+def test_greedy_decoding_needs_no_seed_and_accepts_one(mirror, prompt):
     greedy = generated(mirror, "Decoder", prompt)
     np.testing.assert_array_equal(generated(mirror, "Decoder", prompt, seed=3, top_k=2), greedy)
 
 
 @each_mirror
 @pytest.mark.parametrize("token", [-1, VOCAB])
-def test_numbers_that_are_no_token_are_refused(mirror, prompt, token):
+def test_tokens_outside_the_vocabulary_raise(mirror, prompt, token):
     tokens = prompt[0].copy()
     tokens[1, 3] = token
     expected = rf"must be from 0 to below 17, got {min(token, tokens.min())} to {tokens.max()}"
@@ -462,13 +462,13 @@ def test_numbers_that_are_no_token_are_refused(mirror, prompt, token):
 
 @each_mirror
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16])
-def test_tokens_may_be_integers_of_few_bits(mirror, prompt, dtype):
+def test_tokens_may_be_narrow_integers(mirror, prompt, dtype):
     model, tokens = models("rotary")[mirror.name], prompt[0]
     found = numpy(model(mirror.array(tokens.astype(dtype))).logits)
     np.testing.assert_array_equal(found, numpy(model(mirror.array(tokens)).logits))
 
 
-def test_a_callback_is_refused_in_traced_code(prompt):
+def test_callback_in_traced_code_raises(prompt):
     model = models("Decoder")["jax"]
     generate = partial(jax_attention.models.generate, model, num_tokens=2, callback=print)
     with pytest.raises(TypeError, match="callback must be None while code is traced"):
@@ -477,7 +477,7 @@ def test_a_callback_is_refused_in_traced_code(prompt):
 
 @each_mirror
 @pytest.mark.parametrize("search", ["generate", "beam_search"])
-def test_end_tokens_outside_the_vocabulary_are_refused(mirror, search, prompt):
+def test_end_token_outside_the_vocabulary_raises(mirror, search, prompt):
     write = getattr(mirror.package.models, search)
     model, tokens = models("Decoder")[mirror.name], mirror.array(prompt[0])
     with pytest.raises(ValueError, match="eos_token must be below vocab_size=17, got 17"):
@@ -485,10 +485,10 @@ def test_end_tokens_outside_the_vocabulary_are_refused(mirror, search, prompt):
 
 
 def test_generation_sets_the_mode_of_the_model_once_and_restores_it(prompt, monkeypatch):
-    """Each change of mode visits every module, which a token must not cost."""
+    """Each change of mode visits every module, which is too slow for every token."""
     model = deepcopy(models("Decoder")["torch"]).train()
     modes = []
     monkeypatch.setattr(model, "eval", lambda: modes.append("eval") or model.train(False))
     torch_attention.models.generate(model, torch.from_numpy(prompt[0]), NEW)
     assert model.training
-    assert len(modes) == 2  # for the prompt, and for all tokens behind it
+    assert len(modes) == 2  # once for the prefill, and once for all later tokens

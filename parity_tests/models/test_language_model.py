@@ -1,4 +1,4 @@
-"""Language models from descriptions: hybrids are proven as mechanisms are, and every mixer that reads on does so."""
+"""Language models from descriptions: the proof of hybrids, and incremental decoding with every mixer that allows it."""
 
 import json
 import re
@@ -56,13 +56,13 @@ def test_hybrids_equal_the_oracle_forward_and_backward(hybrid, dtype):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ENCODER.dtypes)
-def test_an_encoder_equals_the_oracle_forward_and_backward(dtype):
+def test_encoder_equals_the_oracle_forward_and_backward(dtype):
     verdict = prove(ENCODER, dtype)
     assert verdict.ok, "\n".join(verdict.failures)
 
 
 @each_mirror
-def test_an_encoder_reads_types_and_both_sides_and_refuses_caches(mirror, rng):
+def test_encoder_takes_types_is_bidirectional_and_rejects_caches(mirror, rng):
     model = {"torch": torch_module, "jax": jax_module}[mirror.name](ENCODER, "float32")
     tokens = tokens_of(rng)
     types = np.zeros_like(tokens)
@@ -73,7 +73,8 @@ def test_an_encoder_reads_types_and_both_sides_and_refuses_caches(mirror, rng):
     assert difference(typed, found) > 1e-2
     changed = tokens.copy()
     changed[:, -1] = (changed[:, -1] + 1) % VOCAB
-    assert difference(numpy(model(array(changed)).logits)[:, 0], found[:, 0]) > 1e-4  # it sees later tokens
+    # the first position attends to later tokens
+    assert difference(numpy(model(array(changed)).logits)[:, 0], found[:, 0]) > 1e-4
     with pytest.raises(NotImplementedError, match="is_causal=False has no incremental decoding"):
         model.start()
     with pytest.raises(NotImplementedError, match="is_causal=False has no incremental decoding"):
@@ -81,7 +82,7 @@ def test_an_encoder_reads_types_and_both_sides_and_refuses_caches(mirror, rng):
 
 
 @each_mirror
-def test_an_encoder_refuses_types_of_another_shape(mirror, rng, as_shipped):
+def test_token_types_of_another_shape_raise(mirror, rng, as_shipped):
     model = {"torch": torch_module, "jax": jax_module}[mirror.name](ENCODER, "float32")
     tokens = mirror.array(tokens_of(rng))
     expected = r"token_types must have the shape of tokens, \(2, 7\), got \(2, 6\)"
@@ -111,7 +112,7 @@ BOTH_SIDES = [
 
 
 @pytest.mark.parametrize("mechanism", BOTH_SIDES, ids=lambda each: each.name)
-def test_every_mixer_of_one_sequence_stands_in_an_encoder(mechanism, rng):
+def test_every_mixer_of_one_sequence_works_in_an_encoder(mechanism, rng):
     """The layer adds the mixer's output for the normalised sequence."""
     torch.manual_seed(0)
     model = build(in_an_encoder(mechanism), "torch_attention", {}).eval()
@@ -123,7 +124,7 @@ def test_every_mixer_of_one_sequence_stands_in_an_encoder(mechanism, rng):
 
 @each_mirror
 @pytest.mark.parametrize("name", NO_MIXERS)
-def test_what_mixes_no_sequence_is_refused_as_a_mixer(name, mirror, rng):
+def test_class_that_mixes_no_sequence_raises_as_a_mixer(name, mirror, rng):
     (mechanism,) = [each for each in CATALOGUE if each.name == name]
 
     def run():
@@ -135,12 +136,12 @@ def test_what_mixes_no_sequence_is_refused_as_a_mixer(name, mirror, rng):
 
 
 def length_of(mechanism):
-    """The length of the sequence that the proof of an entry reads."""
+    """The sequence length in the proof of a catalogue entry."""
     return mechanism.shape(mechanism.inputs["x"])[1]
 
 
 def in_an_encoder(mechanism):
-    """An encoder of one layer that mixes by an entry of the catalogue."""
+    """An encoder of one layer whose mixer is a catalogue entry."""
     arguments = {name: x for name, x in mechanism.module.arguments.items() if name != "embed_dim"}
     embed_dim = mechanism.module.arguments.get("embed_dim", EMBED)
     layer = layer_spec(Part(mechanism.module.name, arguments), None, "pre", Part("rms_norm", {}))
@@ -148,7 +149,7 @@ def in_an_encoder(mechanism):
 
 
 def read_on(model, array, tokens, mask, cuts, caches):
-    """The logits of a text that is read in pieces."""
+    """The logits of a text that is passed in chunks with caches."""
     found, start = [], 0
     for end in (*cuts, tokens.shape[1]):
         part = None if mask is None else array(mask[..., start:end])
@@ -161,18 +162,18 @@ def read_on(model, array, tokens, mask, cuts, caches):
 @pytest.mark.parametrize("capacity", [None, 9])
 @pytest.mark.parametrize("hidden", [0, 2])
 @each_hybrid
-def test_hybrids_read_on_in_torch(hybrid, hidden, capacity, rng):
+def test_hybrids_decode_in_torch(hybrid, hidden, capacity, rng):
     hybrids_read_on(torch_module(hybrid, "float32"), torch.from_numpy, hidden, capacity, rng)
 
 
 @pytest.mark.slow
 @each_hybrid
-def test_hybrids_read_on_in_jax(hybrid, rng):
+def test_hybrids_decode_in_jax(hybrid, rng):
     hybrids_read_on(jax_module(hybrid, "float32"), jnp.asarray, 2, 9, rng)
 
 
 def hybrids_read_on(model, array, hidden, capacity, rng):
-    """Padding in front, a prompt in two pieces, then token by token."""
+    """Left padding, a prefill in two chunks, then token by token."""
     tokens = tokens_of(rng)
     mask = None
     if hidden:
@@ -187,7 +188,7 @@ def hybrids_read_on(model, array, hidden, capacity, rng):
 
 
 @each_hybrid
-def test_hybrids_generate_what_the_whole_text_gives(hybrid, rng):
+def test_hybrids_generate_the_tokens_of_full_passes(hybrid, rng):
     generated_is_likeliest(MIRRORS["torch"], torch_module(hybrid, "float32"), hybrid, rng)
 
 
@@ -213,7 +214,7 @@ def generated_is_likeliest(mirror, model, hybrid, rng):
 
 
 def as_mixer(mechanism):
-    """The class of an entry with its arguments, as a layer's mixer; `embed_dim` is the model's."""
+    """A language model whose layers mix with the class of a catalogue entry."""
     arguments = {**mechanism.module.arguments, **mechanism.decoding_options}
     embed_dim = arguments.pop("embed_dim", EMBED)
     layer = layer_spec(Part(mechanism.module.name, arguments), None, "pre", Part("rms_norm", {}))
@@ -227,12 +228,12 @@ READING_ON = [
 ]
 
 
-def test_most_of_the_catalogue_reads_on():
+def test_most_of_the_catalogue_has_incremental_decoding():
     assert len(READING_ON) >= 43
 
 
 @pytest.mark.parametrize("mechanism", READING_ON, ids=lambda each: each.name)
-def test_every_mixer_that_reads_on_stands_in_a_model(mechanism, rng):
+def test_every_decoding_mixer_works_in_a_model(mechanism, rng):
     torch.manual_seed(0)
     model = build(as_mixer(mechanism), "torch_attention", {}).eval()
     tokens = tokens_of(rng)
@@ -241,8 +242,8 @@ def test_every_mixer_that_reads_on_stands_in_a_model(mechanism, rng):
 
 
 @pytest.mark.parametrize("mechanism", READING_ON, ids=lambda each: each.name)
-def test_beams_of_a_batch_are_those_of_each_text_alone(mechanism, rng):
-    """Caches and states of every kind follow the beginnings that are kept."""
+def test_beams_of_a_batch_equal_those_of_each_text_alone(mechanism, rng):
+    """Caches and states of every kind follow the selected beams."""
     torch.manual_seed(0)
     model = build(as_mixer(mechanism), "torch_attention", {}).eval()
     tokens = torch.from_numpy(tokens_of(rng, 4))
@@ -263,7 +264,7 @@ FIXED = {"ChunkedAttention", "MixtureOfBlockAttention", "NativeSparseAttention",
 
 
 @pytest.mark.parametrize("mechanism", READING_ON, ids=lambda each: each.name)
-def test_a_padded_prompt_is_read_as_alone_or_refused(mechanism, rng):
+def test_padded_prompt_equals_the_prompt_alone_or_raises(mechanism, rng):
     """With every mixer, padding on either side, in a call and in generation."""
     torch.manual_seed(0)
     model = build(as_mixer(mechanism), "torch_attention", {}).eval()
@@ -297,7 +298,7 @@ def test_a_padded_prompt_is_read_as_alone_or_refused(mechanism, rng):
 
 @each_mirror
 @pytest.mark.parametrize("name", sorted(FIXED))
-def test_padding_is_refused_where_mixers_stand_at_fixed_positions(name, mirror, rng):
+def test_left_padding_raises_for_mixers_with_fixed_positions(name, mirror, rng):
     (mechanism,) = [each for each in CATALOGUE if each.name == name]
     model = build(as_mixer(mechanism), mirror.package.__name__, {"rngs": nnx.Rngs(0)})
     tokens, mask = tokens_of(rng, 6), np.ones((2, 6), bool)
@@ -309,7 +310,7 @@ def test_padding_is_refused_where_mixers_stand_at_fixed_positions(name, mirror, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mechanism", READING_ON, ids=lambda each: each.name)
-def test_every_mixer_that_reads_on_stands_in_a_model_in_jax(mechanism, rng):
+def test_every_decoding_mixer_works_in_a_model_in_jax(mechanism, rng):
     model = build(as_mixer(mechanism), "jax_attention", {"rngs": nnx.Rngs(0)})
     model.eval()
     tokens = tokens_of(rng)
@@ -318,7 +319,7 @@ def test_every_mixer_that_reads_on_stands_in_a_model_in_jax(mechanism, rng):
 
 
 @each_mirror
-def test_a_mixer_that_cannot_read_on_says_why(mirror, rng):
+def test_mixer_without_decoding_says_why(mirror, rng):
     (mechanism,) = [each for each in CATALOGUE if each.name == "LSHAttention"]
     model = build(as_mixer(mechanism), mirror.package.__name__, {"rngs": nnx.Rngs(0)})
     assert numpy(model(mirror.array(tokens_of(rng, 8))).output).shape == (2, 8, VOCAB)
@@ -349,7 +350,7 @@ FFN = Part("GatedFeedForward", {"ffn_dim": 5})
     ],
 )  # fmt: skip
 @each_mirror
-def test_a_description_that_cannot_be_is_refused(mirror, mixer, ffn, arrangement, text):
+def test_impossible_description_raises(mirror, mixer, ffn, arrangement, text):
     part = language_model(model_spec(VOCAB, 8, [layer_spec(mixer, ffn, arrangement, RMS)]))
     with pytest.raises(ValueError, match=re.escape(text)):
         build(part, mirror.package.__name__, {"rngs": nnx.Rngs(0)})
@@ -365,7 +366,7 @@ def test_a_description_that_cannot_be_is_refused(mirror, mixer, ffn, arrangement
     ],
 )
 @each_mirror
-def test_caches_are_of_the_kind_of_their_layers(mirror, caches, exception, text, rng):
+def test_caches_must_fit_their_layers(mirror, caches, exception, text, rng):
     memory = Part("GatedDeltaNet", {"num_heads": 2, "head_dim": 4})
     layers = [layer_spec(mixer, None, "pre", RMS) for mixer in (memory, ATTENTION)]
     model = build(
@@ -380,7 +381,7 @@ def test_caches_are_of_the_kind_of_their_layers(mirror, caches, exception, text,
 
 
 @each_hybrid
-def test_a_description_goes_through_json_and_is_the_same_in_both_mirrors(hybrid):
+def test_description_survives_json_and_is_the_same_in_both_mirrors(hybrid):
     spec = hybrid.module.arguments["config"]
     ours, theirs = (build(spec, f"{name}_attention", {}) for name in MODELS)
     written = json.loads(json.dumps(ours.to_dict()))
@@ -394,7 +395,7 @@ def test_a_description_goes_through_json_and_is_the_same_in_both_mirrors(hybrid)
 
 
 @each_hybrid
-def test_hybrids_are_saved_and_read_in_the_other_framework(hybrid, tmp_path, rng):
+def test_hybrids_are_saved_and_loaded_in_the_other_framework(hybrid, tmp_path, rng):
     model = torch_module(hybrid, "float32")
     save_pretrained(model, tmp_path)
     other = load_pretrained(tmp_path, "jax")
@@ -412,8 +413,8 @@ def rms(scale, x):
 
 @pytest.mark.parametrize("arrangement", ARRANGED)
 @each_mirror
-def test_arrangements_are_what_their_equations_say(mirror, arrangement, rng):
-    """Each from its halves, called by themselves."""
+def test_arrangements_equal_their_equations(mirror, arrangement, rng):
+    """Each computed from separate calls of its sublayers."""
     torch.manual_seed(1)
     part = language_model(model_spec(VOCAB, 8, [layer_spec(ATTENTION, FFN, arrangement, RMS)]))
     made = build(part, "torch_attention", {})
@@ -456,7 +457,7 @@ def test_arrangements_are_what_their_equations_say(mirror, arrangement, rng):
 
 
 def deep(scan_layers=False, remat=False, layers=((1, 2), (0, 3), (2, 1))):
-    """A model of runs of equal layers: memories, attention with dropout, windows."""
+    """A model with runs of equal layers: recurrent layers, attention with dropout, windows."""
     kinds = (
         Part("CausalSelfAttention", {"num_heads": 2}),
         Part("GatedDeltaNet", {"num_heads": 2, "head_dim": 4}),
@@ -468,7 +469,7 @@ def deep(scan_layers=False, remat=False, layers=((1, 2), (0, 3), (2, 1))):
 
 
 def results(mirror, part, weights, tokens):
-    """Logits, weights, hidden states and the gradients of a model, in numpy."""
+    """Logits, attention weights, hidden states and gradients of a model, as numpy arrays."""
     if mirror.name == "torch":
         model = transfer(dict(weights), build(part, "torch_attention", {}).eval())
         read = model(torch.from_numpy(tokens), need_weights=True, need_hidden_states=True)
@@ -491,7 +492,7 @@ def results(mirror, part, weights, tokens):
     ("mirror", "scan_layers", "remat"),
     [
         ("torch", False, True),
-        # PyTorch compiles nothing under the tests' shape checks, which the slow tests leave out.
+        # PyTorch cannot compile the tests' shape checks; the slow tests run without them.
         pytest.param("torch", True, False, marks=pytest.mark.slow),
         pytest.param("torch", True, True, marks=pytest.mark.slow),
         ("jax", False, True),
@@ -499,12 +500,8 @@ def results(mirror, part, weights, tokens):
         ("jax", True, True),
     ],
 )
-@pytest.mark.filterwarnings(
-    "ignore:The .grad attribute of a Tensor"
-)  # that PyTorch's compiler looks at itself
-def test_layers_that_are_scanned_or_computed_again_give_the_same(
-    mirror, scan_layers, remat, rng, monkeypatch
-):
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # raised by PyTorch's compiler
+def test_scanned_and_rematerialised_layers_give_the_same(mirror, scan_layers, remat, rng, monkeypatch):
     mirror = MIRRORS[mirror]
     run = torch.compile(torch_attention.models.depth._run, backend="eager")
     monkeypatch.setattr(torch_attention.models.depth, "_compiled", lambda: run)
@@ -522,8 +519,8 @@ def test_layers_that_are_scanned_or_computed_again_give_the_same(
 
 
 @each_mirror
-def test_scanned_models_have_the_same_checkpoint_and_read_on(mirror, rng):
-    """With caches layers run one by one."""
+def test_scanned_models_have_the_same_checkpoint_and_decode(mirror, rng):
+    """With caches, layers run one by one."""
     torch.manual_seed(0)
     weights = build(deep(), "torch_attention", {}).state_dict()
     model = build(deep(True, True), mirror.package.__name__, {"rngs": nnx.Rngs(0)})
@@ -543,8 +540,8 @@ def container_names(model):
     return sorted(open_container(model).leaves)
 
 
-def test_a_program_in_jax_does_not_grow_with_the_depth():
-    """Counted in operations of the program before it is compiled."""
+def test_program_in_jax_does_not_grow_with_the_depth():
+    """Counted in lines of the jaxpr, before compilation."""
 
     def size(count, scan_layers):
         part = deep(scan_layers, layers=((0, count),))
@@ -559,7 +556,7 @@ def test_a_program_in_jax_does_not_grow_with_the_depth():
     assert size(24, False) > 6 * size(2, False)
 
 
-def test_dropout_draws_anew_in_every_scanned_layer_and_call():
+def test_dropout_differs_in_every_scanned_layer_and_call():
     attention = Part("CausalSelfAttention", {"num_heads": 2, "dropout": 0.5})
     part = language_model(model_spec(VOCAB, 8, [layer_spec(attention, None, "pre", RMS)] * 3))
     part = Part(part.name, {**part.arguments, "scan_layers": True})
@@ -571,8 +568,8 @@ def test_dropout_draws_anew_in_every_scanned_layer_and_call():
     assert np.array_equal(model(tokens).logits, model(tokens).logits)
 
 
-def test_a_layer_that_was_changed_is_not_scanned_with_the_others():
-    """Its options are its own, though its description is that of its neighbours."""
+def test_changed_layer_is_not_scanned_with_the_others():
+    """An option changed after construction is kept, although the layer's description is unchanged."""
     found = []
     for scan_layers in (False, True):
         model = build(deep(scan_layers, layers=((0, 4),)), "jax_attention", {"rngs": nnx.Rngs(0)})
@@ -585,7 +582,7 @@ def test_a_layer_that_was_changed_is_not_scanned_with_the_others():
 
 
 @each_mirror
-def test_numbers_of_numpy_in_a_description_are_python_s_own(mirror):
+def test_numpy_numbers_in_a_description_become_python_numbers(mirror):
     kind = mirror.package.models.Part
     given = kind("rms_norm", {"dim": np.int64(3), "eps": np.float32(0.5), "unit_offset": np.True_})
     assert given == kind("rms_norm", {"dim": 3, "eps": 0.5, "unit_offset": True})

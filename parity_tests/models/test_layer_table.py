@@ -1,4 +1,4 @@
-"""Tables of layers: exact text, no argument of any part left out, and the command that prints them."""
+"""Tables of layers: exact text, every argument shown, and the commands that print them."""
 
 import dataclasses
 import json
@@ -67,7 +67,7 @@ each_description = pytest.mark.parametrize("name", DESCRIPTIONS)
 
 
 def leaves(part):
-    """Every argument of a part and of the parts in it that is no part."""
+    """Every argument of a part and of its nested parts that is not itself a part."""
     for name, value in part.arguments.items():
         for each in value if isinstance(value, tuple) else (value,):
             if isinstance(each, Part):
@@ -77,7 +77,7 @@ def leaves(part):
 
 
 def changed(value):
-    """The same part with one leaf changed, once for each leaf, to what stands nowhere else."""
+    """Copies of a part, each with one leaf replaced by a value that occurs nowhere else."""
     if isinstance(value, Part):
         for name, each in value.arguments.items():
             for other in changed(each):
@@ -91,11 +91,11 @@ def changed(value):
 
 
 def hidden(description, table=layer_table):
-    """The leaves whose value the table does not show."""
+    """The changes of a description that its table does not show."""
     return [each for each in changed(description) if "CHANGED" not in table(each)]
 
 
-def test_table_of_a_llama_is_this_text():
+def test_table_of_a_llama_is_exact():
     assert layer_table(read_config(LLAMA).model.arguments["config"]) == LLAMA_TABLE
 
 
@@ -109,20 +109,20 @@ def test_runs_of_equal_layers_are_one_row():
     ]
 
 
-def test_windows_that_alternate_stand_in_their_column():
+def test_alternating_windows_have_a_column():
     for name, windows in (("gemma2", ["4", "-"]), ("gemma3", ["3", "-"])):
         header, *rows = layer_table(DESCRIPTIONS[name]).split("\n")[1:4]
         assert [row[header.index("window") :].split()[0] for row in rows] == windows
     assert "window" not in layer_table(DESCRIPTIONS["llama"])
 
 
-def test_experts_stand_in_their_column():
+def test_experts_have_a_column():
     header, dense, sparse = layer_table(DESCRIPTIONS["deepseek_v3"]).split("\n")[1:4]
     column = header.index("experts")
     assert (dense[column:].split()[0], sparse[column:].split()[0]) == ("-", "6")
 
 
-def test_learned_positions_stand_in_their_column():
+def test_learned_positions_are_shown():
     spec = {"vocab_size": 7, "embed_dim": 12, "layers": (window_layer, latent_layer)}
     for learned in (False, True):
         text = layer_table(Part("ModelSpec", {**spec, **({"max_len": 9} if learned else {})}))
@@ -131,7 +131,7 @@ def test_learned_positions_stand_in_their_column():
         assert "RotaryEmbedding" in text
 
 
-def test_other_models_are_a_table_of_their_fields():
+def test_other_models_have_a_table_of_their_fields():
     lines = layer_table(DESCRIPTIONS["bart"]).split("\n")
     assert lines[0].split() == ["field", "value"]
     assert ["encoder.num_heads", "3"] in [line.split() for line in lines]
@@ -147,8 +147,8 @@ def test_every_argument_of_every_part_is_shown(name):
         assert str(value) in text, (argument, value)
 
 
-def test_argument_that_no_table_knows_is_shown():
-    """A field of a model, of a layer and of each part that nobody foresaw."""
+def test_unknown_arguments_are_shown():
+    """An unknown field of a model, of a layer and of each part."""
     mixer = Part(
         "SelfAttention", {"num_heads": 3, "new_one": 101, "position": Part("ALiBi", {"new_two": 102})}
     )
@@ -159,8 +159,8 @@ def test_argument_that_no_table_knows_is_shown():
         assert f"new_{name}={101 + n}" in text
 
 
-@pytest.mark.parametrize("line", [0, *range(2, len(LLAMA_TABLE.split("\n")))])  # line 1 has the headings
-def test_table_without_a_line_would_be_noticed(line):
+@pytest.mark.parametrize("line", [0, *range(2, len(LLAMA_TABLE.split("\n")))])  # line 1 is the header
+def test_table_with_a_missing_line_is_detected(line):
     def without(description):
         lines = layer_table(description).split("\n")
         return "\n".join([*lines[:line], *lines[line + 1 :]])
@@ -201,7 +201,7 @@ def test_description_of_a_mirror_has_the_same_table(models):
             )
 
 
-def test_table_in_the_readme_is_that_of_its_model():
+def test_table_in_the_readme_matches_its_model():
     page = (Path(__file__).parents[2] / "README.md").read_text()
     [snippet] = [
         text for text in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "tm.ModelSpec(" in text
@@ -212,7 +212,7 @@ def test_table_in_the_readme_is_that_of_its_model():
 
 
 def inspected(directory, given, *options):
-    """What the command prints of a checkpoint with this configuration."""
+    """The output of `inspect` for a checkpoint with this configuration."""
     checkpoints.write(
         directory / "model.safetensors", {f"t{n}": np.zeros((40, 40), np.float32) for n in range(4)}
     )
@@ -229,14 +229,14 @@ def test_command_prints_the_table_before_the_tensors(tmp_path):
     assert after.split()[:3] == ["tensor", "shape", "dtype"]
 
 
-def test_command_prints_sizes_of_other_models_and_nothing_of_unknown_ones(tmp_path):
+def test_command_prints_sizes_of_other_models_and_no_table_for_unknown_ones(tmp_path):
     bert = configuration("bert")
     assert inspected(tmp_path, bert).split("\n\n")[1] == layer_table(described("bert"))
     assert "\n\n" not in inspected(tmp_path, {**bert, "model_type": "unknown"})
 
 
 @pytest.mark.parametrize("name", ["gemma3", "deepseek_v3", "bert", "clip"])
-def test_command_prints_json_that_is_read_as_the_same_description(name, tmp_path):
+def test_command_prints_json_that_reads_back_as_the_same_description(name, tmp_path):
     found = json.loads(inspected(tmp_path, configuration(name), "--json"))
     part = described(name)
     fields = Fields({"model": found["model"], "config": found["description"]})
@@ -246,6 +246,6 @@ def test_command_prints_json_that_is_read_as_the_same_description(name, tmp_path
         assert spec == build(part, "torch_attention", {})
 
 
-def test_json_of_a_configuration_that_is_not_understood_has_no_description(tmp_path):
+def test_json_of_an_unknown_configuration_has_no_description(tmp_path):
     given = {**LLAMA, "model_type": "unknown"}
     assert json.loads(inspected(tmp_path, given, "--json"))["description"] is None

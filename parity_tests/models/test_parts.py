@@ -1,4 +1,4 @@
-"""Parts of descriptions: each argument takes the classes of its role, in both mirrors with the same sentence."""
+"""Parts of descriptions: each argument accepts the classes of its role, with the same errors in both mirrors."""
 
 import importlib
 import re
@@ -31,7 +31,7 @@ INDEXER = ("LightningIndexer", {"num_heads": 2, "head_dim": 4})
 
 
 def part(models, given):
-    """A part, and the parts in its arguments, from pairs of a name and arguments."""
+    """A part, with nested parts given as pairs of a name and arguments."""
     if not (isinstance(given, tuple) and given and isinstance(given[0], str)):
         return given
     name, arguments = given
@@ -125,21 +125,21 @@ NO_HEAD = "head must be a task head such as SequenceClassifier, got"
     ],
 )  # fmt: skip
 @each_models
-def test_part_of_another_role_is_refused(models, build, message):
+def test_part_of_another_role_raises(models, build, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         build(models)
 
 
 @pytest.mark.parametrize("given", ["rotary", 3, True])
 @each_models
-def test_value_in_place_of_a_module_is_refused(models, given):
+def test_value_in_place_of_a_module_raises(models, given):
     with pytest.raises(TypeError, match=re.escape(f"{NO_POSITION} {given!r}")):
         language_model(models, mixer(position=given))
 
 
 @pytest.mark.parametrize("name", ["device", "dtype", "param_dtype", "rngs"])
 @each_models
-def test_part_takes_nothing_that_belongs_to_the_model(models, name):
+def test_part_with_an_argument_of_the_model_raises(models, name):
     message = f"{name} must be given to the model, not to a part of it, got it in"
     with pytest.raises(ValueError, match=f"{message} CausalSelfAttention"):
         language_model(models, mixer(**{name: None}))
@@ -150,7 +150,7 @@ def test_part_takes_nothing_that_belongs_to_the_model(models, name):
 
 
 def test_every_part_has_a_role():
-    """A part that plays no role could be described and never built."""
+    """A part without a role could be described but never built."""
     assert OF_MODELS.keys() == JAX_ROLES.keys()
     roles = [*OF_MODELS.values(), *OF_MODULES.values(), *OF_NUMBERS.values()]
     without = {name for name, make in _parts().items() if not any(role.fits(make) for role in roles)}
@@ -203,7 +203,7 @@ OTHER = {"torch": "jax", "jax": "torch"}
 
 
 @pytest.mark.parametrize("mirror", MODELS)
-def test_description_of_the_other_mirror_is_refused_with_the_way(mirror):
+def test_description_of_the_other_mirror_raises_with_the_conversion(mirror):
     models, theirs, others = MODELS[mirror], specs()[OTHER[mirror]], MODELS[OTHER[mirror]]
     message = (
         "config must be a ModelSpec of this package, got one of the other mirror; "
@@ -247,7 +247,7 @@ def test_description_of_the_other_mirror_is_refused_with_the_way(mirror):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("mirror", MODELS)
-def test_dictionary_that_describes_no_model_is_refused(mirror, change, kind, message):
+def test_dictionary_that_describes_no_model_raises(mirror, change, kind, message):
     with pytest.raises(kind, match=re.escape(message)):
         MODELS[mirror].ModelSpec.from_dict(change(specs()[mirror].to_dict()))
 
@@ -272,7 +272,7 @@ def test_special_tokens_take_one_end_token_or_several(models):
 
 
 @each_models
-def test_model_that_cannot_be_saved_is_refused_in_its_own_name(models, tmp_path):
+def test_model_that_cannot_be_saved_raises_with_its_name(models, tmp_path):
     model = language_model(models, embed_scale=-1.0)
     with pytest.raises(InputError) as caught:
         save_pretrained(model, tmp_path / "new")
@@ -285,7 +285,7 @@ def test_model_that_cannot_be_saved_is_refused_in_its_own_name(models, tmp_path)
 
 @each_models
 def test_parts_can_be_imported(models):
-    """What a description may name is found by `help`: in the package or in its `models`."""
+    """`help` finds each name that a description may use, in the package or in its `models`."""
     package = importlib.import_module(models.__name__.partition(".")[0])
     missing = {name for name in _parts() if not hasattr(package, name) and not hasattr(models, name)}
     assert missing == set()

@@ -1,4 +1,4 @@
-"""`SimpleSeq2Seq` and `RecurrentSeq2Seq`: both mirrors, references by others, padding, causality, caches, refusals."""
+"""`SimpleSeq2Seq` and `RecurrentSeq2Seq`: references, padding, causality, caches and bad input, in both mirrors."""
 
 from functools import partial
 
@@ -34,13 +34,13 @@ RECURRENT = ("Bahdanau", "Luong, dot", "Luong, general")
 NAMES = ("SimpleSeq2Seq", *RECURRENT)
 BOUNDS = {"float64": lambda name: 1e-12, "float32": lambda name: 4 * 2.0**-24 * np.sqrt(sums(name))}
 each_framework = pytest.mark.parametrize("framework", ["torch", "jax"])
-# What both promise, and the two are the same: the second is looked at in the long run.
+# For properties of both frameworks, whose equality is tested elsewhere: JAX is a slow test.
 each_in_time = pytest.mark.parametrize("framework", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
 each_model = pytest.mark.parametrize("name", NAMES)
 
 
 def read(framework, name, dtype="float32", given=None, src_mask=None, tgt_mask=None):
-    """The logits, and all else that `run` returns."""
+    """The logits, and the full result of `run`."""
     with mirror(framework, name, dtype) as m:
         run = call(m, "run", *(given or tokens()), src_mask, tgt_mask)
         return numpy(run.output), run
@@ -48,7 +48,7 @@ def read(framework, name, dtype="float32", given=None, src_mask=None, tgt_mask=N
 
 @each_framework
 @pytest.mark.parametrize("name", ["SimpleSeq2Seq", "Bahdanau"])
-def test_a_call_returns_what_is_needed_of_a_run(name, framework):
+def test_call_returns_the_documented_part_of_run(name, framework):
     masks = padded(SOURCE, 4), padded(TARGET, 3)
     logits, run = read(framework, name, "float32", None, *masks)
     with mirror(framework, name) as m:
@@ -81,7 +81,7 @@ def test_both_mirrors_give_the_same_logits_and_weights(name, dtype):
 
 
 def torch_transformer(model):
-    """The parts of `torch.nn.Transformer`, with the weights that the layouts put into `model` too."""
+    """Encoder and decoder of `torch.nn.Transformer`, with the weights of `model`."""
     layer = {"dim_feedforward": FFN, "dropout": 0.0, "batch_first": True, "norm_first": True}
     encoder = torch.nn.TransformerEncoder(
         torch.nn.TransformerEncoderLayer(EMBED, HEADS, **layer),
@@ -105,7 +105,7 @@ def torch_transformer(model):
 
 
 @each_framework
-def test_a_seq2seq_is_torch_nn_transformer(framework):
+def test_simple_seq2seq_equals_torch_nn_transformer(framework):
     model = pair("SimpleSeq2Seq", "float64").torch
     encoder, decoder = torch_transformer(model)
     source, target = map(torch.from_numpy, tokens())
@@ -136,7 +136,7 @@ def test_a_seq2seq_is_torch_nn_transformer(framework):
 
 
 @each_framework
-def test_the_recurrent_encoder_is_torch_nn_gru(framework):
+def test_recurrent_encoder_equals_torch_nn_gru(framework):
     model, (source, _) = pair("Bahdanau", "float64").torch, tokens()
     gru = torch.nn.GRU(EMBED, HIDDEN // 2, batch_first=True, bidirectional=True).double()
     with torch.no_grad():
@@ -153,8 +153,8 @@ def test_the_recurrent_encoder_is_torch_nn_gru(framework):
 
 
 @each_framework
-def test_the_recurrent_decoder_is_the_equations_step_by_step(framework):
-    """Loops over texts, words and words again, in numpy, from the encoder's states on."""
+def test_recurrent_decoder_equals_its_equations(framework):
+    """Loops over texts and words in numpy, from the encoder's states."""
     state = {key: x.double().numpy() for key, x in pair("Bahdanau", "float64").torch.state_dict().items()}
     source, target = tokens()
     mask = padded(SOURCE, 4)
@@ -192,7 +192,7 @@ def test_the_recurrent_decoder_is_the_equations_step_by_step(framework):
 
 @each_in_time
 @each_model
-def test_padding_of_the_source_changes_nothing_and_is_seen_without_a_mask(name, framework):
+def test_source_padding_changes_nothing_and_counts_without_a_mask(name, framework):
     source, target = tokens()
     found, _ = read(framework, name, "float64", None, padded(SOURCE, 4))
     alone, _ = read(framework, name, "float64", (source[:, :4].copy(), target))
@@ -203,7 +203,7 @@ def test_padding_of_the_source_changes_nothing_and_is_seen_without_a_mask(name, 
 
 @each_in_time
 @pytest.mark.parametrize("name", RECURRENT)
-def test_a_recurrence_passes_over_padding_in_front(name, framework):
+def test_recurrence_skips_left_padding(name, framework):
     source, target = tokens()
     masks = padded(SOURCE, 4, in_front=True), padded(TARGET, 3, in_front=True)
     found, _ = read(framework, name, "float64", None, *masks)
@@ -213,7 +213,7 @@ def test_a_recurrence_passes_over_padding_in_front(name, framework):
 
 @each_in_time
 @each_model
-def test_no_score_depends_on_what_is_written_later(name, framework):
+def test_scores_do_not_depend_on_later_target_tokens(name, framework):
     source, target = tokens()
     changed = target.copy()
     changed[:, 3] = 1 + target[:, 3] % (TGT_VOCAB - 1)
@@ -224,7 +224,7 @@ def test_no_score_depends_on_what_is_written_later(name, framework):
 
 @each_in_time
 @each_model
-def test_reading_on_with_caches_gives_what_the_whole_gives(name, framework):
+def test_chunks_with_caches_equal_the_whole(name, framework):
     mask = padded(SOURCE, 4)
     expected, _ = read(framework, name, "float64", None, mask)
     with mirror(framework, name, "float64") as m:
@@ -240,7 +240,7 @@ def test_reading_on_with_caches_gives_what_the_whole_gives(name, framework):
 
 @each_in_time
 @each_model
-def test_a_cache_of_some_texts_is_that_of_these_texts(name, framework):
+def test_cache_selected_by_text_equals_the_cache_of_these_texts(name, framework):
     expected, _ = read(framework, name, "float64")
     with mirror(framework, name, "float64") as m:
         source, target = map(m.array, tokens())
@@ -374,7 +374,7 @@ REFUSED += [
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
-def test_what_does_not_fit_is_refused(case, as_shipped):
+def test_bad_input_raises(case, as_shipped):
     assert_refused(case)
 
 
@@ -398,7 +398,7 @@ IMPOSSIBLE = [
         "hidden_dim must be divisible by directions, got hidden_dim=7 and directions=2",
     ),
     Case(
-        "an attention that drops",
+        "an attention with dropout",
         lambda m: partial(m.RecurrentSeq2Seq, 11, 9, 6, 8, m.BasicAttention(8, 8, 5, dropout=0.1)),
         ValueError,
         "attention must have dropout=0 where it is a step of a recurrence, got 0.1",
@@ -407,5 +407,5 @@ IMPOSSIBLE = [
 
 
 @pytest.mark.parametrize("case", IMPOSSIBLE, ids=lambda case: case.name)
-def test_what_cannot_be_built_is_refused(case, as_shipped):
+def test_bad_arguments_raise(case, as_shipped):
     assert_impossible(case)

@@ -1,4 +1,4 @@
-"""Speech: a mask of frames hides padding, whatever it holds, as if the sound had been given without it."""
+"""Speech models: a mask of frames removes the influence of padding, as if the sound were passed without it."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ TOKENS = np.array([[1, 4, 5], [1, 6, 7]])
 
 
 def padded(sound, real, junk):
-    """The sound with `junk` behind its real frames, and the mask of frames."""
+    """The sound with `junk` after its real frames, and the mask of frames."""
     x = sound.copy()
     x[:, real:] = junk
     return x, np.stack([np.arange(FRAMES) < real] * 2)
@@ -63,7 +63,7 @@ def test_padding_frames_have_no_influence(pair, sound, mirror, real):
     np.testing.assert_allclose(numpy(read)[:, :kept], numpy(expected), atol=2e-6)
     run = model.run(array(x), array(TOKENS), array(mask), need_weights=False).logits
     np.testing.assert_allclose(numpy(run), numpy(alone), atol=2e-6)
-    if real % 2 == 0:  # a mask of positions cannot say that only half of a position is padding
+    if real % 2 == 0:  # a mask of positions cannot express that half of a position is padding
         positions = np.stack([np.arange(FRAMES // 2) < kept] * 2)
         for given in (positions, positions.astype(np.int32), positions[:, None, None]):
             found = model(array(x), array(TOKENS), array(given))
@@ -106,7 +106,7 @@ def test_position_is_real_if_one_of_its_frames_is(pair, sound):
 
 
 @pytest.mark.parametrize("mirror", MIRRORS)
-def test_masks_that_fit_neither_frames_nor_positions_are_refused(pair, sound, mirror):
+def test_masks_that_fit_neither_frames_nor_positions_raise(pair, sound, mirror):
     model, array = pair[mirror], MIRRORS[mirror].array
     message = (
         r"source_mask must have shape \(batch, frames\) = \(2, 12\), or \(2, 6\) for the positions behind the "

@@ -1,4 +1,4 @@
-"""Task heads: proven against their oracles, equal to those of transformers, and blind to padding."""
+"""Task heads: the proof against their oracles, equality with transformers, and no influence of padding."""
 
 import json
 from types import SimpleNamespace
@@ -74,8 +74,8 @@ def test_models_with_heads_equal_their_oracles_forward_and_backward(made, dtype)
 @pytest.mark.parametrize("real", [(0, 3), (1, 5), (1, 4), (2, 2)], ids=["behind", "in front", "both", "all"])
 @pytest.mark.parametrize("name", MIRRORS)
 @pytest.mark.parametrize("made", POOLED, ids=lambda each: each.name)
-def test_padding_has_no_influence_whatever_it_holds(made, name, real, rng):
-    """The second sequence is padded; alone and without padding it gives the same, and nothing but it if empty."""
+def test_padding_has_no_influence(made, name, real, rng):
+    """The padded second sequence equals the same sequence alone; a fully padded one gives finite results."""
     module, array = MODULES[name](made, "float32"), MIRRORS[name].array
     x, mask = vectors(rng), np.ones((BATCH, LENGTH), bool)
     mask[1] = False
@@ -91,13 +91,13 @@ def test_padding_has_no_influence_whatever_it_holds(made, name, real, rng):
     assert difference(found, module(array(shown), array(mask))) < 1e-6
     only = {"classes by the first token": 0, "classes by the last token": -1, "reward": -1}.get(made.name)
     if only is None or not mask[1, only]:
-        assert difference(found[1], module(array(shown))[1]) > 1e-3  # without the mask padding counts
+        assert difference(found[1], module(array(shown))[1]) > 1e-3  # without a mask, padding counts
 
 
 @each_mirror
 @pytest.mark.parametrize("backbone", [ENCODER, DECODER, LANGUAGE], ids=lambda each: each.name)
 @pytest.mark.parametrize("head", ["EmbeddingHead", "RewardHead"])
-def test_padding_in_front_of_a_text_has_no_influence(mirror, head, backbone, rng):
+def test_left_padding_of_a_text_has_no_influence(mirror, head, backbone, rng):
     """Learned positions count real tokens."""
     model = task_model(mirror, backbone, Part(head))
     model.eval()
@@ -106,12 +106,12 @@ def test_padding_in_front_of_a_text_has_no_influence(mirror, head, backbone, rng
     padded = model(mirror.array(tokens), mirror.array(tokens != 0)).output
     alone = model(mirror.array(tokens[1:, 2:].copy())).output
     assert difference(padded[1:], alone) < 1e-5
-    if backbone is not LANGUAGE or head == "EmbeddingHead":  # whose last token has a window of 3
+    if backbone is not LANGUAGE or head == "EmbeddingHead":  # LANGUAGE's last token attends to 3 tokens
         assert difference(model(mirror.array(tokens)).output[1:], alone) > 1e-4
 
 
 @each_mirror
-def test_a_padding_mask_of_one_text_is_for_all(mirror, rng):
+def test_padding_mask_of_one_text_broadcasts(mirror, rng):
     model = task_model(mirror, DECODER, Part("EmbeddingHead"))
     model.eval()
     tokens = mirror.array(rng.integers(1, 17, (BATCH, LENGTH)).astype(np.int32))
@@ -124,7 +124,7 @@ def test_a_padding_mask_of_one_text_is_for_all(mirror, rng):
 
 @each_mirror
 @pytest.mark.parametrize("pooling", ["FirstToken", "LastToken", "MeanPooling"])
-def test_pooling_padding_alone_gives_zeros_and_no_gradient_that_is_not_finite(mirror, pooling, rng):
+def test_pooling_of_padding_only_gives_zeros_and_finite_gradients(mirror, pooling, rng):
     pool = getattr(MODELS[mirror.name], pooling)()
     mask = mirror.array(np.zeros((BATCH, LENGTH), bool))
     assert not numpy(pool(mirror.array(vectors(rng)), mask)).any()
@@ -142,7 +142,7 @@ def test_pooling_padding_alone_gives_zeros_and_no_gradient_that_is_not_finite(mi
 
 
 @each_mirror
-def test_masks_of_tokenizers_and_padding_masks_say_the_same(mirror, rng):
+def test_tokenizer_masks_and_padding_masks_are_equivalent(mirror, rng):
     pool, x = MODELS[mirror.name].MeanPooling(), mirror.array(vectors(rng))
     mask = np.ones((BATCH, LENGTH), np.int64)
     mask[1, 2:] = 0
@@ -162,7 +162,7 @@ def test_masks_of_tokenizers_and_padding_masks_say_the_same(mirror, rng):
         (np.ones((BATCH, LENGTH), np.float32), TypeError, "mask must be boolean"),
     ],
 )
-def test_pooling_refuses_other_masks(mirror, mask, kind, message, rng):
+def test_pooling_with_another_mask_raises(mirror, mask, kind, message, rng):
     with pytest.raises(kind, match=message):
         MODELS[mirror.name].MeanPooling()(mirror.array(vectors(rng)), mirror.array(mask))
 
@@ -173,7 +173,7 @@ def task_model(mirror, backbone, head, **options):
 
 
 @each_mirror
-def test_models_refuse_parts_that_are_no_heads_and_arguments_that_the_backbone_lacks(mirror, rng):
+def test_parts_that_are_no_heads_and_unknown_arguments_raise(mirror, rng):
     with pytest.raises(
         ValueError, match="head must be a task head such as SequenceClassifier, got FeedForward"
     ):
@@ -196,7 +196,7 @@ def test_models_refuse_parts_that_are_no_heads_and_arguments_that_the_backbone_l
 
 
 @each_mirror
-def test_dropout_masks_stand_in_for_random_ones(mirror, rng):
+def test_dropout_masks_replace_sampled_ones(mirror, rng):
     head = build(
         Part("SequenceClassifier", {"embed_dim": DIM, "num_classes": CLASSES, "dropout": 0.5}),
         mirror.package.__name__,
@@ -222,7 +222,7 @@ def test_hidden_states_and_weights_come_with_the_logits(mirror, rng):
 
 @pytest.mark.parametrize(("writes", "reads"), [("torch", "jax"), ("jax", "torch")])
 @pytest.mark.parametrize("made", TASK_MODELS, ids=lambda each: each.name)
-def test_models_go_through_files_into_the_other_framework(made, writes, reads, tmp_path, rng):
+def test_models_are_saved_and_loaded_in_the_other_framework(made, writes, reads, tmp_path, rng):
     model = MODULES[writes](made, "float32")
     save_pretrained(model, tmp_path)
     other = load_pretrained(tmp_path, reads)
@@ -238,7 +238,7 @@ def test_models_go_through_files_into_the_other_framework(made, writes, reads, t
 
 @each_mirror
 @pytest.mark.parametrize("made", TASK_MODELS, ids=lambda each: each.name)
-def test_descriptions_go_through_json(made, mirror):
+def test_descriptions_survive_json(made, mirror):
     spec = build(made.module.arguments["config"], mirror.package.__name__, {})
     found = json.loads(json.dumps(spec.to_dict()))
     assert type(spec).from_dict(found) == spec
@@ -254,7 +254,7 @@ def test_descriptions_go_through_json(made, mirror):
         type(spec).from_dict({**found, "backbone": {**found["backbone"], "class": "Recurrent"}})
 
 
-# Models of transformers with heads: their classes, and their heads' names by ours.
+# transformers models with heads: their classes, and the tensor names of their heads by this package's names.
 SIZES = {
     "vocab_size": 17,
     "hidden_size": DIM,
@@ -317,7 +317,7 @@ OWN_SIZES = {
 
 
 def peer(name):
-    """A model of transformers with random weights, and how it is called here."""
+    """A transformers model with random weights, and the options of its call."""
     head, heads = PEERS[name]
     theirs = getattr(transformers, name)
     family = theirs.config_class.model_type
@@ -333,7 +333,7 @@ def peer(name):
 
 
 def ours(given, mirror):
-    """The same model here: its backbone converted by the family's layout, its head by name."""
+    """This package's model: its backbone converted by the family's layout, its head by name."""
     state = {name: numpy(x).copy() for name, x in given.model.state_dict().items()}
     head = {}
     for theirs, name in given.heads.items():

@@ -1,4 +1,4 @@
-"""Masks of models: two axes are (batch, length), boolean or 0 and 1, as tokenizers give them."""
+"""Masks of models: two axes are (batch, length), boolean or 0 and 1, as tokenizers return them."""
 
 import re
 
@@ -26,7 +26,7 @@ def numpy(x):
 
 
 def made(mirror, name):
-    """A model that reads one text."""
+    """A model that takes one text."""
     m, factory = mirror.package.models, {} if mirror.name == "torch" else {"rngs": nnx.Rngs(0)}
     if name == "Encoder":
         return m.Encoder(m.EncoderConfig(**SIZES), **factory)
@@ -38,7 +38,7 @@ def made(mirror, name):
 
 @pytest.mark.parametrize("name", ["Encoder", "Decoder", "LanguageModel"])
 @each_mirror
-def test_two_axes_say_which_tokens_are_there(mirror, name, rng):
+def test_mask_of_two_axes_marks_the_real_tokens(mirror, name, rng):
     model = made(mirror, name)
     tokens = mirror.array(rng.integers(0, VOCAB, (BATCH, LENGTH)).astype(np.int32))
     right = numpy(model(tokens, mirror.array(THERE.astype(bool)[:, None, None])).output)
@@ -52,7 +52,7 @@ def test_two_axes_say_which_tokens_are_there(mirror, name, rng):
 
 @pytest.mark.parametrize("name", ["SimpleSeq2Seq", "EncoderDecoder", "RelativeEncoderDecoder", "Luong, dot"])
 @each_mirror
-def test_the_four_arguments_of_a_translator(mirror, name, rng):
+def test_translators_take_four_positional_arguments(mirror, name, rng):
     """`model(src_tokens, tgt_tokens, src_mask, tgt_mask)` with masks `tokens != pad`."""
     model = translator(name, mirror.package, **({} if mirror.name == "torch" else {"rngs": nnx.Rngs(0)}))
     source = rng.integers(1, 9, (BATCH, LENGTH)).astype(np.int32) * THERE.astype(np.int32)
@@ -66,7 +66,7 @@ def test_the_four_arguments_of_a_translator(mirror, name, rng):
 
 @pytest.mark.parametrize("name", ["SimpleSeq2Seq", "EncoderDecoder", "RelativeEncoderDecoder", "Luong, dot"])
 @each_mirror
-def test_a_source_may_be_padded_on_either_side(mirror, name, rng):
+def test_source_may_be_padded_on_either_side(mirror, name, rng):
     model = translator(name, mirror.package, **({} if mirror.name == "torch" else {"rngs": nnx.Rngs(0)}))
     behind = rng.integers(1, 9, (BATCH, LENGTH)).astype(np.int32) * THERE.astype(np.int32)
     front = behind.copy()
@@ -88,7 +88,7 @@ def test_a_source_may_be_padded_on_either_side(mirror, name, rng):
 @pytest.mark.parametrize("name", ["SimpleSeq2Seq", "EncoderDecoder", "RelativeEncoderDecoder", "Luong, dot"])
 @pytest.mark.parametrize("search", ["generate", "beam_search"])
 @each_mirror
-def test_sources_and_starts_outside_the_vocabulary_are_refused(mirror, search, name):
+def test_sources_and_start_tokens_outside_the_vocabulary_raise(mirror, search, name):
     model = translator(name, mirror.package, **({} if mirror.name == "torch" else {"rngs": nnx.Rngs(0)}))
     write, size = getattr(mirror.package.models, search), model.num_source_tokens
     source = np.full((BATCH, LENGTH), 1, np.int32)
@@ -100,7 +100,7 @@ def test_sources_and_starts_outside_the_vocabulary_are_refused(mirror, search, n
 
 
 @each_mirror
-def test_integers_may_have_more_axes_and_other_ranks_are_refused(mirror, rng, as_shipped):
+def test_integer_masks_may_have_more_axes_and_other_ranks_raise(mirror, rng, as_shipped):
     model, tokens = (
         made(mirror, "Encoder"),
         mirror.array(rng.integers(0, VOCAB, (BATCH, LENGTH)).astype(np.int32)),
@@ -116,7 +116,7 @@ def test_integers_may_have_more_axes_and_other_ranks_are_refused(mirror, rng, as
 
 
 @each_mirror
-def test_generation_takes_them_too(mirror, rng):
+def test_generation_takes_masks_of_two_axes(mirror, rng):
     model, tokens = made(mirror, "Decoder"), rng.integers(0, VOCAB, (BATCH, LENGTH)).astype(np.int32)
     there = THERE[:, ::-1].copy()
     generate = mirror.package.models.generate
@@ -137,7 +137,7 @@ def test_generation_takes_them_too(mirror, rng):
     ],
 )  # fmt: skip
 @each_mirror
-def test_other_masks_are_refused_alike(mirror, mask, exception, text):
+def test_other_masks_raise_the_same_error(mirror, mask, exception, text):
     tokens = mirror.array(np.zeros((BATCH, LENGTH), np.int32))
     for name in ("Encoder", "LanguageModel"):
         with pytest.raises(exception, match=re.escape(text)):
@@ -145,7 +145,7 @@ def test_other_masks_are_refused_alike(mirror, mask, exception, text):
 
 
 @each_mirror
-def test_where_all_sizes_agree_a_call_warns(mirror):
+def test_ambiguous_mask_shape_warns(mirror):
     tokens = mirror.array(np.zeros((LENGTH, LENGTH), np.int32))
     with pytest.warns(FutureWarning, match=r"mask of shape \(5, 5\) is read as \(batch, length\)"):
         made(mirror, "Encoder")(tokens, mirror.array(np.ones((LENGTH, LENGTH), bool)))
@@ -162,7 +162,7 @@ def test_classes_with_key_masks_name_padding_mask(mirror, name):
 
 
 @each_mirror
-def test_hidden_states_are_what_each_layer_is_given(mirror, rng):
+def test_hidden_states_are_the_inputs_of_each_layer(mirror, rng):
     tokens = mirror.array(rng.integers(0, VOCAB, (BATCH, LENGTH)).astype(np.int32))
     for name in ("Encoder", "Decoder", "LanguageModel"):
         model = made(mirror, name)
@@ -184,9 +184,9 @@ def test_hidden_states_are_what_each_layer_is_given(mirror, rng):
         assert model(tokens).hidden_states is None
 
 
-@pytest.mark.slow  # PyTorch compiles nothing under the tests' shape checks
+@pytest.mark.slow  # PyTorch cannot compile the tests' shape checks
 @pytest.mark.parametrize("batch", [BATCH, LENGTH])
-def test_a_compiled_model_takes_them_in_one_graph(batch):
+def test_compiled_model_takes_masks_in_one_graph(batch):
     m = torch_attention.models
     model = m.Encoder(m.EncoderConfig(**SIZES)).eval()
     tokens, mask = (

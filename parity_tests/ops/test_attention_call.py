@@ -1,4 +1,4 @@
-"""One door for attention calls: derivatives, masked entries, precision, arguments and shapes."""
+"""Attention calls: derivatives, masked entries, precision, arguments and shapes."""
 
 from functools import partial
 
@@ -22,7 +22,7 @@ def arrays(*shapes, dtype=np.float64, seed=0):
 
 
 def heads(batch=2, num_heads=6, kv_heads=3, query=5, key=7, dim=4, value_dim=3, dtype=np.float64):
-    """Query, key and value whose axes all have different sizes."""
+    """Query, key and value; the sizes of all axes differ."""
     return arrays(
         (batch, num_heads, query, dim),
         (batch, kv_heads, key, dim),
@@ -91,7 +91,7 @@ def test_jax_tiles_gradient_of_gradient_equals_the_reference(softcap):
             assert float(abs(ours - right).max()) <= 1e-12 * float(abs(right).max())
 
 
-# PyTorch itself compiles its rules of forward mode by a deprecated function.
+# PyTorch itself compiles its forward-mode rules with a deprecated function.
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_torch_forward_mode_is_right_by_default():
     query, key, value = (torch.tensor(x) for x in heads())
@@ -108,7 +108,7 @@ def test_torch_forward_mode_is_right_by_default():
         assert torch.equal(torch.autograd.forward_ad.unpack_dual(run(dual)).tangent, ours)
 
 
-def test_torch_func_gradient_beside_a_learned_bias():
+def test_torch_func_gradient_with_a_learned_bias():
     query, key, value = (torch.tensor(x) for x in heads())
     bias = torch.nn.Parameter(torch.randn(1, 6, 5, 7, dtype=torch.float64))
 
@@ -186,7 +186,7 @@ def test_fully_masked_key_has_no_influence(kind, implementation, held):
             assert abs(x - y).max() < 1e-12
 
 
-def test_visible_nan_is_not_swallowed():
+def test_visible_nan_is_propagated():
     query, key, value = heads()
     key[:, :, 4] = np.nan
     for implementation in IMPLEMENTATIONS:
@@ -194,14 +194,14 @@ def test_visible_nan_is_not_swallowed():
             assert np.isnan(output).all()
 
 
-def test_reference_hides_a_masked_value_from_each_query():
+def test_reference_masks_a_value_per_query():
     query, key, value = heads(query=7)
     clean = both("reference", query, key, value, is_causal=True)
     key[:, :, 4] = value[:, :, 5] = np.nan
     for right, ours in zip(clean, both("reference", query, key, value, is_causal=True), strict=True):
         assert abs(right[0] - ours[0])[:, :, :4].max() < 1e-15
         assert np.isnan(ours[0][:, :, 4:]).all()
-        assert np.isfinite(ours[1][:, :, :4]).all()  # gradients of the queries that do not attend to them
+        assert np.isfinite(ours[1][:, :, :4]).all()  # gradients of queries that do not attend to them
 
 
 # Precision
@@ -268,16 +268,16 @@ def refusal(ops, convert, kind, options, change=lambda x: x):
 
 
 @pytest.mark.parametrize("name", BAD_ARGUMENTS)
-def test_bad_argument_is_refused_alike(name):
+def test_bad_argument_raises_the_same_error(name):
     kind, options = BAD_ARGUMENTS[name]
     said = {refusal(torch_ops, torch.tensor, kind, options), refusal(jax_ops, jnp.asarray, kind, options)}
-    if "implementation" not in options:  # each mirror names its own
+    if "implementation" not in options:  # each mirror names its own implementations
         assert len(said) == 1
     assert all(len(sentence.splitlines()) == 1 for sentence in said)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "int32", "bool"])
-def test_integer_queries_are_refused_alike(dtype):
+def test_integer_queries_raise_the_same_error(dtype):
     def change(x):
         return x.astype(dtype)
 
@@ -288,7 +288,7 @@ def test_integer_queries_are_refused_alike(dtype):
     assert said == {f"query must be floating point, got {dtype}"}
 
 
-def test_arrays_of_another_framework_are_refused():
+def test_arrays_of_another_framework_raise():
     given = heads(dtype=np.float32)
     with pytest.raises(TypeError, match=r"torch\.from_numpy"):
         torch_ops.dot_product_attention(*given)
@@ -297,7 +297,7 @@ def test_arrays_of_another_framework_are_refused():
     with pytest.raises(TypeError, match=r"torch\.Tensor"):
         jax_ops.dot_product_attention(*map(torch.tensor, given))
     right = jax_ops.dot_product_attention(*map(jnp.asarray, given), is_causal=True, query_offset=2)
-    wide = [x.astype(np.float64) for x in given]  # as `jnp.asarray` takes them: in float32
+    wide = [x.astype(np.float64) for x in given]  # converted to float32, as by `jnp.asarray`
     came = jax_ops.dot_product_attention(*wide, is_causal=True, query_offset=np.array(2))
     assert came.dtype == jnp.float32
     assert (came == right).all()
@@ -334,7 +334,7 @@ def test_mask_and_bias_broadcast_over_any_axis_of_size_1(shape, implementation):
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_keys_and_values_with_batch_1_are_for_all_queries(implementation):
+def test_keys_and_values_with_batch_1_broadcast(implementation):
     query, key, value = heads()
     key, value = key[:1], value[:1]
     right = both("reference", query, np.repeat(key, 2, 0), np.repeat(value, 2, 0))[0][0]
@@ -418,7 +418,7 @@ def _by_default(s, b, h, i, j, slopes=GLOBAL):
     ],
     ids=["global", "attribute", "partial", "default", "list"],
 )
-def test_torch_flex_learns_from_tensors_wherever_they_are(score):
+def test_torch_flex_learns_from_tensors_of_any_origin(score):
     query, key, value = (torch.tensor(x) for x in heads())
     i, j = torch.arange(5)[:, None], torch.arange(7)
     right = torch_ops.dot_product_attention(query, key, value, -GLOBAL[None, :, None, None] * (i - j))

@@ -1,4 +1,4 @@
-"""Long sequences without weights are attended in blocks: the same outputs and gradients as from all pairs."""
+"""Long sequences without weights are computed in blocks, with the outputs and gradients of all pairs."""
 
 import jax
 import jax.numpy as jnp
@@ -96,12 +96,12 @@ CASES = {
     ),
     "no ends": ("BigBirdAttention", {"block_size": BLOCK, "window_blocks": 1, "global_blocks": 0}, {}),
 }
-QUICK = ("sinks and rotary", "global tokens", "random blocks")  # one for each way
+QUICK = ("sinks and rotary", "global tokens", "random blocks")  # one per way of splitting into blocks
 marks = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
 
 
 @pytest.mark.parametrize("name", marks)
-def test_blocks_give_what_all_pairs_give(rng, name):
+def test_blocks_equal_all_pairs(rng, name):
     kind, options, given = CASES[name]
     part = Part(kind, {**SIZES, **options, "dropout": 0.5})
     ours = build(part, "torch_attention", {"dtype": torch.float64}).eval()
@@ -162,7 +162,7 @@ def test_blocks_need_no_promotion_of_ranks_or_dtypes(name):
         pytest.param("hashing and a dropout mask", marks=pytest.mark.slow),
     ],
 )
-def test_dropout_drawn_in_blocks_keeps_the_mean(name):
+def test_random_dropout_in_blocks_keeps_the_mean(name):
     kind, options, given = CASES[name]
     module = build(Part(kind, {**SIZES, **options, "dropout": 0.3}), "torch_attention", {})
     tensors = {key: torch.from_numpy(x) for key, x in given.items() if key != "dropout_keep"}
@@ -175,7 +175,7 @@ def test_dropout_drawn_in_blocks_keeps_the_mean(name):
     assert (mean - expected).abs().mean() < 0.1 * expected.abs().mean()
 
 
-def test_a_masked_key_that_is_not_finite_has_no_influence_in_blocks():
+def test_masked_key_with_nan_has_no_influence_in_blocks():
     x = torch.randn(1, LENGTH, EMBED, generator=torch.Generator().manual_seed(1))
     mask = (torch.arange(LENGTH) != 150)[None, None, None]
     attention = torch_attention.LongformerAttention(EMBED, HEADS, one_sided_window=9)
@@ -190,7 +190,7 @@ def test_a_masked_key_that_is_not_finite_has_no_influence_in_blocks():
     assert torch.equal(*outputs)
 
 
-def test_gradients_of_gradients_are_those_of_all_pairs():
+def test_second_derivatives_equal_those_of_all_pairs():
     attention = torch_attention.LongformerAttention(EMBED, HEADS, one_sided_window=9, dtype=torch.float64)
     x = torch.randn(1, LENGTH, EMBED, dtype=torch.float64, requires_grad=True)
     found = []
@@ -207,7 +207,7 @@ def test_gradients_of_gradients_are_those_of_all_pairs():
     reason="shape checks wrap every function, too many for the compiler: `make test-slow`",
 )
 @pytest.mark.parametrize("kind", ["StreamingAttention", "ChunkedAttention"])
-def test_a_sequence_in_blocks_compiles_as_one_graph(kind):
+def test_sequence_in_blocks_compiles_as_one_graph(kind):
     size = {"window": 5} if kind == "StreamingAttention" else {"chunk_size": 5}
     attention = build(Part(kind, {**SIZES, **size}), "torch_attention", {}).eval()
     x = torch.randn(1, LENGTH, EMBED)
@@ -218,7 +218,7 @@ def test_a_sequence_in_blocks_compiles_as_one_graph(kind):
 
 
 @pytest.mark.slow
-def test_dropout_drawn_in_jax_is_drawn_again_alike_for_the_gradient():
+def test_random_dropout_in_jax_is_the_same_in_the_backward_pass():
     part = Part("LongformerAttention", {**SIZES, "one_sided_window": 9, "dropout": 0.5, **T5})
     definition, state = nnx.split(build(part, "jax_attention", {"rngs": nnx.Rngs(0)}))
     x, along = np.random.default_rng(3).standard_normal((2, BATCH, LENGTH, EMBED)).astype(np.float32)
@@ -234,7 +234,7 @@ def test_dropout_drawn_in_jax_is_drawn_again_alike_for_the_gradient():
         np.testing.assert_allclose((jax.grad(total)(x) * along).sum(), difference, rtol=1e-3)
 
 
-def test_blocks_of_a_short_sequence_are_none():
+def test_short_sequence_has_no_blocks():
     for mirror in (torch_attention, jax_attention):
         blocks = __import__(f"{mirror.__name__}.patterns.blocks", fromlist=["blocks_of"])
         assert blocks.blocks_of(blocks.SHORT, 5, 0) is None

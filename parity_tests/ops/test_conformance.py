@@ -1,4 +1,4 @@
-"""Every implementation of `dot_product_attention`, through the suite that holds for all."""
+"""The shared conformance suite on every implementation of `dot_product_attention`."""
 
 from contextlib import nullcontext
 from dataclasses import replace
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
-    """Tiles so small that every case has several of them, and some that are not full."""
+    """Set small tiles, so that every case has several tiles, some of them partial."""
     for ops in (torch_attention.ops, jax_attention.ops):
         monkeypatch.setattr(ops.blockwise, "ROWS", 4)
         monkeypatch.setattr(ops.blockwise, "COLUMNS", 3)
@@ -71,9 +71,9 @@ class TestChoiceInJax(Conformance):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # the code generator's own
+@pytest.mark.filterwarnings("ignore")  # raised inside the code generator
 class TestFlex(Conformance):
-    """Compiled for each kind of call; on the CPU it has no backward pass."""
+    """Compiled for each kind of call; it has no backward pass on the CPU."""
 
     mirror = TORCH
     implementation = "flex"
@@ -84,7 +84,7 @@ class TestFlex(Conformance):
 
 @pytest.mark.slow
 class TestSplash(Conformance):
-    """TPU's kernel, interpreted; it refuses to work where JAX counts in 64 bits."""
+    """The TPU kernel, interpreted; it raises where JAX uses 64-bit integers."""
 
     mirror = replace(JAX, double=nullcontext)
     implementation = "splash"
@@ -97,6 +97,6 @@ class TestSplash(Conformance):
 
     @pytest.fixture(autouse=True)
     def interpreted(self, monkeypatch):
-        """Without a TPU the kernel is interpreted, step by step."""
+        """Without a TPU, interpret the kernel."""
         interpreted = native.SPLASH._replace(run=partial(native.splash_attention, interpret=True))
         monkeypatch.setitem(dispatch.IMPLEMENTATIONS, "splash", interpreted)

@@ -1,4 +1,4 @@
-"""Attention calls at the ends of what their arguments may be: huge offsets, sinks of -inf, large biases, empty axes."""
+"""Attention calls with extreme arguments: huge offsets, sinks of -inf, large biases, empty axes."""
 
 import dataclasses
 import re
@@ -32,7 +32,7 @@ def _without_x64():
 
 
 def call(mirror, arrays=ARRAYS, **options):
-    """The operation of a mirror on numpy arrays."""
+    """Call the operation of a mirror with numpy arrays."""
     ops, array = MIRRORS[mirror]
     given = {
         name: array(x) if isinstance(x, np.ndarray) and x.dtype != np.int64 else x
@@ -47,7 +47,7 @@ def assert_same(ours, right):
     np.testing.assert_allclose(np.asarray(ours), np.asarray(right), rtol=1e-5, atol=1e-6)
 
 
-# What is said with huge numbers, and the same with small ones.
+# Options with huge numbers, and equivalent ones with small numbers.
 HUGE = {
     "causal, far behind the keys": ({"is_causal": True, "query_offset": 2**63 - 1}, {}),
     "causal, far before them": (
@@ -84,7 +84,7 @@ HUGE = {
 }
 
 
-# All of them with PyTorch, which compiles nothing; tiles compile longest.
+# All of them in PyTorch, which does not compile; in JAX, tiles take longest to compile.
 @pytest.mark.parametrize(
     ("name", "implementation", "mirror"),
     [
@@ -95,7 +95,7 @@ HUGE = {
         if mirror == "torch" or implementation == "reference" or name == "offsets of each element"
     ],
 )
-def test_huge_numbers_mean_what_they_say(name, implementation, mirror):
+def test_huge_numbers_equal_equivalent_small_ones(name, implementation, mirror):
     huge, small = HUGE[name]
     ours = call(mirror, **huge, implementation=implementation)
     assert_same(ours, call("torch", **small, implementation="reference"))
@@ -114,18 +114,18 @@ def test_masks_take_huge_offsets(name, options, query_offset):
 
 @each_mirror
 @pytest.mark.parametrize("implementation", [None, "reference", "blockwise", "native"])
-def test_more_queries_than_there_are_keep_no_key_alive(implementation, mirror):
+def test_queries_beyond_the_sequence_keep_no_key_alive(implementation, mirror):
     implementation = {"torch": "sdpa", "jax": "xla"}[mirror] if implementation == "native" else implementation
     options = {"window": (1, 0), "query_lengths": np.array([QUERY + 4, 1], np.int32)}
     query, key, value = (x.copy() for x in ARRAYS)
-    key[:, :, QUERY:], value[:, :, QUERY:] = np.nan, np.inf  # which only a fourth query would see
+    key[:, :, QUERY:], value[:, :, QUERY:] = np.nan, np.inf  # visible only to a fourth query
     ours = call(mirror, (query, key, value), **options, implementation=implementation)
     assert_same(ours, call("torch", **options, implementation="reference"))
 
 
 @each_mirror
 @pytest.mark.parametrize("implementation", ["reference", "blockwise"])
-def test_logsumexp_beside_a_sink_of_nothing(implementation, mirror):
+def test_logsumexp_with_a_sink_of_minus_infinity(implementation, mirror):
     options = {"key_lengths": np.array([0, 3], np.int32), "implementation": implementation}
     sinks = np.full(HEADS, -np.inf, np.float32)
     output, log_sum = call(mirror, **options, sinks=sinks, return_logsumexp=True)
@@ -133,7 +133,7 @@ def test_logsumexp_beside_a_sink_of_nothing(implementation, mirror):
     assert np.isneginf(np.asarray(log_sum)[0]).all()
 
 
-def test_a_sink_of_nothing_without_keys_has_no_gradient():
+def test_sink_of_minus_infinity_without_keys_has_no_gradient():
     sinks = torch.full((HEADS,), -torch.inf, requires_grad=True)
     weights = torch_ops.dot_product_attention_weights(
         torch.ones(1, HEADS, 3, 4), torch.ones(1, HEADS, 0, 4), sinks=sinks
@@ -154,9 +154,9 @@ BIAS = BIAS.astype(np.float32)
 
 @each_mirror
 @pytest.mark.parametrize("implementation", [None, "reference", "blockwise"])
-def test_gradients_beside_a_bias_that_swallows_the_scores(implementation, mirror):
+def test_gradients_with_a_bias_that_dominates_the_scores(implementation, mirror):
     _, _, value = ARRAYS
-    weights = np.full(KEY, 1 / KEY)  # of the query that all keys are equal to
+    weights = np.full(KEY, 1 / KEY)  # of the query with equal scores for all keys
     if mirror == "torch":
         given = torch.tensor(value, requires_grad=True)
         output = torch_ops.dot_product_attention(
@@ -192,7 +192,7 @@ def test_gradient_of_a_large_logsumexp_sums_to_one(implementation, mirror):
     assert_same(np.asarray(found).sum(-1), np.ones(QUERY))
 
 
-def test_the_fused_kernel_refuses_gradients_that_it_would_lose():
+def test_fused_kernel_raises_where_it_would_lose_gradients():
     query, key, value = (torch.tensor(x, requires_grad=True) for x in ARRAYS)
     with pytest.raises(
         NotImplementedError, match=r"^scaled_dot_product_attention loses gradients beside a bias"
@@ -202,7 +202,7 @@ def test_the_fused_kernel_refuses_gradients_that_it_would_lose():
         torch_ops.dot_product_attention(query, key, value, torch.tensor(BIAS), implementation="sdpa")
 
 
-def test_torch_maps_over_a_scale():
+def test_torch_vmap_over_a_scale():
     given = [torch.tensor(x) for x in ARRAYS]
     ours = torch.vmap(lambda scale: torch_ops.dot_product_attention(*given, scale=scale))(
         torch.tensor([0.5, 2.0])
@@ -211,7 +211,7 @@ def test_torch_maps_over_a_scale():
         assert_same(output, call("torch", scale=scale))
 
 
-def test_a_kernel_of_jax_compiles_float16_for_the_cpu():
+def test_jax_kernel_compiles_float16_on_the_cpu():
     arrays = [jnp.asarray(x, jnp.float16) for x in ARRAYS]
     ours = jax.jit(partial(jax_ops.dot_product_attention, implementation="xla"))(*arrays)
     np.testing.assert_allclose(ours.astype(jnp.float32), call("jax", implementation="reference"), atol=5e-3)
@@ -238,14 +238,14 @@ def test_unwritten_slots_of_a_cache_have_no_influence(name, mirror):
 
 
 def message(function, *arguments, **options):
-    """The type and text of what is raised."""
+    """The type and text of the raised error."""
     with pytest.raises((TypeError, ValueError)) as caught:
         function(*arguments, **options)
     return type(caught.value), str(caught.value)
 
 
 @pytest.mark.parametrize("operation", ["dot_product_attention", "flex_attention"])
-def test_heads_of_no_width_and_eight_bits_are_refused_alike(operation):
+def test_heads_of_size_zero_and_8_bit_inputs_raise_the_same_error(operation):
     ours, theirs = (getattr(ops, operation) for ops in (torch_ops, jax_ops))
     found = message(ours, *[torch.ones(1, 2, 3, 0)] * 3)
     assert found == message(theirs, *[jnp.ones((1, 2, 3, 0))] * 3)
@@ -257,7 +257,7 @@ def test_heads_of_no_width_and_eight_bits_are_refused_alike(operation):
     assert found[1] == "query must have at least 16 bits, got float8_e4m3fn; convert it to float32, say"
 
 
-def test_modules_of_eight_bits_are_refused_alike():
+def test_8_bit_modules_raise_the_same_error():
     attn = torch_attention.MultiHeadSelfAttention
     found = message(attn, 8, 2, dtype=torch.float8_e5m2)
     theirs = partial(jax_attention.MultiHeadSelfAttention, rngs=nnx.Rngs(0))
@@ -266,7 +266,7 @@ def test_modules_of_eight_bits_are_refused_alike():
 
 
 class TestOtherDtypeThanTheParameters:
-    def test_torch_says_so_in_one_sentence(self):
+    def test_torch_raises_one_sentence(self):
         attn = torch_attention.MultiHeadCrossAttention(8, 8, 8, 2)
         x = torch.ones(1, 3, 8)
         for given, name in (((x.double(), x), "query"), ((x, x.bfloat16()), "memory")):
@@ -292,7 +292,7 @@ class TestOtherDtypeThanTheParameters:
 
 
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit, jax.vmap])
-def test_splash_attention_without_a_tpu_is_one_sentence(transform):
+def test_splash_attention_without_a_tpu_raises_one_sentence(transform):
     query = jnp.ones((1, 1, 2, 128, 64))
 
     def attend(query):

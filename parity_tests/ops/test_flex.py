@@ -1,4 +1,4 @@
-"""Attention by functions of a pair: the same functions in both mirrors, and what tiles do not visit."""
+"""Flex attention: the same score and mask functions in both mirrors, and the tiles that are skipped."""
 
 from types import SimpleNamespace
 
@@ -53,7 +53,7 @@ def documents(mirror, rng_seed=4):
 
 
 def attend(mirror, arrays, **options):
-    """Attention that learns a slope a head and a table, within documents, causal but in one head."""
+    """Attention with learned slopes and a learned table, within documents; causal in all heads but one."""
     document, slopes, table = documents(mirror), arrays["slopes"], arrays["table"]
     mask = mirror.ops.create_block_mask(
         mirror.ops.flex.and_masks(
@@ -85,7 +85,7 @@ def visible():
 
 
 def reference(arrays):
-    """The oracle's output, with the rule as a bias and the functions as a mask."""
+    """The oracle's output, with the score function as a bias and the mask functions as a mask."""
     i, j = np.arange(QUERY)[:, None], np.arange(KEY)
     bias = -arrays["slopes"][:, None, None] * (i - j) + arrays["table"]
     mask = np.broadcast_to(visible(), (BATCH, HEADS, QUERY, KEY))
@@ -109,27 +109,27 @@ def error(found, expected):
 
 
 class TestOneFunctionForBoth:
-    def test_gives_what_the_oracle_gives_for_the_same_bias_and_mask(self, mirror, rng):
+    def test_output_equals_the_oracle_with_the_same_bias_and_mask(self, mirror, rng):
         arrays = draw(rng)
         expected, _ = reference(arrays)
         found = attend(mirror, {name: mirror.array(x) for name, x in arrays.items()})
         assert error(found, expected) <= EXACT
 
-    def test_has_the_oracles_gradients_of_what_it_closes_over_too(self, mirror, rng):
+    def test_gradients_equal_the_oracle_including_captured_arrays(self, mirror, rng):
         arrays = draw(rng)
         cotangent = rng.standard_normal((BATCH, HEADS, QUERY, VALUE_DIM))
         expected = oracles.gradient(lambda tensors: [reference(tensors)[0]], arrays, [cotangent])
         for name, gradient in gradients(mirror, arrays, cotangent).items():
             assert error(gradient, expected[name]) <= EXACT, name
 
-    def test_is_as_exact_in_float32_as_the_dtype_allows(self, mirror, rng):
+    def test_float32_output_is_within_its_tolerance(self, mirror, rng):
         arrays = {name: x.astype(np.float32) for name, x in draw(rng).items()}
         expected, _ = reference({name: x.astype(np.float64) for name, x in arrays.items()})
         found = attend(mirror, {name: mirror.array(x) for name, x in arrays.items()})
         assert str(found.dtype).endswith("float32")
         assert error(found, expected) <= tolerances("float32", HEAD_DIM + KEY)["output"]
 
-    def test_the_logarithm_of_the_sum_is_minus_infinity_where_nothing_is_seen(self, mirror, rng):
+    def test_logsumexp_of_a_fully_masked_row_is_minus_infinity(self, mirror, rng):
         arrays = draw(rng)
         output, log_sum = attend(
             mirror, {name: mirror.array(x) for name, x in arrays.items()}, return_lse=True
@@ -139,7 +139,7 @@ class TestOneFunctionForBoth:
         assert np.array_equal(np.isneginf(np.asarray(log_sum)), empty)
         assert not np.asarray(output)[empty].any()
 
-    def test_without_functions_is_dot_product_attention(self, mirror, rng):
+    def test_flex_without_functions_is_dot_product_attention(self, mirror, rng):
         arrays = {name: mirror.array(x) for name, x in draw(rng).items() if name in ("query", "key", "value")}
         found = mirror.ops.flex_attention(**arrays, scale=0.3, enable_gqa=True)
         expected = mirror.ops.dot_product_attention(**arrays, scale=0.3, implementation="reference")
@@ -148,7 +148,7 @@ class TestOneFunctionForBoth:
 
 class TestBlocks:
     @pytest.mark.parametrize("block_size", [1, 3, (4, 3), 32])
-    def test_a_block_is_live_if_it_shows_something_and_full_if_all(self, mirror, block_size):
+    def test_block_is_live_if_any_pair_is_visible_and_full_if_all_are(self, mirror, block_size):
         i, j = np.arange(QUERY)[:, None], np.arange(KEY)
         seen = (j <= i + 1) & (j > i - 6)
         made = mirror.ops.create_block_mask(
@@ -161,8 +161,8 @@ class TestBlocks:
                 assert bool(made.live[0, 0, row, column]) == part.any()
                 assert bool(made.full[0, 0, row, column]) == part.all()
 
-    def test_what_lies_in_dead_tiles_is_never_touched(self, mirror, rng):
-        """A weight of zero times NaN would be NaN: tiles that are not visited are the only way to a number."""
+    def test_dead_tiles_are_never_read(self, mirror, rng):
+        """A weight of zero times NaN is NaN: the result is finite only if dead tiles are skipped."""
         arrays = {n: rng.standard_normal((1, 2, 24, 4)) for n in ("query", "key", "value")}
         arrays["key"][:, :, 12:], arrays["value"][:, :, 12:] = np.nan, np.nan
         given = {name: mirror.array(x) for name, x in arrays.items()}
@@ -176,7 +176,7 @@ class TestBlocks:
             assert np.isfinite(first).all()
             assert first.any()
 
-    def test_a_window_touches_no_tile_before_it(self, mirror, rng):
+    def test_window_skips_earlier_tiles(self, mirror, rng):
         arrays = {n: rng.standard_normal((1, 2, 24, 4)) for n in ("query", "key", "value")}
         arrays["key"][:, :, :6], arrays["value"][:, :, :6] = np.nan, np.nan
         given = {name: mirror.array(x) for name, x in arrays.items()}
@@ -188,7 +188,7 @@ class TestBlocks:
 
 class TestRefusals:
     def refused(self, call):
-        """The one sentence with which both mirrors refuse."""
+        """Assert that both mirrors raise the same message, and return it."""
         sentences = []
         for mirror in MIRRORS.values():
             arrays = {n: mirror.array(np.zeros(SHAPES[n], np.float32)) for n in ("query", "key", "value")}
@@ -198,32 +198,32 @@ class TestRefusals:
         assert sentences[0] == sentences[1]
         return sentences[0]
 
-    def test_fewer_heads_of_keys_must_be_asked_for(self):
+    def test_fewer_key_heads_need_enable_gqa(self):
         assert self.refused(lambda ops, given: ops.flex_attention(**given)) == (
             "query and key must have the same heads without enable_gqa, got 6 and 3"
         )
 
-    def test_a_mask_must_be_of_the_lengths(self):
+    def test_block_mask_of_other_lengths_raises(self):
         def call(ops, given):
             mask = ops.create_block_mask(lambda b, h, i, j: j <= i, None, None, 5, KEY)
             ops.flex_attention(**given, block_mask=mask, enable_gqa=True)
 
         assert self.refused(call) == "block_mask must be of lengths (11, 17), got (5, 17)"
 
-    def test_a_mask_must_be_of_the_heads(self):
+    def test_block_mask_of_other_heads_raises(self):
         def call(ops, given):
             mask = ops.create_block_mask(lambda b, h, i, j: j <= i, None, 4, QUERY, KEY)
             ops.flex_attention(**given, block_mask=mask, enable_gqa=True)
 
         assert self.refused(call) == "block_mask must be of (batch|1, heads|1) = (2, 6), got (1, 4)"
 
-    def test_a_block_has_a_size(self):
+    def test_block_size_of_zero_raises(self):
         def call(ops, given):
             ops.create_block_mask(lambda b, h, i, j: j <= i, None, None, QUERY, KEY, 0)
 
         assert self.refused(call) == "BLOCK_SIZE must be at least 1, got 0"
 
-    def test_what_a_module_learns_is_found(self):
+    def test_parameters_of_a_score_module_get_gradients(self):
         class Slopes(torch.nn.Module):
             def __init__(self):
                 super().__init__()

@@ -1,13 +1,13 @@
 """Each implementation is as precise as the definition: at most twice its error against float64, in every dtype.
 
-The errors of a few draws are pooled: their largest, and their root mean square, of outputs and of every gradient.
-What makes gradients from less than the definition keeps is compared with a definition that keeps no more, without a
-tolerance of its own:
+Errors are pooled over several random inputs: the largest and the root mean square, of outputs and of every gradient. An
+implementation whose backward pass saves less than the definition's is compared with a definition that saves equally
+little, without a tolerance of its own:
 
-- tiles, where a row is longer than one, and the ring keep the output of a row and not its weights (`from_output`):
-  what is taken off every score's gradient is the output times its gradient, which is equal but rounds on its own;
-- kernels of a framework keep, besides, the logarithm of a row's sum in one float32 (`one_number`), and may round the
-  weights and their gradients to the dtype of the values (`rounded_weights`).
+- Tiles (for rows longer than one tile) and the ring save the output of a row instead of its weights (`from_output`).
+  The term subtracted from every score's gradient is then the output times its gradient, which rounds differently.
+- Kernels of a framework also save only the logsumexp of a row, one float32 (`one_number`), and may round the weights
+  and their gradients to the dtype of the values (`rounded_weights`).
 """
 
 from functools import cache, partial
@@ -43,12 +43,12 @@ BATCH, HEADS, KV_HEADS, QUERY, KEY, DIM = 2, 8, 4, 33, 47, 16
 DRAWS = 12
 FACTOR = 2.0
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
-SCORES = {"ordinary": 1.0, "large": 30.0}  # their standard deviation
+SCORES = {"ordinary": 1.0, "large": 30.0}  # standard deviations
 LEARNED = ("bias", "sinks")
 
 
 def options(name, rng):
-    """The options of a call; a float32 bias stays so in every dtype."""
+    """The options of a call; a float32 bias stays float32 in every dtype."""
     mask = rng.random((BATCH, 1, QUERY, KEY)) < 0.6
     mask[0, 0, 3] = False
     bias, sinks = 3 * rng.standard_normal((1, HEADS, QUERY, KEY)), rng.standard_normal(HEADS)
@@ -69,7 +69,7 @@ CASES = ("all keys", "window", "mask", "softcap", "bias", "sinks", "everything")
 
 @cache
 def drawn(name, dtype, scores, dim=DIM):
-    """Arrays with gradients, options and cotangents of each draw."""
+    """Differentiable arrays, options and cotangents of each random input."""
     found = []
     for seed in range(DRAWS):
         rng = np.random.default_rng(seed)
@@ -93,7 +93,7 @@ def to_torch(x):
 
 
 def in_torch(attend, given, rest, cotangent):
-    """Output and gradients, as float64 in numpy."""
+    """Output and gradients, as float64 numpy arrays."""
     leaves = {word: to_torch(x).requires_grad_() for word, x in given.items()}
     output = attend(**leaves, **{word: to_torch(x) for word, x in rest.items()})
     gradients = torch.autograd.grad(output, list(leaves.values()), to_torch(cotangent).to(output.dtype))
@@ -106,7 +106,7 @@ def run_torch(attend, draws):
 
 
 def run_jax(attend, draws):
-    """Output and gradients of every draw, from one program."""
+    """Output and gradients for every random input, from one compiled function."""
     fixed = {word: x for word, x in draws[0][1].items() if not isinstance(x, np.ndarray)}
 
     @jax.jit
@@ -135,7 +135,7 @@ def truth(name, dtype, scores, dim=DIM):
 
 
 def pooled(found, right):
-    """The largest error of all draws and their root mean square, by array, relative to its largest number."""
+    """The largest error over all inputs and the root mean square, by array, relative to its largest value."""
     errors = {}
     for word in right[0]:
         each = [(f[word] - r[word]) / np.abs(r[word]).max() for f, r in zip(found, right, strict=True)]
@@ -144,7 +144,7 @@ def pooled(found, right):
 
 
 class Narrow(torch.autograd.Function):
-    """Weights, and backward their gradients, rounded to a dtype."""
+    """Round weights to a dtype, and their gradients in the backward pass."""
 
     @staticmethod
     def forward(ctx, weights, dtype):
@@ -157,10 +157,10 @@ class Narrow(torch.autograd.Function):
 
 
 class FromOutput(torch.autograd.Function):
-    """Attention whose gradient takes off each row's output times its gradient, and not the mean of all weights.
+    """Attention whose backward pass subtracts each row's output times its gradient instead of a mean over the weights.
 
-    `narrow` is the dtype of weights and output, and with `one_number` weights are made again from the logarithm of
-    each row's sum.
+    `narrow` is the dtype of weights and output. With `one_number`, the weights are recomputed from each row's
+    logsumexp.
     """
 
     @staticmethod
@@ -188,11 +188,11 @@ def rounded_weights(query, key, value, bias=None, mask=None, **rest):
 
 
 def from_output(query, key, value, bias=None, mask=None, sinks=None, *, of_kernel=False, **rest):
-    """The definition, of whose rows nothing is kept but what their weights are made of again, and their outputs."""
+    """The definition whose backward pass saves only the output and the values that recompute the weights."""
     scores, seen = call_scores(checked_call(query, key, value, bias, mask, **rest))
     scores = scores if seen is None else torch.where(seen, scores, -torch.inf)
     values = value.to(scores.dtype).repeat_interleave(HEADS // KV_HEADS, dim=-3)
-    if sinks is not None:  # keys with values of zero
+    if sinks is not None:  # extra keys with values of zero
         scores = torch.cat([scores, sinks[:, None, None].expand(*scores.shape[:-1], 1)], -1)
         values = torch.cat([values, torch.zeros_like(values[..., :1, :])], -2)
     narrow = value.dtype if of_kernel else scores.dtype
@@ -204,7 +204,7 @@ one_number = partial(from_output, of_kernel=True)
 
 @cache
 def allowed(mirror, name, dtype, scores, kept, dim=DIM):
-    """The errors of the definition in that dtype, or of what keeps no more than a kernel does, if that is more."""
+    """The definition's errors in that dtype, or the larger errors of a definition that saves as little as a kernel."""
     draws, right = drawn(name, dtype, scores, dim), truth(name, dtype, scores, dim)
     if mirror == "torch":
         run = run_torch(partial(torch_ops.dot_product_attention, implementation="reference"), draws)
@@ -218,7 +218,7 @@ def allowed(mirror, name, dtype, scores, kept, dim=DIM):
 
 
 def check(mirror, attend, name, dtype, scores, kept=(), dim=DIM):
-    """At most twice the definition's errors, forward and backward."""
+    """Assert at most twice the definition's errors, forward and backward."""
     draws, right = drawn(name, dtype, scores, dim), truth(name, dtype, scores, dim)
     found = pooled((run_torch if mirror == "torch" else run_jax)(attend, draws), right)
     bounds = allowed(mirror, name, dtype, scores, kept, dim)
@@ -227,7 +227,7 @@ def check(mirror, attend, name, dtype, scores, kept=(), dim=DIM):
 
 
 def in_tiles(monkeypatch):
-    """Rows of several tiles."""
+    """Set small tiles, so that a row has several."""
     for module in (torch_blockwise, jax_blockwise):
         monkeypatch.setattr(module, "ROWS", 32)
         monkeypatch.setattr(module, "COLUMNS", 16)
@@ -262,7 +262,7 @@ def test_jax_tiles_are_as_precise_as_the_definition_at_large_scores(name):
     check("jax", attend, name, "bfloat16", "large")
 
 
-def test_statistics_in_16_bits_would_be_noticed(monkeypatch):
+def test_statistics_in_16_bits_are_detected(monkeypatch):
     attend = partial(torch_ops.dot_product_attention, implementation="blockwise")
     check("torch", attend, "mask", "bfloat16", "ordinary")
     monkeypatch.setattr(tile_loop, "at_least_float32", lambda x: x)
@@ -270,7 +270,7 @@ def test_statistics_in_16_bits_would_be_noticed(monkeypatch):
         check("torch", attend, "mask", "bfloat16", "ordinary")
 
 
-def test_output_that_is_rounded_before_its_gradient_would_be_noticed():
+def test_output_rounded_before_its_gradient_is_detected():
     with pytest.raises(AssertionError, match="query"):
         check("torch", one_number, "mask", "bfloat16", "large")
 
@@ -314,7 +314,7 @@ class TestJax:
 
     def test_xla(self, name, dtype, scores):
         if {"softcap", "sinks"} & {*options(name, np.random.default_rng(0))}:
-            return  # it refuses them
+            return  # these kernels reject it
         attend = partial(jax_ops.dot_product_attention, implementation="xla")
         check("jax", attend, name, dtype, scores, () if dtype == "float32" else (rounded_weights,))
 

@@ -1,4 +1,4 @@
-"""Compiled and eager JAX agree beyond 32,768 rows, where XLA's compiler for CPUs may treat the last row apart."""
+"""Compiled and eager JAX agree beyond 32,768 rows, where XLA's CPU compiler may treat the last row differently."""
 
 from collections.abc import Callable
 
@@ -16,12 +16,12 @@ ROWS = 32_769
 
 
 def project_and_normalise(x: Array) -> Array:
-    """The keys of DeltaNet: their norm is a sum over a product, as in the canaries."""
+    """The keys of DeltaNet: their norm sums over a projection, as in the canaries."""
     return unit_length(x @ x[:3])
 
 
 def attend(x: Array) -> Array:
-    """Every row is a query of three keys."""
+    """Attention of every row to three keys."""
     x = x[None]  # heads rows head_dim
     keys = x[:, :3]
     return weighted_values(dot_product_attention_weights(x, keys), keys)

@@ -1,4 +1,4 @@
-"""Masks of other libraries: with what `attention_bridge.masks` makes of them, both do the same."""
+"""Masks of other libraries: masks converted by `attention_bridge.masks` give equal results there and here."""
 
 import os
 
@@ -23,19 +23,19 @@ SHAPE = (BATCH, HEADS, QUERY, KEY)
 
 
 def seeing(rng, *shape):
-    """A random mask in which every query sees the first key."""
+    """A random mask in which every query attends to the first key."""
     mask = rng.random(shape) < 0.6
     mask[..., 0] = True
     return mask
 
 
 def draw(rng, key_len=KEY):
-    """Query, key and value of the operations."""
+    """Random query, key and value."""
     return [rng.standard_normal((BATCH, HEADS, n, 4)) for n in (QUERY, key_len, key_len)]
 
 
 def ours(given, restriction):
-    """What the mirrors make of the call."""
+    """The mirror's output under a restriction."""
     tensors = {
         name: torch.from_numpy(np.array(x)) if isinstance(x, np.ndarray) else x
         for name, x in restriction._asdict().items()
@@ -73,7 +73,7 @@ class TestTorchMha:
         return torch.nn.MultiheadAttention(EMBED, HEADS, batch_first=True, dtype=torch.float64)
 
     def both(self, layer, x, memory, restriction, **theirs):
-        """The outputs of their layer with their masks, and of ours with the restriction."""
+        """The layer's output with its own masks, and the mirror's output with the restriction."""
         mirror = torch_attention.MultiHeadCrossAttention(EMBED, EMBED, EMBED, HEADS, dtype=torch.float64)
         transfer(layer, mirror)
         tensors = {name: None if x is None else torch.from_numpy(np.array(x)) for name, x in theirs.items()}
@@ -93,21 +93,21 @@ class TestTorchMha:
     @pytest.mark.parametrize("shape", [(QUERY, KEY), (BATCH * HEADS, QUERY, KEY)], ids=str)
     @pytest.mark.parametrize("added", [False, True])
     @pytest.mark.parametrize("padded", [False, True])
-    def test_theirs_is_ours(self, layer, sequences, shape, added, padded, rng):
+    def test_masks_from_torch_mha(self, layer, sequences, shape, added, padded, rng):
         attn_mask = rng.standard_normal(shape) if added else ~seeing(rng, *shape)
         padding = ~seeing(rng, BATCH, KEY) if padded else None
-        if added and padded:  # PyTorch wants both of one kind
+        if added and padded:  # PyTorch requires both masks in the same dtype
             padding = np.where(padding, -np.inf, 0.0)
         restriction = masks.from_torch_mha(attn_mask, padding, num_heads=HEADS)
         same(*self.both(layer, *sequences, restriction, attn_mask=attn_mask, key_padding_mask=padding))
 
     @each
-    def test_ours_is_theirs(self, layer, sequences, name, rng):
+    def test_masks_to_torch_mha(self, layer, sequences, name, rng):
         restriction = RESTRICTIONS[name](rng)
         theirs = masks.to_torch_mha(restriction, shape=SHAPE)
         same(*self.both(layer, *sequences, restriction, **theirs))
 
-    def test_what_pytorch_refuses_is_refused(self):
+    def test_masks_that_pytorch_rejects_raise(self):
         with pytest.raises(TypeError, match="attn_mask must be boolean or a float"):
             masks.from_torch_mha(np.ones((5, 7), int), num_heads=HEADS)
         with pytest.raises(ValueError, match=r"\(batch \* 3, query, key\), got \(4, 5, 7\)"):
@@ -127,17 +127,17 @@ class TestTorchSdpa:
 
     @pytest.mark.parametrize("shape", [(QUERY, KEY), (HEADS, QUERY, KEY), (BATCH, 1, 1, KEY), SHAPE], ids=str)
     @pytest.mark.parametrize("added", [False, True])
-    def test_theirs_is_ours(self, shape, added, rng):
+    def test_masks_from_torch_sdpa(self, shape, added, rng):
         given, mask = draw(rng), rng.standard_normal(shape) if added else seeing(rng, *shape)
         same(ours(given, masks.from_torch_sdpa(mask)), self.theirs(given, mask))
 
     @each
-    def test_ours_is_theirs(self, name, rng):
+    def test_masks_to_torch_sdpa(self, name, rng):
         given, restriction = draw(rng), RESTRICTIONS[name](rng)
         found = masks.to_torch_sdpa(restriction, query_len=QUERY, key_len=KEY)
         same(ours(given, restriction), self.theirs(given, **found))
 
-    def test_causal_masks_begin_in_the_upper_left_corner_or_end_in_the_lower_right(self, rng):
+    def test_causal_masks_align_to_the_upper_left_or_lower_right(self, rng):
         given = draw(rng)
         same(ours(given, masks.from_torch_sdpa(is_causal=True)), self.theirs(given, is_causal=True))
         other = F.scaled_dot_product_attention(
@@ -156,7 +156,7 @@ class TestJaxNn:
         return np.asarray(jnp.swapaxes(jax.nn.dot_product_attention(query, key, value, **arrays), 1, 2))
 
     def close(self, found, expected):
-        """Its softmax is in float32."""
+        """Assert closeness in float32, in which `jax.nn` computes its softmax."""
         np.testing.assert_allclose(found, expected, rtol=2e-6, atol=2e-6)
 
     @pytest.mark.parametrize(
@@ -168,20 +168,20 @@ class TestJaxNn:
         ],
         ids=str,
     )
-    def test_theirs_is_ours(self, options, rng):
+    def test_masks_from_jax_nn(self, options, rng):
         given, mask = draw(rng), seeing(rng, BATCH, 1, 1, KEY)
-        mask[:] = True  # a window may leave nothing of it
+        mask[:] = True  # a window may leave no visible key
         bias = rng.standard_normal((HEADS, QUERY, KEY)).astype(np.float32)
         restriction = masks.from_jax_nn(bias, mask, **options)
         self.close(ours(given, restriction), self.theirs(given, bias=bias[None], mask=mask, **options))
 
     @each
-    def test_ours_is_theirs(self, name, rng):
+    def test_masks_to_jax_nn(self, name, rng):
         given, restriction = draw(rng), RESTRICTIONS[name](rng)
         found = masks.to_jax_nn(restriction, query_len=QUERY, key_len=KEY)
         self.close(ours(given, restriction), self.theirs(given, **found))
 
-    def test_windows_that_see_later_keys_are_refused(self):
+    def test_windows_with_later_keys_raise(self):
         with pytest.raises(ValueError, match="local_window_size must end at the query"):
             masks.from_jax_nn(local_window_size=(2, 1))
         with pytest.raises(TypeError, match="mask must be boolean"):
@@ -189,7 +189,7 @@ class TestJaxNn:
 
 
 class TestFlaxAndKeras:
-    def test_an_additive_mask_is_refused_for_they_would_invert_it(self, rng):
+    def test_additive_mask_raises_because_flax_and_keras_invert_it(self, rng):
         visible = seeing(rng, BATCH, QUERY, KEY)
         additive = np.where(visible, 0.0, -np.inf)
         for convert in (masks.from_flax, masks.from_keras):
@@ -202,7 +202,7 @@ class TestFlaxAndKeras:
         np.testing.assert_array_equal(np.asarray(by_flax), np.asarray(inverted))
 
     @without_bias
-    def test_ours_is_flaxs(self, name, rng):
+    def test_masks_to_flax(self, name, rng):
         given, restriction = draw(rng), RESTRICTIONS[name](rng)
         found = masks.to_flax(restriction, query_len=QUERY, key_len=KEY)["mask"]
         query, key, value = (jnp.swapaxes(jnp.asarray(x, jnp.float32), 1, 2) for x in given)
@@ -212,9 +212,9 @@ class TestFlaxAndKeras:
         if found is not None:
             same(ours(given, masks.from_flax(found.astype(np.int8))), ours(given, restriction))
 
-    @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras' own
+    @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # raised by Keras
     @without_bias
-    def test_ours_is_kerass(self, name, rng):
+    def test_masks_to_keras(self, name, rng):
         keras = pytest.importorskip("keras")
         restriction = RESTRICTIONS[name](rng)
         if name == "heads":
@@ -231,7 +231,7 @@ class TestFlaxAndKeras:
             given = draw(rng)
             same(ours(given, masks.from_keras(found)), ours(given, restriction))
 
-    def test_padding_of_keras(self, rng):
+    def test_padding_from_keras(self, rng):
         query_mask, key_mask = seeing(rng, BATCH, QUERY), seeing(rng, BATCH, KEY)
         whole = np.ones((1, QUERY, KEY), bool)
         found = masks.from_keras(whole, query_mask=query_mask, key_mask=key_mask, use_causal_mask=True)
@@ -241,7 +241,7 @@ class TestFlaxAndKeras:
         with pytest.raises(ValueError, match="does not say how many keys"):
             masks.from_keras(query_mask=query_mask)
 
-    def test_a_bias_is_refused(self, rng):
+    def test_bias_raises(self, rng):
         restriction = RESTRICTIONS["bias"](rng)
         for convert in (masks.to_flax, masks.to_keras, masks.to_transformers):
             with pytest.raises(ValueError, match="bias must be None"):
@@ -250,7 +250,7 @@ class TestFlaxAndKeras:
 
 class TestTransformers:
     @without_bias
-    def test_there_and_back(self, name, rng):
+    def test_masks_to_transformers_and_back(self, name, rng):
         given, restriction = draw(rng), RESTRICTIONS[name](rng)
         theirs = masks.to_transformers(restriction, query_len=QUERY, key_len=KEY)["attention_mask"]
         if theirs is None:
@@ -259,7 +259,7 @@ class TestTransformers:
         same(ours(given, masks.from_transformers(theirs)), ours(given, restriction))
         same(ours(given, Restriction(bias=theirs.astype(np.float64))), ours(given, restriction))
 
-    def test_what_is_no_such_mask_is_refused(self):
+    def test_masks_not_of_transformers_raise(self):
         with pytest.raises(TypeError, match="a float, got bool"):
             masks.from_transformers(np.ones((1, 1, 5, 7), bool))
         with pytest.raises(ValueError, match="other numbers are a bias"):

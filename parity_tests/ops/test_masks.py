@@ -1,4 +1,4 @@
-"""The masks: every matrix in their docstrings, a plain rule for each builder, and the laws of and, or, not."""
+"""Mask builders: the matrices in their docstrings, a plain rule for each builder, and the laws of and, or, not."""
 
 import inspect
 import re
@@ -33,7 +33,7 @@ BUILDERS = sorted(
 )
 ROW = re.compile(r"[01]( [01])*")
 
-# JAX compiles every operation once for each new shape, so shapes are drawn from few.
+# JAX compiles every operation once per shape, so only a few shapes are used.
 unhurried = settings(max_examples=25, deadline=None, derandomize=True)
 lengths = st.sampled_from([(4, 4), (3, 5), (5, 2), (1, 7)])
 offsets = st.integers(-4, 9)
@@ -58,7 +58,7 @@ def examples(docstring):
 
 
 def in_both(build):
-    """What `build(masks, array)` gives in each mirror, which must be the same, as numpy."""
+    """The result of `build(masks, array)` as a numpy array, asserted equal in both mirrors."""
     given = {name: np.asarray(build(masks, array)) for name, (masks, array) in MIRRORS.items()}
     assert given["torch"].dtype == given["jax"].dtype == bool
     np.testing.assert_array_equal(given["torch"], given["jax"])
@@ -67,7 +67,7 @@ def in_both(build):
 
 
 def pairs(query_len, key_len, sees):
-    """The plain rule: for each query and key, whether it sees it."""
+    """The matrix of a plain rule: for each query and key, whether the query attends to the key."""
     return np.array([[sees(i, j) for j in range(key_len)] for i in range(query_len)])
 
 
@@ -78,7 +78,7 @@ class TestDocstrings:
 
     @pytest.mark.parametrize("mirror", MIRRORS)
     @pytest.mark.parametrize("name", BUILDERS)
-    def test_each_matrix_is_what_the_expression_gives(self, name, mirror):
+    def test_each_matrix_is_the_value_of_its_expression(self, name, mirror):
         masks, array = MIRRORS[mirror]
         for expression, matrix in examples(getattr(masks, name).__doc__):
             mask = np.asarray(eval(expression, {**vars(masks), "array": array}))
@@ -93,7 +93,7 @@ class TestDocstrings:
             ours, theirs = getattr(ours, name), getattr(theirs, name)
         assert ours.__doc__ == theirs.__doc__
 
-    def test_a_wrong_matrix_would_be_noticed(self):
+    def test_wrong_matrix_in_a_docstring_is_detected(self):
         docstring = torch_attention.masks.causal_mask.__doc__.replace("1 1 1 0\n", "1 1 1 1\n", 1)
         [(expression, matrix), *_] = examples(docstring)
         mask = eval(expression, vars(torch_attention.masks))
@@ -121,7 +121,7 @@ class TestRules:
 
     @unhurried
     @given(windows)
-    def test_a_window_is_the_number_of_keys_seen(self, window):
+    def test_window_is_the_number_of_visible_keys(self, window):
         mask = in_both(lambda masks, array: masks.sliding_window_mask(7, window=window))
         assert mask.sum(axis=1).tolist() == [min(i + 1, window) for i in range(7)]
         assert mask.diagonal().all()
@@ -194,7 +194,7 @@ class TestRules:
             rule = pairs(4, of_keys.shape[1], lambda i, j, b=b: of_queries[b, i] == of_keys[b, j])
             np.testing.assert_array_equal(mask[b, 0], rule)
 
-    def test_a_missing_key_len_is_the_query_len(self):
+    def test_key_len_defaults_to_query_len(self):
         for name, extra in {
             "causal_mask": {},
             "sliding_window_mask": {"window": 2},
@@ -206,7 +206,7 @@ class TestRules:
             full = in_both(lambda masks, array, name=name, extra=extra: getattr(masks, name)(5, 5, **extra))
             np.testing.assert_array_equal(square, full)
 
-    def test_a_prefix_that_differs_along_the_batch_is_made_as_the_docstring_says(self):
+    def test_prefix_per_batch_element_follows_the_docstring(self):
         mask = in_both(
             lambda masks, array: masks.or_masks(masks.causal_mask(5), masks.length_mask(array([3, 1]), 5))
         )
@@ -214,14 +214,14 @@ class TestRules:
             each = in_both(lambda masks, array, n=prefix: masks.prefix_mask(5, prefix_len=n))
             np.testing.assert_array_equal(element[0], each)
 
-    def test_the_offset_may_be_traced(self):
+    def test_offset_may_be_traced(self):
         masks = jax_attention.masks
         traced = jax.jit(lambda offset: masks.sliding_window_mask(3, 7, window=2, query_offset=offset))
         for offset in (0, 4):
             expected = masks.sliding_window_mask(3, 7, window=2, query_offset=offset)
             np.testing.assert_array_equal(traced(offset), expected)
 
-    def test_torch_builds_a_mask_where_it_is_told_to(self):
+    def test_torch_builds_masks_on_the_given_device(self):
         masks, meta = torch_attention.masks, torch.device("meta")
         assert masks.causal_mask(3, device=meta).device == meta
         assert masks.sliding_window_mask(3, window=2, device=meta).device == meta
@@ -234,7 +234,7 @@ class TestRules:
 class TestText:
     @pytest.mark.parametrize("mirror", MIRRORS)
     @pytest.mark.parametrize("name", BUILDERS)
-    def test_a_mask_is_written_as_the_docstrings_have_it(self, name, mirror):
+    def test_mask_text_matches_the_docstrings(self, name, mirror):
         masks, array = MIRRORS[mirror]
         docstring = inspect.cleandoc(getattr(masks, name).__doc__).replace("    ", "")
         for expression, _ in examples(docstring):
@@ -242,7 +242,7 @@ class TestText:
             assert f">>> {expression}\n{text}\n" in f"{docstring}\n"
 
     @pytest.mark.parametrize("mirror", MIRRORS)
-    def test_its_own_docstring_is_what_it_prints(self, mirror, capsys):
+    def test_docstring_of_mask_text_shows_its_output(self, mirror, capsys):
         masks, _ = MIRRORS[mirror]
         [(expression, matrix)] = examples(masks.mask_text.__doc__)
         eval(expression, vars(masks))
@@ -250,7 +250,7 @@ class TestText:
         assert [[int(entry) for entry in line.split()] for line in printed.splitlines()] == matrix[0]
 
     @pytest.mark.parametrize("shape", [(2, 3), (2, 3, 4), (2, 3, 4, 5)])
-    def test_every_matrix_is_there_in_order(self, shape, rng):
+    def test_mask_text_shows_every_matrix_in_order(self, shape, rng):
         mask = rng.random(shape) < 0.5
         for masks, array in MIRRORS.values():
             blocks = masks.mask_text(array(mask)).split("\n\n")
@@ -281,26 +281,26 @@ def four_axes(mask):
 
 
 def seen(mask):
-    """What each query of each head sees: `(batch, heads, query, key)`."""
+    """The visible keys of each query and head: `(batch, heads, query, key)`."""
     return np.broadcast_to(four_axes(mask), (2, 3, 5, 7))
 
 
 class TestLaws:
     @unhurried
     @given(some_masks(3))
-    def test_and_is_visible_where_every_mask_says_so(self, drawn):
+    def test_and_is_visible_where_every_mask_is(self, drawn):
         mask = in_both(lambda masks, array: masks.and_masks(*map(array, drawn)))
         np.testing.assert_array_equal(seen(mask), reduce(np.logical_and, map(seen, drawn)))
 
     @unhurried
     @given(some_masks(3))
-    def test_or_is_visible_where_any_mask_says_so(self, drawn):
+    def test_or_is_visible_where_any_mask_is(self, drawn):
         mask = in_both(lambda masks, array: masks.or_masks(*map(array, drawn)))
         np.testing.assert_array_equal(seen(mask), reduce(np.logical_or, map(seen, drawn)))
 
     @unhurried
     @given(some_masks(1))
-    def test_not_is_visible_where_the_mask_is_not_and_not_not_is_nothing(self, drawn):
+    def test_not_inverts_the_mask_and_twice_restores_it(self, drawn):
         [mask] = drawn
         np.testing.assert_array_equal(in_both(lambda masks, array: masks.not_mask(array(mask))), ~mask)
         twice = in_both(lambda masks, array: masks.not_mask(masks.not_mask(array(mask))))
@@ -319,7 +319,7 @@ class TestLaws:
 
     @unhurried
     @given(some_masks(2))
-    def test_the_order_does_not_matter(self, drawn):
+    def test_order_does_not_matter(self, drawn):
         for name in ("and_masks", "or_masks"):
             mask = in_both(lambda masks, array, name=name: getattr(masks, name)(*map(array, drawn)))
             other = in_both(lambda masks, array, name=name: getattr(masks, name)(*map(array, drawn[::-1])))
@@ -327,7 +327,7 @@ class TestLaws:
 
     @pytest.mark.parametrize("name", ["and_masks", "or_masks"])
     @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-    def test_one_mask_alone_is_itself(self, name, shape, rng):
+    def test_single_mask_is_unchanged(self, name, shape, rng):
         mask = rng.random(shape) < 0.5
         alone = in_both(lambda masks, array: getattr(masks, name)(array(mask)))
         np.testing.assert_array_equal(alone, mask)
@@ -345,13 +345,11 @@ class TestLaws:
             ((1, 3, 1, 7), (2, 1, 5, 1), (2, 3, 5, 7)),
         ],
     )
-    def test_axes_broadcast_and_ranks_that_differ_give_all_four_axes(
-        self, name, first, second, expected, rng
-    ):
+    def test_axes_broadcast_and_differing_ranks_give_four_axes(self, name, first, second, expected, rng):
         drawn = [rng.random(shape) < 0.5 for shape in (first, second)]
         assert in_both(lambda masks, array: getattr(masks, name)(*map(array, drawn))).shape == expected
 
-    def test_the_batch_of_a_rank_3_mask_is_never_taken_for_heads(self, rng):
+    def test_batch_of_a_rank_3_mask_is_never_read_as_heads(self, rng):
         of_batch, of_heads = rng.random((3, 5, 7)) < 0.5, rng.random((1, 3, 5, 7)) < 0.5
         mask = in_both(lambda masks, array: masks.and_masks(array(of_batch), array(of_heads)))
         np.testing.assert_array_equal(mask, of_batch[:, None] & of_heads)
@@ -359,7 +357,7 @@ class TestLaws:
 
 
 @pytest.mark.parametrize("mechanism", [x for x in CATALOGUE if x.masks], ids=lambda each: each.name)
-def test_a_mask_with_a_batch_of_1_is_for_all_in_torch(mechanism):
+def test_mask_with_batch_1_broadcasts_in_torch(mechanism):
     arrays = {
         name: torch.from_numpy(x).float() if is_float(x) else torch.from_numpy(x)
         for name, x in instances.inputs(mechanism, "padding").items()
@@ -375,7 +373,7 @@ KEYS_ALONE = ["DeltaNet", "LSHAttention", "LinformerAttention", "NystromAttentio
 
 
 @pytest.mark.parametrize("name", KEYS_ALONE)
-def test_a_mask_with_a_batch_of_1_is_for_all_in_jax(name):
+def test_mask_with_batch_1_broadcasts_in_jax(name):
     (mechanism,) = select([name])
     arrays = instances.inputs(mechanism, "padding")
     shared = {name: x[:1] if name in mechanism.masks else x for name, x in arrays.items()}

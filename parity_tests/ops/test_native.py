@@ -24,7 +24,7 @@ def error(found, expected):
     return float(np.abs(np.asarray(found) - np.asarray(expected)).max() / np.abs(np.asarray(expected)).max())
 
 
-# Options, the number of keys where it is not that of queries, and the features of a key and of a value.
+# Options, the number of keys where it differs from the number of queries, and the sizes of a key and of a value.
 SPLASHED = {
     "causal": ({"is_causal": True}, 200, (64, 64)),
     "window": ({"is_causal": True, "window": 50}, 200, (64, 64)),
@@ -45,10 +45,10 @@ SPLASHED = {
 
 
 class TestSplash:
-    """TPU's kernel, interpreted."""
+    """The TPU kernel, interpreted."""
 
     @pytest.mark.parametrize(("options", "key_len", "dims"), SPLASHED.values(), ids=SPLASHED)
-    def test_does_what_the_definition_does_forward_and_backward(self, options, key_len, dims, rng):
+    def test_splash_equals_the_definition_forward_and_backward(self, options, key_len, dims, rng):
         head_dim, value_dim = dims
         shapes = (2, 4, 200, head_dim), (2, 2, key_len, head_dim), (2, 2, key_len, value_dim)
         query, key, value = map(jnp.asarray, draw(rng, *shapes))
@@ -72,7 +72,7 @@ class TestSplash:
             assert error(found, expected) <= bounds["gradient"]
 
     @pytest.mark.parametrize("window", [None, 129])
-    def test_in_bfloat16_it_is_as_near_as_one_rounding_of_each_weight_allows(self, window, rng):
+    def test_bfloat16_error_is_within_one_rounding_per_weight(self, window, rng):
         shapes = (2, 4, 200, 64), (2, 2, 200, 64), (2, 2, 200, 64)
         given = [jnp.asarray(x, jnp.bfloat16) for x in draw(rng, *shapes)]
         options = {"is_causal": True, "window": window}
@@ -84,11 +84,11 @@ class TestSplash:
             *(x.astype(jnp.float32) for x in given), **options, implementation="reference"
         )
         assert found.dtype == jnp.bfloat16
-        # Scaled queries, weights and the output are rounded, each to 8 bits: 2^-8 of the largest value, three times.
+        # Scaled queries, weights and output are each rounded to 8 bits: three times 2^-8 of the largest value.
         assert error(found.astype(jnp.float32), exact) <= 3 * 2.0**-8
         assert error(found.astype(jnp.float32), exact) > 0
 
-    def test_products_beyond_one_pass_are_left_to_others_in_bfloat16(self):
+    def test_bfloat16_products_of_several_passes_raise(self):
         query = jnp.zeros((1, 2, 8, 64), jnp.bfloat16)
         with pytest.raises(NotImplementedError) as refusal:
             jax_attention.ops.dot_product_attention(query, query, query, implementation="splash")
@@ -96,7 +96,7 @@ class TestSplash:
             "splash attention multiplies bfloat16 in one pass, got jax_default_matmul_precision=highest"
         )
 
-    def test_refuses_in_one_sentence_what_it_cannot_do(self, rng):
+    def test_unsupported_options_raise_one_sentence(self, rng):
         query, mask = jnp.zeros((1, 2, 8, 64)), jnp.ones((8, 8), bool)
         for options, sentence in (
             ({"mask": mask}, "splash attention takes no bias and no mask beyond is_causal and window"),
@@ -109,9 +109,9 @@ class TestSplash:
             assert str(refusal.value) == sentence
 
 
-@pytest.mark.filterwarnings("ignore")  # the code generator's own
+@pytest.mark.filterwarnings("ignore")  # raised inside the code generator
 class TestFlex:
-    """PyTorch's compiled kernel; on the CPU it has no backward pass."""
+    """PyTorch's compiled kernel; it has no backward pass on the CPU."""
 
     def options(self, rng):
         return {
@@ -125,7 +125,7 @@ class TestFlex:
         }
 
     @pytest.mark.parametrize("name", ["window", "offset", "softcap", "bias and mask"])
-    def test_does_what_the_definition_does(self, name, rng):
+    def test_flex_equals_the_definition(self, name, rng):
         given = [torch.from_numpy(x) for x in draw(rng, (2, 6, 37, 16), *[(2, 3, 53, 16)] * 2)]
         options = self.options(rng)[name]
         found, expected = (
@@ -134,7 +134,7 @@ class TestFlex:
         )
         assert error(found, expected) <= tolerances("float32", 16 + 53)["output"]
 
-    def test_refuses_in_one_sentence_what_it_cannot_do(self):
+    def test_unsupported_options_raise_one_sentence(self):
         query = torch.zeros(1, 2, 8, 16, requires_grad=True)
         with pytest.raises(NotImplementedError) as refusal:
             torch_attention.ops.dot_product_attention(query, query, query, implementation="flex")
@@ -142,12 +142,12 @@ class TestFlex:
 
 
 class TestFewRows:
-    """Products whose weight is shared out to all threads."""
+    """Linear layers on few rows, whose weight is split over all threads."""
 
     @pytest.mark.parametrize("outputs", [520, 523])
     @pytest.mark.parametrize("bias", [True, False])
     @pytest.mark.parametrize("batch", [(), (1,), (2, 3), (33,), (0,)])
-    def test_are_the_product(self, outputs, bias, batch, rng):
+    def test_few_rows_equal_the_product(self, outputs, bias, batch, rng):
         layer = layers.linear(257, outputs, bias=bias)
         if bias:
             torch.nn.init.normal_(layer.bias)
@@ -162,10 +162,10 @@ class TestFewRows:
 
 
 class TestBands:
-    """A window through PyTorch's fused kernel, band after band."""
+    """A window through PyTorch's fused kernel, one band of queries after the other."""
 
     @pytest.mark.parametrize(("length", "window"), [(1000, 100), (1025, 2), (1300, 257)])
-    def test_are_the_window(self, length, window, rng):
+    def test_bands_equal_the_window(self, length, window, rng):
         arrays = draw(rng, (1, 4, length, 16), *[(1, 2, length, 16)] * 2)
         given = [torch.from_numpy(x).requires_grad_() for x in arrays]
         options = {"is_causal": True, "window": window}

@@ -1,4 +1,4 @@
-"""The operations: each implementation in both mirrors against the float64 oracle, and what the contract says."""
+"""The operations: each implementation in both mirrors against the float64 oracle and the contract."""
 
 import functools
 from typing import Any
@@ -40,7 +40,7 @@ def mirror(request):
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
-    """Tiles so small that every case has several of them, and some that are not full."""
+    """Set small tiles, so that every case has several tiles, some of them partial."""
     for ops in (torch_attention.ops, jax_attention.ops):
         monkeypatch.setattr(ops.blockwise, "ROWS", 4)
         monkeypatch.setattr(ops.blockwise, "COLUMNS", 3)
@@ -48,7 +48,7 @@ def small_tiles(monkeypatch):
 
 @st.composite
 def calls(draw):
-    """Sizes and options of one call, of every kind that the contract knows."""
+    """Sizes and options of one call, covering every option of the contract."""
     sizes = draw(st.sampled_from(list(ALL_SIZES.values())))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     options: dict[str, Any] = {}
@@ -79,7 +79,7 @@ def calls(draw):
 
 
 def can(mirror, sizes, options, dtype):
-    """Whether the native kernel of a mirror can do the call."""
+    """Whether the native kernel of a mirror supports the call."""
     if options.get("softcap") is not None or "dropout_keep" in options or "sinks" in options:
         return False
     is_plain = sizes.value_dim == sizes.head_dim and len(sizes.batch) < 2
@@ -87,17 +87,17 @@ def can(mirror, sizes, options, dtype):
 
 
 def implementations(mirror, sizes, options, dtype):
-    """Every implementation that can do the call, and None for the choice between them."""
+    """Every implementation that supports the call, and None for the automatic choice."""
     return ["reference", "blockwise", None, *([mirror.native] if can(mirror, sizes, options, dtype) else [])]
 
 
 class TestAgainstTheOracle:
-    # JAX compiles every operation once for each new shape, so shapes are few and examples not many.
+    # JAX compiles every operation once per shape, so there are few shapes and few examples.
     @pytest.mark.slow
     @pytest.mark.parametrize("dtype", [np.float64, np.float32])
     @settings(max_examples=14, deadline=None, derandomize=True)
     @given(call=calls())
-    def test_every_call_gives_what_the_oracle_gives(self, dtype, call):
+    def test_every_call_equals_the_oracle(self, dtype, call):
         sizes, arrays, options = call
         arrays, options = in_dtype(arrays, dtype), in_dtype(options, dtype)
         output, weights = oracle(**arrays, **options)
@@ -127,7 +127,7 @@ class TestAgainstTheOracle:
         assert_equals_oracle(fastest, output, GROUPED.longest)
 
     @pytest.mark.parametrize("sizes", ALL_SIZES.values(), ids=ALL_SIZES)
-    def test_without_weights_there_is_the_same_output(self, mirror, sizes, rng):
+    def test_output_is_the_same_without_weights(self, mirror, sizes, rng):
         arrays = sizes.draw(rng)
         output, weights = mirror("attend", **arrays, is_causal=True, need_weights=False)
         assert weights is None
@@ -150,7 +150,7 @@ class TestAgainstTheOracle:
         assert not numpy(given)[~np.broadcast_to(mask, scores.shape)].any()
         assert_equals_oracle(mirror("masked_softmax", scores), softmax(scores, np.True_), 7)
 
-    def test_masked_softmax_bears_huge_scores(self, mirror):
+    def test_masked_softmax_handles_huge_scores(self, mirror):
         scores = np.array([[1e30, -1e30, 3.0], [-1e30, -1e30, -1e30]], dtype=np.float32)
         mask = np.array([[True, True, True], [True, False, True]])
         given = numpy(mirror("masked_softmax", scores, mask))
@@ -204,21 +204,21 @@ class TestAgainstTheOracle:
         ],
         ids=["no scale", "inverted mask", "window off by one", "causal aligned to the end", "no softcap"],
     )
-    def test_a_mistake_is_far_beyond_the_criterion(self, mirror, mistake, options, rng):
+    def test_mistake_is_far_beyond_the_criterion(self, mirror, mistake, options, rng):
         arrays = GROUPED.draw(rng)
         given = mirror("dot_product_attention", **arrays, **options)
         assert error(given, oracle(**arrays, **mistake)[0]) > 1e-3
 
 
 def softmax(scores, mask):
-    """Softmax over the visible keys in float64; zero in a row that has none."""
+    """Float64 softmax over the visible keys; zero in fully masked rows."""
     exponentials = np.where(mask, np.exp(scores.astype(np.float64)), 0.0)
     sums = exponentials.sum(axis=-1, keepdims=True)
     return exponentials / np.where(sums == 0, 1, sums)
 
 
 class TestHeads:
-    def test_a_head_is_a_run_of_features(self, mirror, rng):
+    def test_head_is_a_contiguous_run_of_features(self, mirror, rng):
         x = rng.standard_normal((2, 5, 12))
         heads = numpy(mirror("split_heads", x, 4))
         assert heads.shape == (2, 3, 5, 4)
@@ -268,13 +268,13 @@ class TestPrecision:
 
 class TestContract:
     @pytest.mark.parametrize("window", [1, 2, 4, 9])
-    def test_a_window_counts_the_keys_seen_the_own_included(self, mirror, window, rng):
+    def test_window_counts_the_visible_keys_including_the_own(self, mirror, window, rng):
         arrays = GROUPED.draw(rng)
         weights = numpy(mirror("attend", **arrays, is_causal=True, window=window)[1])
         seen = (weights > 0).sum(axis=-1)
         np.testing.assert_array_equal(seen, np.broadcast_to(np.minimum(np.arange(5) + 1, window), seen.shape))
 
-    def test_the_offset_may_be_traced(self, rng):
+    def test_offset_may_be_traced(self, rng):
         arrays = GROUPED.draw(rng, np.float32)
         for name in ("reference", "blockwise", "xla", None):
             call = jax.jit(
@@ -287,8 +287,8 @@ class TestContract:
                 given = call(*map(jnp.asarray, arrays.values()), query_offset=offset)
                 assert_equals_oracle(given, expected, GROUPED.longest)
 
-    def test_short_calls_in_jax_can_be_differentiated_forwards(self, rng):
-        """At a size that TPU's kernel takes: no kernel with a backward pass of its own may be asked for it."""
+    def test_short_calls_in_jax_have_forward_mode(self, rng):
+        """At a size that the TPU kernel supports: a kernel with its own backward pass must not be chosen."""
         query, key, value = map(jnp.asarray, Sizes((2,), 2, 2, 5, 7, 64, 64).draw(rng, np.float32).values())
 
         def attend(query, name):
@@ -301,7 +301,7 @@ class TestContract:
         assert error(tangents[0], numpy(tangents[1])) <= 1e-5
 
     @pytest.mark.parametrize("rate", [0.0, 0.25])
-    def test_dropout_scales_what_it_keeps(self, mirror, rate, rng):
+    def test_dropout_scales_the_kept_weights(self, mirror, rate, rng):
         arrays = GROUPED.draw(rng)
         keep = np.ones(GROUPED.scores, dtype=bool)
         plain = numpy(mirror("dot_product_attention", **arrays))
@@ -347,7 +347,7 @@ class TestRefusals:
             ),
         ],
     )
-    def test_what_the_native_kernel_cannot_do_it_refuses_in_one_sentence(
+    def test_unsupported_call_of_the_native_kernel_raises_one_sentence(
         self, mirror, sizes, dtype, options, sentence, rng
     ):
         arrays = sizes.draw(rng, dtype)
@@ -359,7 +359,7 @@ class TestRefusals:
         assert_equals_oracle(given, expected, sizes.longest)
 
 
-def test_a_long_16_bit_call_is_answered_though_the_kernel_of_another_platform_could(rng):
+def test_long_16_bit_call_skips_the_kernel_of_another_platform(rng):
     query = jnp.asarray(rng.standard_normal((1, 2, 300, 8)), jnp.bfloat16)
 
     def loss(query):
@@ -370,7 +370,7 @@ def test_a_long_16_bit_call_is_answered_though_the_kernel_of_another_platform_co
         jax_attention.ops.dot_product_attention(query, query, query, implementation="cudnn")
 
 
-def test_nor_is_one_in_the_way_that_cannot_count_in_64_bits(rng):
+def test_call_in_64_bit_mode_skips_the_32_bit_kernel(rng):
     shapes = ((1, 2, 300, 64), (1, 1, 300, 64), (1, 1, 300, 64))
     with jax.enable_x64(True):
         given = [jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in shapes]

@@ -1,4 +1,4 @@
-"""Two-sided windows, offsets, lengths and segments of each batch element, and the logsumexp, against plain numpy."""
+"""Two-sided windows, offsets, lengths and segments per batch element, and the logsumexp, against plain numpy."""
 
 from functools import partial
 
@@ -59,7 +59,7 @@ ARRAYS = [
 
 
 def visible(options):
-    """Who sees whom, read off the meaning of each option."""
+    """The visible keys of each query, from the definition of each option."""
     seen = np.ones((BATCH, 1, QUERY, KEY), bool)
     for b, i, j in np.ndindex(BATCH, QUERY, KEY):
         position = i + int(np.broadcast_to(options.get("query_offset", 0), BATCH)[b])
@@ -99,7 +99,7 @@ def oracle(options):
 
 
 def call(mirror, options, arrays=None, **more):
-    """The operation of a mirror on numpy arrays."""
+    """Call the operation of a mirror with numpy arrays."""
     ops, array = MIRRORS[mirror]
     given = {name: array(x) if isinstance(x, np.ndarray) else x for name, x in options.items()}
     return ops.dot_product_attention(*map(array, ARRAYS if arrays is None else arrays), **given, **more)
@@ -115,7 +115,7 @@ def _x64():
         yield
 
 
-# Each restriction with one of the extras, all of them with PyTorch, which compiles nothing.
+# In JAX, each restriction with one extra option; in PyTorch, which does not compile, with all of them.
 WITH = [
     (name, extra, mirror)
     for i, name in enumerate(RESTRICTIONS)
@@ -127,7 +127,7 @@ WITH = [
 
 @pytest.mark.parametrize("implementation", ["reference", "blockwise"])
 @pytest.mark.parametrize(("name", "extra", "mirror"), WITH)
-def test_output_and_logsumexp_are_those_of_numpy(name, extra, implementation, mirror):
+def test_output_and_logsumexp_equal_numpy(name, extra, implementation, mirror):
     options = {**RESTRICTIONS[name], **EXTRAS[extra]}
     output, log_sum = oracle(options)
     ours = call(mirror, options, implementation=implementation, return_logsumexp=True)
@@ -136,7 +136,7 @@ def test_output_and_logsumexp_are_those_of_numpy(name, extra, implementation, mi
 
 
 @pytest.mark.parametrize("name", RESTRICTIONS)
-def test_by_default_the_output_is_that_of_numpy(name):
+def test_default_implementation_equals_numpy(name):
     output, _ = oracle(RESTRICTIONS[name])
     for mirror in MIRRORS:
         assert_close(call(mirror, RESTRICTIONS[name]), output)
@@ -181,7 +181,7 @@ def gradients(mirror, options, implementation):
         "segments, lengths, window and offset",
     ],
 )
-def test_gradients_are_those_of_the_same_restriction_as_a_mask(name, implementation):
+def test_gradients_equal_those_of_the_same_restriction_as_a_mask(name, implementation):
     options = {**RESTRICTIONS[name], "sinks": EXTRAS["softcap and sinks"]["sinks"]}
     as_mask = {"mask": visible(options), "sinks": options["sinks"]}
     right = gradients("torch", as_mask, "reference")
@@ -192,7 +192,7 @@ def test_gradients_are_those_of_the_same_restriction_as_a_mask(name, implementat
 
 @pytest.mark.parametrize("mirror", MIRRORS)
 @pytest.mark.parametrize("implementation", ["reference", "blockwise"])
-def test_logsumexp_of_a_row_that_sees_nothing_has_no_gradient(implementation, mirror):
+def test_logsumexp_of_a_fully_masked_row_has_no_gradient(implementation, mirror):
     mask = np.zeros((QUERY, KEY), bool)
     _, log_sum = call(mirror, {"mask": mask}, implementation=implementation, return_logsumexp=True)
     assert bool((np.asarray(log_sum) == -np.inf).all())
@@ -214,7 +214,7 @@ def test_logsumexp_is_float32_for_16_bits(mirror):
 
 
 @pytest.mark.parametrize("mirror", MIRRORS)
-def test_logsumexp_joins_what_was_read_of_two_halves_of_the_keys(mirror):
+def test_logsumexp_joins_two_halves_of_the_keys(mirror):
     query, key, value = ARRAYS
     parts = [
         tuple(map(np.asarray, call(mirror, {}, (query, key[:, :, s], value[:, :, s]), return_logsumexp=True)))
@@ -227,7 +227,7 @@ def test_logsumexp_joins_what_was_read_of_two_halves_of_the_keys(mirror):
 
 @pytest.mark.parametrize("mirror", MIRRORS)
 @pytest.mark.parametrize("implementation", [None, "reference", "blockwise"])
-def test_what_lies_behind_a_length_has_no_influence(implementation, mirror):
+def test_entries_beyond_a_length_have_no_influence(implementation, mirror):
     options, held = RESTRICTIONS["both lengths"], np.nan
     arrays = [x.copy() for x in ARRAYS]
     for b in range(BATCH):
@@ -245,7 +245,7 @@ def test_what_lies_behind_a_length_has_no_influence(implementation, mirror):
 @pytest.mark.parametrize(
     "name", ["segments, lengths, window and offset", "window and offset of each element"]
 )
-def test_a_key_that_no_query_sees_has_no_influence(name, implementation, mirror):
+def test_fully_masked_key_has_no_influence(name, implementation, mirror):
     options = RESTRICTIONS[name]
     dead = ~visible(options).any(2)[:, 0]
     assert dead.any()
@@ -263,7 +263,7 @@ def test_a_key_that_no_query_sees_has_no_influence(name, implementation, mirror)
         for mirror in MIRRORS
     ],
 )
-def test_many_tiles_obey_what_lies_across_them(kind, mirror):
+def test_tiles_obey_restrictions_across_several_tiles(kind, mirror):
     length, rng = 1100, np.random.default_rng(1)
     arrays = [rng.standard_normal((2, 1, length, 2)) for _ in range(3)]
     options = {
@@ -313,7 +313,7 @@ def test_torch_compiles_every_restriction_into_one_graph():
 @pytest.mark.parametrize(
     "options", [{"query_segments": True}, {"window": (2, 0)}, {"window": (2, 3), "is_causal": True}]
 )
-def test_what_means_the_same_gives_the_same(options):
+def test_equivalent_options_give_the_same(options):
     x = RNG.standard_normal((BATCH, HEADS, QUERY, DIM))
     segments = np.array([[0, 0, 1, 1, 1], [0, 1, 1, 2, 2]])
     same = {"window": 3, "is_causal": True}
@@ -367,7 +367,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_restriction_is_refused_alike(name):
+def test_bad_restriction_raises_the_same_error(name):
     options, sentence = BAD[name]
     errors = []
     for mirror in MIRRORS:
@@ -387,7 +387,7 @@ def test_kernels_without_logsumexp_say_so(native, mirror):
 
 @pytest.mark.parametrize("mirror", MIRRORS)
 @pytest.mark.parametrize("name", ["scale", "softcap"])
-def test_a_learned_number_has_its_gradient_by_default_and_tiles_refuse_it(name, mirror):
+def test_learned_scalar_gets_its_gradient_by_default_and_tiles_raise(name, mirror):
     x = RNG.standard_normal((1, 1, 600, 2))
     if mirror == "torch":
         given = torch.tensor(x)
@@ -414,13 +414,13 @@ def test_a_learned_number_has_its_gradient_by_default_and_tiles_refuse_it(name, 
 
 @pytest.mark.parametrize("mirror", MIRRORS)
 @pytest.mark.parametrize("implementation", ["reference", "blockwise"])
-def test_a_row_that_sees_nothing_and_a_sink_of_nothing_give_zero(implementation, mirror):
+def test_fully_masked_row_with_a_sink_of_minus_infinity_is_zero(implementation, mirror):
     options = {"sinks": np.full(HEADS, -np.inf), "key_lengths": np.array([0, 3])}
     assert_close(call(mirror, options, implementation=implementation), oracle(options)[0])
 
 
 @pytest.mark.slow
-def test_torch_compiles_tiles_where_nothing_is_learned():
+def test_torch_compiles_tiles_without_learned_scalars():
     query, key, value = map(torch.tensor, ARRAYS)
     run = torch.compile(
         lambda x: torch_ops.dot_product_attention(x, key, value, softcap=2.0, implementation="blockwise"),
@@ -430,7 +430,7 @@ def test_torch_compiles_tiles_where_nothing_is_learned():
     assert_close(run(query), oracle({"softcap": 2.0})[0])
 
 
-def test_numbers_beyond_32_bits_are_refused_where_jax_would_cut_them():
+def test_integers_beyond_32_bits_raise_instead_of_being_cut():
     segments = np.array([[0, 0, 1, 1, 1]]) * 2**32
     x = np.zeros((1, 1, 5, 2), np.float32)
     with jax.enable_x64(False), pytest.raises(ValueError, match=r"^integers must fit in int32"):

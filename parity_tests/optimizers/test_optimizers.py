@@ -1,4 +1,4 @@
-"""Optimizers of PyTorch in optax, step by step, and runs that cross from one framework to the other."""
+"""PyTorch optimizers in optax, step by step, and training runs that move between frameworks."""
 
 import math
 import warnings
@@ -29,7 +29,7 @@ from torch_attention.models import Decoder, DecoderConfig
 
 SHAPES = {"a": (3, 5), "b": (7,)}
 STEPS = 20
-# A step rounds some ten numbers, and roundings of all steps add up.
+# A step rounds about ten values, and the rounding errors of all steps add up.
 BOUNDS = {dtype: STEPS * 10 * float(np.finfo(dtype).eps) / 2 for dtype in ("float64", "float32")}
 
 Arrays = dict[str, np.ndarray]
@@ -70,13 +70,13 @@ def float64() -> Iterator[None]:
 
 
 def distance(ours: Arrays, theirs: Arrays) -> float:
-    """The largest difference, relative to the largest number of the same tensor."""
+    """The largest difference, relative to the largest value of the same tensor."""
     assert ours.keys() == theirs.keys()
     return max(float(np.max(np.abs(ours[n] - theirs[n])) / np.max(np.abs(theirs[n]))) for n in ours)
 
 
 def drawn(rng: np.random.Generator, dtype: str = "float64") -> tuple[Arrays, list[Arrays]]:
-    """Parameters, and gradients for each step whose sizes differ from step to step."""
+    """Random parameters, and gradients whose scale varies from step to step."""
     start = {name: rng.standard_normal(shape).astype(dtype) for name, shape in SHAPES.items()}
     sizes = np.exp(rng.standard_normal(STEPS))
     gradients = [
@@ -92,7 +92,7 @@ def stepped_torch(
     clip: Callable[[Any], Any] = lambda parameters: None,
     schedule: Callable[[Any], Any] | None = None,
 ) -> tuple[torch.optim.Optimizer, Any, Callable[[], Arrays]]:
-    """A fresh optimizer, its scheduler, and what takes the steps with it."""
+    """A new optimizer, its scheduler, and a function that runs all steps."""
     parameters = {name: torch.nn.Parameter(torch.from_numpy(x.copy())) for name, x in start.items()}
     optimizer = make(parameters.values())
     scheduler = None if schedule is None else schedule(optimizer)
@@ -132,7 +132,7 @@ def made(name: str) -> Make:
 class TestSteps:
     @pytest.mark.parametrize("dtype", BOUNDS)
     @pytest.mark.parametrize("name", SETTINGS)
-    def test_they_are_those_of_pytorch(self, name: str, dtype: str, rng: np.random.Generator) -> None:
+    def test_steps_equal_those_of_pytorch(self, name: str, dtype: str, rng: np.random.Generator) -> None:
         start, gradients = drawn(rng, dtype)
         optimizer, _, run = stepped_torch(made(name), start, gradients)
         rule = optimizer_like(optimizer)
@@ -153,15 +153,15 @@ class TestSteps:
             ("sgd dampening", optax.chain(optax.add_decayed_weights(0.2), optax.sgd(0.1, 0.8))),
         ],
     )
-    def test_controls_others_part(self, name: str, rule: Any, rng: np.random.Generator) -> None:
-        """Decay and eps left to optax, decay that is not coupled, a corrected maximum, no dampening."""
+    def test_wrong_optax_settings_are_detected(self, name: str, rule: Any, rng: np.random.Generator) -> None:
+        """Default decay and eps of optax, decoupled decay, a bias-corrected maximum, no dampening."""
         start, gradients = drawn(rng)
         _, _, run = stepped_torch(made(name), start, gradients)
         assert distance(stepped_jax(rule, start, gradients), run()) > 1e9 * BOUNDS["float64"]
 
-    def test_a_control_the_correction_of_optax_is_coarse_in_float32(self, rng: np.random.Generator) -> None:
+    def test_bias_correction_of_optax_is_coarse_in_float32(self, rng: np.random.Generator) -> None:
         start, gradients = drawn(rng, "float32")
-        start = {name: np.zeros_like(x) for name, x in start.items()}  # so that the steps alone are seen
+        start = {name: np.zeros_like(x) for name, x in start.items()}  # so that the result is the steps alone
         optimizer, _, run = stepped_torch(made("adam"), start, gradients[:1])
         with jax.enable_x64(False):
             ours = stepped_jax(optimizer_like(optimizer), start, gradients[:1])
@@ -171,7 +171,7 @@ class TestSteps:
         assert distance(theirs, expected) > 10 * BOUNDS["float32"] / STEPS
 
     @pytest.mark.parametrize("max_norm", [0.7, 1e3])
-    def test_gradients_are_clipped_to_the_norm_of_pytorch(
+    def test_gradients_are_clipped_to_the_norm_as_in_pytorch(
         self, max_norm: float, rng: np.random.Generator
     ) -> None:
         start, gradients = drawn(rng)
@@ -187,14 +187,13 @@ class TestSteps:
             control = optax.chain(optax.clip_by_global_norm(max_norm), optax.sgd(0.1))
             assert distance(stepped_jax(control, start, gradients), expected) > 1e4 * BOUNDS["float64"]
 
-    def test_groups_are_told_apart_and_the_norm_is_over_what_is_trained(
-        self, rng: np.random.Generator
-    ) -> None:
+    def test_groups_differ_and_the_norm_covers_trained_parameters(self, rng: np.random.Generator) -> None:
         model = attention()
         model.q_proj.bias.requires_grad_(False)
         plain = [model.k_proj.bias, model.out_proj.bias]
         decayed = [x for x in model.parameters() if x.ndim == 2] + [model.q_proj.bias]
-        groups = [{"params": decayed, "weight_decay": 0.4}, {"params": plain, "lr": 0.3}]  # not v_proj.bias
+        # v_proj.bias is in no group
+        groups = [{"params": decayed, "weight_decay": 0.4}, {"params": plain, "lr": 0.3}]
         optimizer = torch.optim.SGD(groups, lr=0.1)
         rule = optimizer_like(optimizer, model=model, max_norm=0.5)
         params = nnx.state(jax_attention_of(model), nnx.Param)
@@ -210,7 +209,7 @@ class TestSteps:
         still = {name for name in found if np.array_equal(found[name], before[name])}
         assert still == {"q_proj.bias", "v_proj.bias"}
 
-    def test_a_group_without_parameters_sets_nothing(self) -> None:
+    def test_group_without_parameters_has_no_effect(self) -> None:
         model = attention()
         optimizer = torch.optim.SGD([{"params": [], "lr": 5.0}, {"params": model.parameters()}], lr=0.1)
         params = nnx.state(jax_attention_of(model), nnx.Param)
@@ -229,7 +228,7 @@ class TestSteps:
         unclipped = stepped_jax(optimizer_like(optimizer), start, gradients)
         assert distance(unclipped, expected) > 1e9 * BOUNDS["float64"]
 
-    def test_a_norm_that_is_no_number_stays_none(self) -> None:
+    def test_nan_norm_stays_nan(self) -> None:
         clipped, _ = clip_by_torch_norm(1.0).update({"a": jnp.array([jnp.nan, 1.0])}, optax.EmptyState())
         assert jnp.isnan(clipped["a"]).all()
 
@@ -268,7 +267,7 @@ def two_groups(cls: type[torch.optim.Optimizer] = torch.optim.SGD) -> torch.opti
 class TestSchedules:
     @pytest.mark.parametrize("before", [0, 3])
     @pytest.mark.parametrize("name", SCHEDULES)
-    def test_rates_are_those_that_the_optimizer_gets(self, name: str, before: int) -> None:
+    def test_rates_are_those_of_the_optimizer(self, name: str, before: int) -> None:
         optimizer = two_groups()
         scheduler = SCHEDULES[name](optimizer)
         for _ in range(before):
@@ -293,7 +292,7 @@ class TestSchedules:
                 np.testing.assert_array_equal(jax.vmap(rate.momentum)(counts), momentum)
                 assert len(set(momentum)) > 1
 
-    def test_there_is_no_rate_outside_the_steps_that_were_said(self) -> None:
+    def test_rate_outside_the_planned_steps_is_nan(self) -> None:
         optimizer = two_groups()
         scheduler = lr_scheduler.StepLR(optimizer, 4)
         for _ in range(5):
@@ -304,8 +303,8 @@ class TestSchedules:
 
     @pytest.mark.parametrize("schedule", ["sequential", "one cycle", "cyclic"])
     @pytest.mark.parametrize("name", ["sgd nesterov", "adamw amsgrad"])
-    def test_steps_follow_them(self, name: str, schedule: str, rng: np.random.Generator) -> None:
-        """Momentum and Adam's first beta too, which the last two move."""
+    def test_steps_follow_the_schedules(self, name: str, schedule: str, rng: np.random.Generator) -> None:
+        """Momentum and Adam's first beta too, which the last two schedules change."""
         start, gradients = drawn(rng)
 
         def schedule_of(optimizer: torch.optim.Optimizer) -> Any:
@@ -322,7 +321,7 @@ CONFIG: dict[str, Any] = {
     "vocab_size": 11, "embed_dim": 6, "num_heads": 3, "num_layers": 1, "ffn_dim": 10, "max_len": 5,
 }  # fmt: skip
 HALF = 50
-# The bias of keys has no gradient but rounding, which is not the same in both: no step may be made of that alone.
+# The gradient of the key bias is only rounding, which differs between the frameworks: eps keeps its steps small.
 EPS = 1e-4
 
 
@@ -340,7 +339,7 @@ def decoder() -> Decoder:
 
 
 def decay_groups(model: torch.nn.Module, decay: float) -> list[dict[str, Any]]:
-    """No decay for biases and norms; the positions learn slower; the first norm is left out."""
+    """Groups: no decay for biases and norms, a lower rate for positions; the first norm is in no group."""
     groups: dict[str, list[Any]] = {"decayed": [], "plain": [], "slow": []}
     for name, parameter in model.named_parameters():
         if name == "layers.0.attention_norm.weight":
@@ -355,7 +354,7 @@ def decay_groups(model: torch.nn.Module, decay: float) -> list[dict[str, Any]]:
 
 
 class Training(NamedTuple):
-    """How a run is trained: its optimizer, its schedule and whether gradients are clipped."""
+    """A training run: its optimizer, its schedule and its gradient clipping."""
 
     optimizer: Callable[[torch.nn.Module], torch.optim.Optimizer]
     schedule: Callable[[Any], Any] | None = None
@@ -446,7 +445,7 @@ def weights_of(params: Any, model: torch.nn.Module) -> Arrays:
 
 
 class Crossed(NamedTuple):
-    """The weights after all steps: in one framework, and crossing half way."""
+    """The weights after all steps, in one framework or moved to the other halfway."""
 
     start: Arrays
     torch: Arrays
@@ -458,7 +457,7 @@ class Crossed(NamedTuple):
 
 
 def swap_moments(state: Any) -> Any:
-    """The control: first and second moments in each other's place."""
+    """A negative control: first and second moments are swapped."""
 
     def swap(part: Any) -> Any:
         return part._replace(mu=part.nu, nu=jax.tree.map(jnp.abs, part.mu)) if hasattr(part, "mu") else part
@@ -482,7 +481,7 @@ def cross(training: Training) -> Crossed:
     whole, _ = train_jax(step, half, half_state, second)
 
     train_torch(model, optimizer, scheduler, training.max_norm, first)
-    # Rates are looked up from here on: another transformation, of the same structure.
+    # From here on, rates come from a table: a different transformation with the same structure.
     go_on = training.rule(model, optimizer, scheduler)
     step_on = jax_step(mirror, go_on) if scheduler is not None else step
     there = transfer(model, params)
@@ -522,12 +521,12 @@ def crossed() -> Callable[[str], Crossed]:
 
 @pytest.mark.slow
 class TestRuns:
-    """100 steps with real gradients, in one framework or crossing after 50."""
+    """100 steps with real gradients, in one framework or moved after 50."""
 
     BOUND = 1e-10
 
     @pytest.mark.parametrize("name", TRAININGS)
-    def test_it_does_not_matter_where_a_run_is_trained(self, name: str, crossed: Any) -> None:
+    def test_runs_are_equal_wherever_they_are_trained(self, name: str, crossed: Any) -> None:
         runs = crossed(name)
         for other in ("jax", "torch_to_jax", "jax_to_torch"):
             apart = distance(getattr(runs, other), runs.torch)
@@ -539,12 +538,12 @@ class TestRuns:
             assert still - {"layers.0.attention.k_proj.bias"} == left_out  # see EPS
 
     @pytest.mark.parametrize("name", TRAININGS)
-    def test_a_control_a_state_left_behind_parts_the_runs(self, name: str, crossed: Any) -> None:
+    def test_lost_state_is_detected(self, name: str, crossed: Any) -> None:
         runs = crossed(name)
         assert not distance(runs.forgotten, runs.torch) < 1e5 * self.BOUND
 
     @pytest.mark.parametrize("name", ["adamw", "adam cycle"])
-    def test_a_control_swapped_moments_part_the_runs(self, name: str, crossed: Any) -> None:
+    def test_swapped_moments_are_detected(self, name: str, crossed: Any) -> None:
         runs = crossed(name)
         assert not distance(runs.swapped, runs.torch) < 1e5 * self.BOUND
 
@@ -582,7 +581,9 @@ def state_bits(optimizer: torch.optim.Optimizer) -> dict[Any, Any]:
 class TestStates:
     @pytest.mark.parametrize("steps", [0, 3])
     @pytest.mark.parametrize("name", [name for name in SETTINGS if name != "adamw tensors"])
-    def test_they_come_back_bit_for_bit(self, name: str, steps: int, rng: np.random.Generator) -> None:
+    def test_states_survive_a_round_trip_bit_for_bit(
+        self, name: str, steps: int, rng: np.random.Generator
+    ) -> None:
         model = attention()
         optimizer = made(name)(model.parameters())
         take_steps(optimizer, rng, steps)
@@ -597,7 +598,7 @@ class TestStates:
         momentum = SETTINGS[name][0] is not torch.optim.SGD or "momentum" in SETTINGS[name][1]
         assert len(state_bits(back)) == (8 if steps and momentum else 0)
 
-    def test_moments_lie_where_their_weights_lie(self, rng: np.random.Generator) -> None:
+    def test_moments_have_the_positions_of_their_weights(self, rng: np.random.Generator) -> None:
         model = attention()
         optimizer = torch.optim.Adam(model.parameters())
         take_steps(optimizer, rng, 2)
@@ -608,9 +609,7 @@ class TestStates:
         np.testing.assert_array_equal(state[0].nu["k_proj"]["kernel"].get_value(), held["exp_avg_sq"].T)
         assert state[0].count == 2
 
-    def test_packed_weights_are_taken_apart_and_packed_with_their_moments(
-        self, rng: np.random.Generator
-    ) -> None:
+    def test_packed_weights_are_split_and_packed_with_their_moments(self, rng: np.random.Generator) -> None:
         model = torch.nn.MultiheadAttention(6, 3, batch_first=True, dtype=torch.float64)
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
         take_steps(optimizer, rng, 2)
@@ -626,7 +625,7 @@ class TestStates:
         optimizer_state_to_torch(state, params, back, model)
         assert state_bits(back) == state_bits(optimizer)
 
-    def test_groups_and_what_is_frozen_come_back(self, rng: np.random.Generator) -> None:
+    def test_groups_and_frozen_parameters_survive_a_round_trip(self, rng: np.random.Generator) -> None:
         model = attention()
         model.q_proj.weight.requires_grad_(False)
         biases = [x for name, x in model.named_parameters() if name.endswith("bias")]
@@ -636,7 +635,7 @@ class TestStates:
         ]
         optimizer = torch.optim.SGD(groups, lr=0.1)
         take_steps(optimizer, rng, 1)
-        optimizer.state.pop(model.q_proj.weight)  # which no gradient reaches
+        optimizer.state.pop(model.q_proj.weight)  # it receives no gradient
         rule = optimizer_like(optimizer, model=model)
         params = nnx.state(jax_attention_of(model), nnx.Param)
         state = optimizer_state_to_optax(optimizer, model, rule, params)
@@ -646,7 +645,7 @@ class TestStates:
         assert len(state_bits(back)) == 1
 
     @pytest.mark.parametrize("grouped", [False, True])
-    def test_an_optimizer_of_nnx_takes_and_gives_them(self, grouped: bool, rng: np.random.Generator) -> None:
+    def test_nnx_optimizer_takes_and_returns_states(self, grouped: bool, rng: np.random.Generator) -> None:
         model = attention()
         rest = [x for name, x in model.named_parameters() if name != "k_proj.bias"]
         groups = [{"params": [model.k_proj.bias], "weight_decay": 0.0}, {"params": rest}]
@@ -674,9 +673,7 @@ class TestStates:
                 back.state[parameter]["exp_avg"], held["exp_avg"], rtol=1e-14, atol=1e-15
             )
 
-    def test_a_momentum_that_a_scheduler_moves_is_looked_up_where_the_scheduler_is(
-        self, rng: np.random.Generator
-    ) -> None:
+    def test_scheduled_momentum_is_read_at_the_schedulers_step(self, rng: np.random.Generator) -> None:
         model = attention()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         scheduler = lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=9)
@@ -692,7 +689,7 @@ class TestStates:
         found = weights_of(optax.apply_updates(params, updates), model)
         assert distance(found, weights(model)) <= BOUNDS["float64"] / STEPS
 
-    def test_a_scheduler_is_stepped_up_to_the_state(self, rng: np.random.Generator) -> None:
+    def test_scheduler_is_stepped_to_the_step_of_the_state(self, rng: np.random.Generator) -> None:
         model = attention()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         scheduler = lr_scheduler.ExponentialLR(optimizer, 0.9)
@@ -711,7 +708,7 @@ class TestStates:
         assert its.last_epoch == 5
 
 
-def test_the_example_of_the_package_works(rng: np.random.Generator) -> None:
+def test_docstring_example_of_the_package_works(rng: np.random.Generator) -> None:
     lines = [line[4:] for line in attention_bridge.optimizers.__doc__.splitlines() if line.startswith(">>> ")]
     assert len(lines) == 5
     model = attention()
@@ -734,7 +731,7 @@ def test_the_example_of_the_package_works(rng: np.random.Generator) -> None:
 
 
 class Refusal(NamedTuple):
-    """A call that is refused, from a model, and words of the sentence."""
+    """A call that must raise, given a model, and a part of its message."""
 
     name: str
     call: Callable[[Any], Any]
@@ -910,7 +907,7 @@ REFUSALS = (
 
 
 @pytest.mark.parametrize("refusal", REFUSALS, ids=[refusal.name for refusal in REFUSALS])
-def test_what_has_no_partner_is_refused_in_one_sentence(refusal: Refusal) -> None:
+def test_unsupported_optimizer_raises_one_sentence(refusal: Refusal) -> None:
     model = attention()
     with pytest.raises(InputError) as error:
         refusal.call(model)
@@ -918,7 +915,7 @@ def test_what_has_no_partner_is_refused_in_one_sentence(refusal: Refusal) -> Non
     assert "\n" not in str(error.value)
 
 
-def test_moments_that_do_not_fit_are_refused() -> None:
+def test_moments_that_do_not_fit_raise() -> None:
     model = attention().float()
     with pytest.raises(ConversionError, match="wrong dtype"):
         to_optax(model, of(model), optax.adam(0.1))

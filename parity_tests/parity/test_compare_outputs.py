@@ -1,4 +1,4 @@
-"""`compare` and `assert_parity` over whatever modules return: structures, integers, zeros, underflow."""
+"""`compare` and `assert_parity` on outputs of any kind: nested structures, integers, zeros, underflow."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ Made = Callable[[Any], Any]
 
 
 class InTorch(torch.nn.Module):
-    """A weight, and any function of its product."""
+    """A weight, and any function of its product with the input."""
 
     def __init__(self, made: Made) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class InTorch(torch.nn.Module):
 
 
 class InJAX(nnx.Module):
-    """The same."""
+    """The same module in JAX."""
 
     def __init__(self, made: Made) -> None:
         self.w = nnx.Param(jnp.arange(1.0, 5.0))
@@ -70,7 +70,7 @@ def test_equal_outputs_of_any_structure_pass(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DIFFERENT)
-def test_different_output_of_any_structure_is_named(name: str) -> None:
+def test_difference_in_any_structure_is_named(name: str) -> None:
     ours, theirs, where = DIFFERENT[name]
     with pytest.raises(AssertionError, match=f"^(output|gradient) `{where}` differs"):
         assert_parity(InTorch(ours), InJAX(theirs), X)
@@ -84,12 +84,12 @@ def test_different_output_of_any_structure_is_named(name: str) -> None:
         (lambda y: 1j * y, TypeError, "output must be a real array, .*, got torch.complex64"),
     ],
 )
-def test_output_that_cannot_be_compared_is_refused(made: Made, kind: type[Exception], sentence: str) -> None:
+def test_output_that_cannot_be_compared_raises(made: Made, kind: type[Exception], sentence: str) -> None:
     with pytest.raises(kind, match=f"^{sentence}$"):
         assert_parity(InTorch(made), InJAX(made), X)
 
 
-def test_error_is_never_measured_against_nothing() -> None:
+def test_error_is_never_relative_to_zero() -> None:
     zeros = np.zeros(3)
     assert error(zeros.astype(np.float32), zeros) == 0
     assert error(np.full(3, 1e-8, np.float32), zeros) == np.inf

@@ -1,4 +1,4 @@
-"""The doctor: every mistake, made by an implementation of its own, is named, and no other one is."""
+"""The doctor names every mistake, and no other; each mistake is made by a separate implementation."""
 
 import json
 from collections.abc import Callable
@@ -44,7 +44,7 @@ def window(size: int, length: int = KEY) -> Tensor:
 
 
 def grouped() -> Case:
-    """4 heads of 6 over 2 of keys and values, turned, capped, in a window, with a mask that empties a row."""
+    """4 query heads of 6 over 2 key/value heads, with RoPE, softcap, a window, and a mask with a fully masked row."""
     draw = drawer(1)
     mask = draw(2, 1, KEY, KEY) < 0.7
     mask[0, 0, 4] = False
@@ -61,7 +61,7 @@ def grouped() -> Case:
 
 
 def cross() -> Case:
-    """3 heads of 8 from 20 features to memories of 18, causal."""
+    """Causal cross-attention: 3 heads of 8, from 20 features to memories of 18."""
     draw = drawer(2)
     return Case(
         Setting(3, is_causal=True),
@@ -75,7 +75,7 @@ def cross() -> Case:
 
 
 def plain() -> Case:
-    """3 heads of 8, 23 features, no restriction, a scale of its own."""
+    """3 heads of 8 on 23 features, no mask, a scale argument."""
     draw = drawer(3)
     right = {"heads": 3, "kv_heads": 3, "scale": lambda d: 0.5}
     return Case(
@@ -103,7 +103,7 @@ def bert() -> Case:
 
 
 def gemma() -> Case:
-    """A layer with RMSNorm, times 1 + weight, in front."""
+    """A layer with RMSNorm by 1 + weight before each sublayer."""
     draw = drawer(5)
     w = random_weights(draw, 3, 3, 8, 21) | norms(draw, 21, bias=False)
     w |= layers.affine(draw, {"ffn.up_proj": (35, 21), "ffn.down_proj": (21, 35)})
@@ -129,7 +129,7 @@ GROUPED, CROSS = CASES["grouped"], CASES["cross"]
 
 
 def kernel(*names: str) -> Callable[..., Tensor]:
-    """The bytes of (out, in) weights taken for (in, out) kernels."""
+    """The bytes of (out, in) weights read as (in, out) kernels."""
 
     def wrong(w: Weights, name: str, x: Tensor) -> Tensor:
         if name not in names:
@@ -141,7 +141,7 @@ def kernel(*names: str) -> Callable[..., Tensor]:
 
 
 def unkernel(*names: str) -> Callable[..., Tensor]:
-    """The bytes of (in, out) kernels taken for (out, in) weights."""
+    """The bytes of (in, out) kernels read as (out, in) weights."""
 
     def wrong(w: Weights, name: str, x: Tensor) -> Tensor:
         if name not in names:
@@ -164,7 +164,7 @@ def order(letters: str) -> Callable[..., tuple[Tensor, ...]]:
 
 
 def fused(written: str, read: str) -> Callable[..., tuple[Tensor, ...]]:
-    """One product with a matrix written in one order of axes, cut in another: t is the axis of q, k and v."""
+    """A fused projection written in one order of axes and split in another; t is the axis of q, k and v."""
     sizes = {"t": 3, "h": 3, "d": 8}
 
     def wrong(w: Weights, x: Tensor, memory: Tensor, **_: Any) -> tuple[Tensor, ...]:
@@ -177,13 +177,13 @@ def fused(written: str, read: str) -> Callable[..., tuple[Tensor, ...]]:
 
 
 def by_groups(w: Weights, x: Tensor, memory: Tensor, *, linear: Callable[..., Tensor]) -> tuple[Tensor, ...]:
-    """What is written as two groups of (2 queries, key, value) is cut into queries, keys, values."""
+    """A projection written as two groups of (2 queries, key, value) and split into queries, keys, values."""
     q, k, v = (linear(w, f"{letter}_proj", x).unflatten(-1, (2, -1)) for letter in "qkv")
     return torch.cat([q, k, v], dim=-1).flatten(2).split([24, 12, 12], dim=-1)
 
 
 def swapped_cut(*names: str) -> Callable[..., Tensor]:
-    """Cut as (head_dim, heads)."""
+    """Heads split as (head_dim, heads)."""
 
     def wrong(x: Tensor, heads: int, name: str) -> Tensor:
         return (
@@ -219,7 +219,7 @@ def turned(
 
 
 def permuted(forward: bool) -> dict[str, Any]:
-    """Features of each head permuted, as if for the other pairing, before they are turned."""
+    """Features of each head permuted for the other pairing before the rotation."""
 
     def turn(x: Tensor) -> Tensor:
         return half_rope(x.unflatten(-1, (2, 3) if forward else (3, 2)).mT.flatten(-2), 10000.0)
@@ -244,7 +244,7 @@ def n_minus_1(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def cut_to(bits: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """Products of float32 numbers of which only so many bits of the mantissa are kept, rounded half up."""
+    """Float32 products of factors whose mantissa is rounded half up to so many bits."""
 
     def keep(x: Tensor) -> Tensor:
         drop = 23 - bits
@@ -260,7 +260,7 @@ PAIRING = ("RoPE with the other pairing", "RoPE weights permuted")
 MASK = GROUPED.mask
 assert MASK is not None
 
-# The case, what is done wrongly in it, and what the doctor must name: nothing more, nothing less.
+# The case, the mistake made in it, and the names that the doctor must report: no more and no fewer.
 FAULTS: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     *(("grouped", {"linear": kernel(name)}, (f"{name} not transposed",)) for name in MAPS),
     *(("cross", {"linear": unkernel(name)}, (f"{name} not transposed",)) for name in MAPS),
@@ -353,7 +353,7 @@ def names(diagnosis: Any) -> set[str]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_port_that_is_right_is_healthy(case: str) -> None:
+def test_correct_port_is_healthy(case: str) -> None:
     reference = CASES[case].run()
     for port in (reference, reference.astype(np.float32)):
         diagnosis = diagnose(reference, port, **CASES[case].given())
@@ -376,13 +376,13 @@ def test_every_mistake_is_named_with_its_cure(
 
 def test_every_suspect_has_been_tested() -> None:
     tested = {name for *_, expected in FAULTS for name in expected}
-    tested |= {"TF32 products", "bfloat16 products", "float16 products", "RoPE base 10000"}  # below
-    tested |= {f"weights in {dtype}" for dtype in ("float16", "bfloat16", "int8")}  # below
+    tested |= {"TF32 products", "bfloat16 products", "float16 products", "RoPE base 10000"}  # in another test
+    tested |= {f"weights in {dtype}" for dtype in ("float16", "bfloat16", "int8")}  # in another test
     assert {suspect.name for suspect in SUSPECTS} == tested
     assert len(SUSPECTS) == len(tested)
 
 
-def test_the_base_of_the_original_paper_is_a_suspect_where_the_reference_has_another() -> None:
+def test_base_of_the_original_paper_is_a_suspect_for_another_reference_base() -> None:
     turn = turned({"base": 77.0}, {"base": 77.0})
     given = GROUPED.given() | {
         "setting": Setting(4, 2, is_causal=True, window=WINDOW, rope="half", rope_base=77.0, softcap=CAP)
@@ -425,7 +425,7 @@ def test_float32_outputs_are_enough(case: str) -> None:
 
 
 @pytest.mark.parametrize(("bits", "expected"), [(7, "bfloat16 products"), (10, "TF32 products")])
-def test_rounding_is_told_by_its_size(bits: int, expected: str) -> None:
+def test_coarse_products_are_named_by_the_size_of_their_error(bits: int, expected: str) -> None:
     case = single(CROSS)
     matmul = cut_to(bits)
     rounded = {
@@ -441,7 +441,7 @@ def test_rounding_is_told_by_its_size(bits: int, expected: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
 @pytest.mark.parametrize("name", ["cross", "bert"])
-def test_a_model_in_16_bits_is_told_from_a_mistake(name: str, dtype: torch.dtype) -> None:
+def test_model_in_16_bits_is_distinguished_from_a_mistake(name: str, dtype: torch.dtype) -> None:
     case = CASES[name]
     low = {key: x.to(dtype) for key, x in case.weights.items()}
     memory = case.x if case.memory is None else case.memory
@@ -468,7 +468,7 @@ def in_int8(weight: Tensor, by_rows: bool) -> Tensor:
         ("weights in int8", partial(in_int8, by_rows=False)),
     ],
 )
-def test_rounded_weights_are_told_exactly(name: str, change: Callable[[Tensor], Tensor]) -> None:
+def test_rounded_weights_are_named(name: str, change: Callable[[Tensor], Tensor]) -> None:
     wrong = CROSS.run(weights={key: change(w) for key, w in CROSS.weights.items()})
     diagnosis = diagnose(CROSS.run(), wrong, **CROSS.given())
     assert names(diagnosis) == {name}
@@ -477,7 +477,7 @@ def test_rounded_weights_are_told_exactly(name: str, change: Callable[[Tensor], 
 
 @pytest.mark.parametrize("size", [3e-4, 3e-3, 1e-2])
 @pytest.mark.parametrize("kind", ["noise", "scores"])
-def test_what_is_only_as_large_as_rounding_is_no_rounding(kind: str, size: float) -> None:
+def test_error_as_large_as_rounding_is_not_called_rounding(kind: str, size: float) -> None:
     case = single(CROSS)
     reference = case.run()
     if kind == "noise":
@@ -490,7 +490,7 @@ def test_what_is_only_as_large_as_rounding_is_no_rounding(kind: str, size: float
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_few_queries_are_computed_as_among_all(case: str) -> None:
+def test_selected_queries_are_computed_as_among_all(case: str) -> None:
     port, rows = make_port(**CASES[case].given()), np.array([4, 0, 3])
     for wrong in (port, *(planted for suspect in SUSPECTS for planted in suspect.plant(port))):
         np.testing.assert_allclose(
@@ -499,7 +499,7 @@ def test_a_few_queries_are_computed_as_among_all(case: str) -> None:
 
 
 def long(length: int) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """A layer whose scale is a little off, which no mistake explains, and which pairs are tried for."""
+    """A layer with a slightly wrong scale, which no mistake explains, so that pairs of mistakes are tried."""
     draw = drawer(9)
     setting, weights = Setting(2, is_causal=True), random_weights(draw, 2, 2, 4, 8)
     given = {"x": draw(1, length, 8), "weights": weights, "setting": setting}
@@ -507,8 +507,8 @@ def long(length: int) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     return right, compute(make_port(**given | {"setting": replace(setting, scale=0.51)})), given
 
 
-def test_a_long_sequence_is_diagnosed_by_few_of_its_queries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is tried, thousands of pairs, must not compute the scores, keys or values of every position again."""
+def test_long_sequence_is_diagnosed_from_few_of_its_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of pairs are tried: they must not recompute scores, keys and values at every position."""
     counted = {name: getattr(layer, name) for name in ("_weights", "_linear")}
     scores, mapped = [], []
 
@@ -534,7 +534,7 @@ def test_a_long_sequence_is_diagnosed_by_few_of_its_queries(monkeypatch: pytest.
     assert totals[1] < 2 * totals[0]
 
 
-def test_sampled_positions_find_a_mistake_of_one_position_only() -> None:
+def test_sampled_positions_find_a_mistake_at_one_position() -> None:
     mask = torch.ones(2, 1, 512, 512, dtype=torch.bool)
     mask[1, 0, 301] = False
     case = CASES["plain"]._replace(x=drawer(7)(2, 512, 23), mask=mask, seen=mask)
@@ -542,7 +542,7 @@ def test_sampled_positions_find_a_mistake_of_one_position_only() -> None:
     assert names(found) == {"mean for fully masked rows"}
 
 
-def test_a_diagnosis_stops_when_its_time_is_up_and_says_what_was_tried() -> None:
+def test_diagnosis_stops_at_its_time_limit_and_reports_what_was_tried() -> None:
     right, wrong, given = long(16)
     found = diagnose(right, wrong, **given, seconds=0)
     assert found.status == "unexplained"
@@ -555,7 +555,7 @@ def test_a_diagnosis_stops_when_its_time_is_up_and_says_what_was_tried() -> None
     assert (found.stopped, "stopped" in found.verdict) == ("", False)
 
 
-def test_a_diagnosis_tells_its_progress_and_prints_none_where_there_is_no_terminal(
+def test_diagnosis_reports_progress_and_prints_none_without_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(budget, "BETWEEN", 0.0)
@@ -580,7 +580,7 @@ WRONG_IN_LOW = {
 
 @pytest.mark.parametrize("dtype", LOW)
 @pytest.mark.parametrize("wrong", WRONG_IN_LOW)
-def test_in_16_bits_a_port_is_held_to_what_the_reference_errs_by(dtype: str, wrong: str) -> None:
+def test_tolerance_in_16_bits_is_the_reference_error(dtype: str, wrong: str) -> None:
     def low(x: np.ndarray) -> Tensor:
         return torch.as_tensor(x).to(LOW[dtype])
 
@@ -593,7 +593,7 @@ def test_in_16_bits_a_port_is_held_to_what_the_reference_errs_by(dtype: str, wro
 
 
 @pytest.mark.parametrize("dtype", LOW)
-def test_a_right_layer_run_in_16_bits_is_healthy(dtype: str) -> None:
+def test_correct_layer_in_16_bits_is_healthy(dtype: str) -> None:
     low = {name: x.to(LOW[dtype]) for name, x in CROSS.weights.items()}
     assert CROSS.memory is not None
     outputs = layers.attention(
@@ -602,7 +602,7 @@ def test_a_right_layer_run_in_16_bits_is_healthy(dtype: str) -> None:
     assert diagnose(CROSS.run(), outputs, **CROSS.given()).status == "healthy"
 
 
-def test_a_large_constant_hides_no_error_in_16_bits() -> None:
+def test_large_constant_hides_no_error_in_16_bits() -> None:
     weights = CROSS.weights | {"out_proj.bias": CROSS.weights["out_proj.bias"].clone()}
     weights["out_proj.bias"][0] = 64.0
     case = CROSS._replace(weights=weights)
@@ -617,7 +617,7 @@ def single(case: Case) -> Case:
     return case._replace(weights=weights, x=case.x.float(), memory=memory)
 
 
-def test_what_the_doctor_does_not_know_is_unexplained_and_the_nearest_are_listed() -> None:
+def test_unknown_mistake_is_unexplained_and_the_nearest_are_listed() -> None:
     three = {"linear": kernel("k_proj"), "scale": lambda d: 1, "merge": swapped_merge}
     diagnosis = diagnose(CROSS.run(), CROSS.run(**three), **CROSS.given())
     assert (diagnosis.status, diagnosis.explanations) == ("unexplained", ())
@@ -628,21 +628,22 @@ def test_what_the_doctor_does_not_know_is_unexplained_and_the_nearest_are_listed
     assert diagnosis.ranking[0].name in diagnosis.verdict
 
 
-def test_what_changes_nothing_is_not_called_near() -> None:
+def test_mistakes_without_effect_are_not_listed() -> None:
     diagnosis = diagnose(CROSS.run(), CROSS.run() * 1.5, **CROSS.given())
     assert diagnosis.status == "unexplained"
     assert all(finding.after < diagnosis.error for finding in diagnosis.ranking)
-    assert not any("fully masked" in finding.name for finding in diagnosis.ranking)  # every query sees a key
+    # there are no fully masked rows
+    assert not any("fully masked" in finding.name for finding in diagnosis.ranking)
 
 
-def test_a_setting_that_is_not_the_reference_s_is_said_and_nothing_is_diagnosed() -> None:
+def test_setting_other_than_the_references_is_reported_without_a_diagnosis() -> None:
     given = CROSS.given() | {"setting": Setting(3)}
     diagnosis = diagnose(CROSS.run(), CROSS.run(linear=kernel("k_proj")), **given)
     assert (diagnosis.status, diagnosis.explanations, diagnosis.ranking) == ("other setting", (), ())
     assert "nothing was diagnosed" in diagnosis.verdict
 
 
-def test_mistakes_that_these_weights_do_not_tell_apart_are_all_named_unless_the_port_can_be_asked() -> None:
+def test_indistinguishable_mistakes_are_all_named_unless_the_port_is_callable() -> None:
     draw = drawer(6)
     right = {"heads": 3, "kv_heads": 3}
     w = random_weights(draw, 3, 3, 8, 24)
@@ -660,14 +661,14 @@ def test_mistakes_that_these_weights_do_not_tell_apart_are_all_named_unless_the_
     }
 
 
-def test_a_port_may_return_its_weights_too() -> None:
+def test_port_may_return_its_weights_too() -> None:
     def port(weights: Any) -> tuple[np.ndarray, None]:
         return CROSS.run(scale=lambda d: 1), None
 
     assert names(diagnose(CROSS.run(), port, **CROSS.given())) == {"scale missing"}
 
 
-def test_a_layer_of_the_mirrors_is_diagnosed_by_its_own_names(rng: np.random.Generator) -> None:
+def test_layer_of_the_mirrors_is_diagnosed_with_its_own_names(rng: np.random.Generator) -> None:
     sizes = {"vocab_size": 9, "embed_dim": 24, "num_heads": 3, "num_layers": 1, "ffn_dim": 40, "max_len": KEY}
     right = EncoderLayer(EncoderConfig(**sizes, activation="gelu"))
     wrong = EncoderLayer(EncoderConfig(**sizes, activation="gelu_tanh"))
@@ -688,7 +689,7 @@ def test_a_layer_of_the_mirrors_is_diagnosed_by_its_own_names(rng: np.random.Gen
 
 
 @pytest.mark.parametrize("seen", [0, 2])
-def test_more_queries_that_are_nan_than_are_looked_at_first(seen: int) -> None:
+def test_more_nan_queries_than_are_sampled_at_first(seen: int) -> None:
     mask = torch.ones(12, 12, dtype=torch.bool)
     mask[seen:] = False
     case = CASES["plain"]._replace(x=drawer(7)(2, 12, 23), mask=mask, seen=mask)
@@ -696,7 +697,7 @@ def test_more_queries_that_are_nan_than_are_looked_at_first(seen: int) -> None:
     assert found == {"NaN for fully masked rows"}
 
 
-def test_a_port_that_gives_nothing_but_nan_is_unexplained() -> None:
+def test_port_of_only_nan_is_unexplained() -> None:
     diagnosis = diagnose(CROSS.run(), CROSS.run() * np.nan, **CROSS.given())
     assert (diagnosis.status, diagnosis.error) == ("unexplained", np.inf)
 
@@ -716,11 +717,11 @@ def narrow_values() -> Weights:
 
 
 OTHERS: dict[str, Case] = {
-    "part of a head turns": GROUPED._replace(
+    "RoPE on part of a head": GROUPED._replace(
         setting=replace(GROUPED.setting, rope_dim=4),
         right=GROUPED.right | {"turn": (part_of_head, part_of_head)},
     ),
-    "queries stand further on": CROSS._replace(
+    "queries at an offset": CROSS._replace(
         setting=Setting(3, is_causal=True, query_offset=2, rope="half", rope_dim=4),
         right=CROSS.right | {"turn": (partial(part_of_head, first=2), part_of_head)},
         seen=causal(QUERY, KEY, 2),
@@ -739,23 +740,23 @@ OTHERS: dict[str, Case] = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_other_settings_are_computed_as_the_reference_computes_them(name: str) -> None:
+def test_other_settings_are_computed_as_in_the_reference(name: str) -> None:
     case = OTHERS[name]
     assert names(diagnose(case.run(), case.run(scale=lambda d: 1), **case.given())) == {"scale missing"}
 
 
-def test_the_other_corner_is_a_suspect_from_the_lower_right_as_well() -> None:
-    case = OTHERS["queries stand further on"]
+def test_upper_left_causal_mask_is_a_suspect_for_a_lower_right_reference() -> None:
+    case = OTHERS["queries at an offset"]
     diagnosis = diagnose(case.run(), case.run(seen=causal(QUERY, KEY)), **case.given())
     assert names(diagnosis) == {"causal mask in the other corner"}
 
 
-def test_a_mistake_that_explains_one_sequence_alone_is_not_named() -> None:
+def test_mistake_that_explains_only_one_sequence_is_not_named() -> None:
     one, other = CROSS.run(scale=lambda d: 1)[:1], CROSS.run()[1:] + 0.01
     assert diagnose(CROSS.run(), np.concatenate([one, other]), **CROSS.given()).status == "unexplained"
 
 
-def test_of_mistakes_within_the_tolerance_only_the_nearest_by_orders_of_magnitude_are_named() -> None:
+def test_only_the_nearest_mistakes_within_the_tolerance_are_named() -> None:
     case = CASES["bert"]._replace(
         setting=Setting(3, norm_eps=1e-3), right=CASES["bert"].right | {"norm": eps_norm(1e-3)}
     )
@@ -763,7 +764,7 @@ def test_of_mistakes_within_the_tolerance_only_the_nearest_by_orders_of_magnitud
     assert names(diagnosis) == {"norm eps 1e-06"}  # 1e-12 is within the tolerance of float32 too
 
 
-def test_a_mistake_that_takes_off_only_part_of_a_small_difference_is_not_named() -> None:
+def test_mistake_that_explains_part_of_a_small_difference_is_not_named() -> None:
     bert = CASES["bert"]
 
     def with_eps(eps: float) -> np.ndarray:
@@ -813,7 +814,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("changed", "sentence"), BAD, ids=[sentence for _, sentence in BAD])
-def test_what_does_not_fit_is_refused_in_one_sentence(changed: dict[str, Any], sentence: str) -> None:
+def test_bad_input_raises_one_sentence(changed: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InputError, match=f"^{sentence}"):
         diagnose(CROSS.run(), CROSS.run(), **(CROSS.given() | changed))
 
@@ -831,7 +832,7 @@ def test_what_does_not_fit_is_refused_in_one_sentence(changed: dict[str, Any], s
         (CROSS.run(), CROSS.run().astype(int), "candidate must be floating-point, got int64"),
     ],
 )
-def test_outputs_that_do_not_fit_are_refused(reference: Any, candidate: Any, sentence: str) -> None:
+def test_bad_outputs_raise(reference: Any, candidate: Any, sentence: str) -> None:
     with pytest.raises(InputError, match=f"^{sentence}"):
         diagnose(reference, candidate, **CROSS.given())
 
@@ -852,7 +853,7 @@ def test_outputs_that_do_not_fit_are_refused(reference: Any, candidate: Any, sen
         ({"num_heads": 4, "rope_dim": 3}, "rope_dim must be even, got 3"),
     ],
 )
-def test_what_is_no_setting_is_refused(values: dict[str, Any], sentence: str) -> None:
+def test_bad_setting_raises(values: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         Setting(**values)
 
@@ -873,7 +874,7 @@ def write(path: Path, candidate: np.ndarray, weights: dict[str, Any] | None = No
 
 
 @pytest.mark.parametrize("name", ["case.npz", "case.safetensors"])
-def test_the_command_names_the_transposed_matrix_and_exits_with_1(tmp_path: Path, name: str) -> None:
+def test_command_names_the_transposed_matrix_and_exits_with_1(tmp_path: Path, name: str) -> None:
     case = write(tmp_path / name, GROUPED.run(linear=kernel("k_proj")))
     result = run(app, ["doctor", case, *OPTIONS])
     assert result.exit_code == 1
@@ -883,13 +884,13 @@ def test_the_command_names_the_transposed_matrix_and_exits_with_1(tmp_path: Path
     assert row.startswith("k_proj not transposed")
 
 
-def test_the_command_finds_a_right_port_healthy_and_exits_with_0(tmp_path: Path) -> None:
+def test_command_finds_a_correct_port_healthy_and_exits_with_0(tmp_path: Path) -> None:
     result = run(app, ["doctor", write(tmp_path / "case.npz", GROUPED.run()), *OPTIONS])
     assert result.exit_code == 0
     assert result.stdout.startswith("HEALTHY: ")
 
 
-def test_the_command_prints_json_that_has_null_for_what_is_no_number(tmp_path: Path) -> None:
+def test_command_prints_json_with_null_for_nan(tmp_path: Path) -> None:
     case = write(tmp_path / "case.npz", GROUPED.run(softmax=empty("nan")))
     result = run(app, ["doctor", case, *OPTIONS, "--json"])
     assert result.exit_code == 1
@@ -900,7 +901,7 @@ def test_the_command_prints_json_that_has_null_for_what_is_no_number(tmp_path: P
     assert found["after"] <= printed["tolerance"]
 
 
-def test_the_command_takes_weights_of_other_layouts(tmp_path: Path) -> None:
+def test_command_takes_weights_of_other_layouts(tmp_path: Path) -> None:
     def linen(name: str, x: Tensor) -> Tensor:
         return x.T if name.endswith("weight") else x
 
@@ -914,7 +915,7 @@ def test_the_command_takes_weights_of_other_layouts(tmp_path: Path) -> None:
     assert "scale missing" in result.stdout
 
 
-def test_the_command_refuses_in_one_sentence_with_exit_code_2(tmp_path: Path) -> None:
+def test_command_rejects_bad_input_in_one_sentence_with_exit_code_2(tmp_path: Path) -> None:
     case = write(tmp_path / "case.npz", GROUPED.run(scale=lambda d: 1))
     bare = tmp_path / "bare.npz"
     np.savez(bare, x=np.ones((2, 3, 4)))

@@ -1,4 +1,4 @@
-"""The doctor: mistakes as small as rounding are told from it, and what is right stays healthy, in every dtype."""
+"""The doctor distinguishes mistakes as small as rounding from rounding; correct ports stay healthy in every dtype."""
 
 from collections.abc import Callable
 from functools import partial
@@ -49,7 +49,7 @@ CASES = {"attention": attention(), "block": block()}
 def diagnosed(
     name: str, dtype: torch.dtype, change: Callable[[Weights], Weights] = dict, **wrong: Any
 ) -> Diagnosis:
-    """A port run in a dtype, its weights changed first, against the float64 reference with the same weights."""
+    """The diagnosis of a port in a dtype with changed weights; the float64 reference has the original ones."""
     case = CASES[name]
     weights = {key: w.to(dtype) for key, w in case.weights.items()}
     x = case.x.to(dtype)
@@ -103,7 +103,7 @@ def test_mistake_as_small_as_rounding_is_named(
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize("case", CASES)
-def test_right_port_is_healthy_in_its_dtype(case: str, dtype: torch.dtype) -> None:
+def test_correct_port_is_healthy_in_its_dtype(case: str, dtype: torch.dtype) -> None:
     found = diagnosed(case, dtype)
     assert (found.status, found.explanations, found.aim) == ("healthy", (), "")
 
@@ -141,7 +141,7 @@ def test_window_moves_with_the_diagonal_or_stays(name: str, first: int, last: in
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize("size", [1e-6, 1e6])
-def test_right_port_with_tiny_or_huge_outputs_is_healthy(dtype: torch.dtype, size: float) -> None:
+def test_correct_port_with_tiny_or_huge_outputs_is_healthy(dtype: torch.dtype, size: float) -> None:
     case = CASES["attention"]
     if dtype == torch.float16 and size > 1:
         size = 1e3
@@ -153,7 +153,7 @@ def test_right_port_with_tiny_or_huge_outputs_is_healthy(dtype: torch.dtype, siz
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_right_port_with_saturated_scores_is_not_misnamed(dtype: torch.dtype) -> None:
+def test_correct_port_with_saturated_scores_is_not_misnamed(dtype: torch.dtype) -> None:
     case = CASES["block"]
     weights, x = {key: w.to(dtype) for key, w in case.weights.items()}, (60 * case.x).to(dtype)
     reference = compute(make_port(x, weights, case.setting)).astype(np.float32)
@@ -163,7 +163,7 @@ def test_right_port_with_saturated_scores_is_not_misnamed(dtype: torch.dtype) ->
     assert dtype != torch.float32 or found.status == "healthy"
 
 
-def test_error_of_rounding_alone_is_not_healthy_where_it_is_not_small() -> None:
+def test_large_error_of_rounding_alone_is_not_healthy() -> None:
     case = CASES["attention"]
     dtype = torch.bfloat16
     weights, x = {key: w.to(dtype) for key, w in case.weights.items()}, (30 * case.x).to(dtype)

@@ -1,4 +1,4 @@
-"""The public measure of parity: what `compare` and `assert_parity` accept, find, name and refuse."""
+"""`compare` and `assert_parity`: accepted modules and inputs, differences found and named, and bad input."""
 
 import inspect
 from collections.abc import Callable
@@ -123,7 +123,7 @@ class TestOurModules:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
-    def test_every_dtype_is_held_to_its_own_bound(self, dtype: str, x: np.ndarray) -> None:
+    def test_every_dtype_has_its_own_bound(self, dtype: str, x: np.ndarray) -> None:
         ours, theirs = heads_pair(dtype)
         given = x.astype(getattr(ml_dtypes, dtype, dtype))
         found = compare(ours, theirs, given)
@@ -133,10 +133,10 @@ class TestOurModules:
             for kind in bounds:
                 bounds[kind] = coarse_tolerance(dtype, max(d.torch_err for d in found if d.kind == kind))
         assert {d.kind: d.tolerance for d in found} == bounds
-        # The figures are those of this dtype: nothing has been rounded to a coarser one on the way.
+        # The errors have the precision of this dtype: nothing was rounded to a coarser one.
         assert max(d.jax_err for d in found) < 20 * UNIT_ROUNDOFF[dtype]
 
-    def test_outputs_come_first_and_then_gradients_of_inputs_and_parameters(self, x: np.ndarray) -> None:
+    def test_outputs_precede_gradients_of_inputs_and_parameters(self, x: np.ndarray) -> None:
         ours, theirs = heads_pair()
         found = compare(ours, theirs, x)
         assert [d.name for d in found if d.kind == "output"] == ["output", "weights"]
@@ -163,7 +163,7 @@ class TestOurModules:
         assert [d.name for d in found if d.kind == "output"] == ["output", "pooled", "weights.0", "weights.1"]
         assert "tokens" not in [d.name for d in found]
 
-    def test_a_bias_of_keys_whose_gradient_is_zero_in_theory_raises_no_alarm(self, x: np.ndarray) -> None:
+    def test_key_bias_with_zero_gradient_passes(self, x: np.ndarray) -> None:
         ours, theirs = heads_pair()
         gradient = next(d for d in compare(ours, theirs, x) if d.name == "k_proj.bias")
         assert gradient.ok
@@ -194,12 +194,12 @@ class TestModulesOfAUser:
         ours = self.TorchStack()
         return ours, transfer(ours, self.JaxStack())
 
-    def test_the_same_attribute_paths_are_enough_and_positional_names_may_differ(self, x: np.ndarray) -> None:
+    def test_equal_attribute_paths_suffice_and_argument_names_may_differ(self, x: np.ndarray) -> None:
         found = compare(*self.pair(), x, slope=0.7)
         assert all(d.ok for d in found), "\n".join(map(str, found))
         assert [d.name for d in found] == ["output", "hidden", "up.weight", "up.bias", "down.weight"]
 
-    def test_a_difference_between_them_is_found_and_placed(self, x: np.ndarray) -> None:
+    def test_difference_is_found_and_located(self, x: np.ndarray) -> None:
         ours, theirs = self.pair()
         theirs.down.kernel[...] = theirs.down.kernel[...] * 1.001
         with pytest.raises(
@@ -207,13 +207,11 @@ class TestModulesOfAUser:
         ):
             assert_parity(ours, theirs, x)
 
-    def test_a_single_layer_of_each_framework_is_a_pair_too(self, x: np.ndarray) -> None:
+    def test_single_layers_of_each_framework_can_be_compared(self, x: np.ndarray) -> None:
         ours = torch.nn.Linear(EMBED, FFN)
         assert_parity(ours, transfer(ours, nnx.Linear(EMBED, FFN, rngs=nnx.Rngs(0))), x)
 
-    def test_frozen_parameters_tracked_inputs_and_a_surrounding_no_grad_do_not_matter(
-        self, x: np.ndarray
-    ) -> None:
+    def test_frozen_parameters_tracked_inputs_and_no_grad_do_not_matter(self, x: np.ndarray) -> None:
         ours, theirs = self.pair()
         ours.up.requires_grad_(False)
         given = torch.from_numpy(x).requires_grad_()
@@ -226,7 +224,7 @@ class TestModulesOfAUser:
 
 
 class TestIn16Bits:
-    """The bound is what PyTorch errs by in the same dtype, not 4 u sqrt(n), which lets anything pass."""
+    """The bound is PyTorch's own error in the same dtype; 4 u sqrt(n) would let any output pass."""
 
     def pair(self, dtype: str) -> tuple[torch.nn.Linear, nnx.Linear]:
         ours = torch.nn.Linear(512, 16).to(getattr(torch, dtype))
@@ -234,7 +232,7 @@ class TestIn16Bits:
         return ours, transfer(ours, theirs)
 
     @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-    def test_zeros_and_a_wrong_scale_fail_and_what_is_right_passes(
+    def test_zeros_and_a_wrong_scale_fail_and_correct_outputs_pass(
         self, dtype: str, rng: np.random.Generator
     ) -> None:
         x = rng.standard_normal((2, 512)).astype(getattr(ml_dtypes, dtype, dtype))
@@ -247,14 +245,14 @@ class TestIn16Bits:
             with pytest.raises(AssertionError, match=r"^output `output` differs"):
                 assert_parity(ours, wrong, x)
 
-    def test_the_bound_is_never_more_than_is_small(self) -> None:
+    def test_bound_never_exceeds_a_small_error(self) -> None:
         assert coarse_tolerance("bfloat16", 0.0) == 4 * UNIT_ROUNDOFF["bfloat16"]
         assert coarse_tolerance("float16", 0.01) == 0.04
         assert coarse_tolerance("bfloat16", 0.5) == SMALL
 
 
 class TestWhatFails:
-    def test_a_transposed_kernel_is_found_and_its_submodule_named(self, x: np.ndarray) -> None:
+    def test_transposed_kernel_is_found_and_its_submodule_named(self, x: np.ndarray) -> None:
         ours, theirs = heads_pair()
         transpose_kernel(theirs.k_proj)
         with pytest.raises(AssertionError) as caught:
@@ -264,8 +262,8 @@ class TestWhatFails:
         assert len(listing) == len(compare(ours, theirs, x))
         assert listing[0].endswith("DIFFERS")
 
-    def test_where_only_weights_are_wrong_they_are_the_first_tensor_named(self, x: np.ndarray) -> None:
-        """With values that are all alike the output is the same whatever the weights are."""
+    def test_weights_are_named_first_when_only_they_differ(self, x: np.ndarray) -> None:
+        """With equal values for all keys, the output does not depend on the weights."""
         ours, theirs = heads_pair()
         torch.nn.init.zeros_(ours.v_proj.weight)
         transfer(ours, theirs)
@@ -273,14 +271,14 @@ class TestWhatFails:
         with pytest.raises(AssertionError, match=r"^output `weights` differs, first in submodule `k_proj"):
             assert_parity(ours, theirs, x)
 
-    def test_an_untransferred_module_fails(self, x: np.ndarray) -> None:
+    def test_untransferred_module_fails(self, x: np.ndarray) -> None:
         ours, _ = heads_pair()
         theirs = jax_attention.MultiHeadSelfAttention(**HEADS_OF, rngs=nnx.Rngs(0))
         with pytest.raises(AssertionError, match="first in submodule `q_proj"):
             assert_parity(ours, theirs, x)
 
     @pytest.mark.slow
-    def test_the_submodule_is_found_in_float64_from_integer_inputs(self, tokens: np.ndarray) -> None:
+    def test_submodule_is_found_in_float64_from_integer_inputs(self, tokens: np.ndarray) -> None:
         ours, theirs = encoder_pair("float64")
         assert_parity(ours, theirs, tokens)
         with jax.enable_x64(True):
@@ -290,21 +288,21 @@ class TestWhatFails:
         ):
             assert_parity(ours, theirs, tokens)
 
-    def test_a_difference_outside_every_submodule_names_the_tensor_alone(self, x: np.ndarray) -> None:
+    def test_difference_outside_every_submodule_names_only_the_tensor(self, x: np.ndarray) -> None:
         ours = torch.nn.Linear(EMBED, EMBED)
         theirs = transfer(ours, nnx.Linear(EMBED, EMBED, rngs=nnx.Rngs(0)))
         transpose_kernel(theirs)
         with pytest.raises(AssertionError, match=r"^output `output` differs\n"):
             assert_parity(ours, theirs, x)
 
-    def test_different_parameters_are_refused_in_one_sentence(self, x: np.ndarray) -> None:
+    def test_different_parameters_raise_one_sentence(self, x: np.ndarray) -> None:
         ours, _ = heads_pair()
         theirs = jax_attention.MultiHeadSelfAttention(**HEADS_OF, bias=False, rngs=nnx.Rngs(0))
         with pytest.raises(ValueError, match=r"^both modules must have the same gradients") as caught:
             compare(ours, theirs, x)
         assert str(caught.value).endswith("k_proj.bias, out_proj.bias, q_proj.bias, v_proj.bias")
 
-    def test_different_outputs_are_refused_in_one_sentence(self, tokens: np.ndarray) -> None:
+    def test_different_outputs_raise_one_sentence(self, tokens: np.ndarray) -> None:
         ours, _ = encoder_pair()
         _, theirs = encoder_pair(pooler=False)
         message = r"^both modules must have the same outputs, but not both have pooled$"
@@ -312,7 +310,7 @@ class TestWhatFails:
             compare(ours, theirs, tokens)
 
     @pytest.mark.parametrize("check", [compare, assert_parity])
-    def test_a_platform_that_is_not_there_is_refused_and_what_is_there_named(
+    def test_missing_platform_raises_with_those_available(
         self, check: Callable[..., Any], x: np.ndarray
     ) -> None:
         ours, theirs = heads_pair()
@@ -323,7 +321,7 @@ class TestWhatFails:
 
 
 class TestPrecision:
-    def test_inside_it_is_the_highest_and_afterwards_as_it_was(self) -> None:
+    def test_precision_is_highest_inside_and_restored_afterwards(self) -> None:
         torch.set_float32_matmul_precision("medium")
         try:
             with pinned_precision():
@@ -333,7 +331,7 @@ class TestPrecision:
         finally:
             torch.set_float32_matmul_precision("highest")
 
-    def test_an_exception_does_not_keep_it(self) -> None:
+    def test_precision_is_restored_after_an_exception(self) -> None:
         torch.set_float32_matmul_precision("high")
         try:
             with jax.default_matmul_precision("bfloat16"):
@@ -344,7 +342,7 @@ class TestPrecision:
         finally:
             torch.set_float32_matmul_precision("highest")
 
-    def test_a_lower_precision_set_outside_does_not_matter(self, x: np.ndarray) -> None:
+    def test_lower_precision_set_outside_does_not_matter(self, x: np.ndarray) -> None:
         seen = []
 
         class Watched(nnx.Linear):
@@ -365,17 +363,17 @@ class TestPrecision:
 
 
 class TestTheMeasure:
-    def test_the_error_is_relative_to_the_largest_number_of_the_reference(self) -> None:
+    def test_error_is_relative_to_the_largest_value_of_the_reference(self) -> None:
         reference = np.array([[1.0, -8.0], [0.0, 4.0]])
         assert error(reference, reference) == 0.0
         assert error(reference + np.array([[0.0, 0.0], [2.0, 0.0]]), reference) == 0.25
         assert error(reference + 2.0, reference, scale=16.0) == 0.125
 
-    def test_against_zero_nothing_is_small(self) -> None:
+    def test_error_relative_to_zero_is_infinite(self) -> None:
         assert error(np.array([0.0, 3e-5]), np.zeros(2)) == np.inf
         assert error(np.zeros(2), np.zeros(2)) == 0.0
 
-    def test_what_cannot_be_compared_is_infinitely_far(self) -> None:
+    def test_error_of_incomparable_arrays_is_infinite(self) -> None:
         reference = np.array([1.0, 2.0])
         assert error(np.array([1.0, np.nan]), reference) == np.inf
         assert error(np.array([1.0, np.inf]), reference) == np.inf
@@ -383,7 +381,7 @@ class TestTheMeasure:
         assert error(reference[:, None], reference) == np.inf
         assert error(reference[:1], reference) == np.inf
 
-    def test_of_nothing_it_is_zero(self) -> None:
+    def test_error_of_empty_arrays_is_zero(self) -> None:
         assert error(np.zeros((0, 3)), np.zeros((0, 3))) == 0.0
         assert error(np.zeros((0, 3)), np.zeros((0, 2))) == np.inf
 
@@ -397,7 +395,7 @@ class TestTheMeasure:
         assert tolerances(dtype, 100)["output"] == pytest.approx(40 * unit)
         assert tolerances(dtype, 12)["gradient"] == pytest.approx(24 * unit)
 
-    def test_in_float64_the_bound_is_fixed(self) -> None:
+    def test_float64_bound_is_fixed(self) -> None:
         assert tolerances("float64", 7) == tolerances("float64", 7000) == {"output": 1e-12, "gradient": 1e-12}
 
     def test_terms_are_columns_of_matrices_and_axes_of_inputs(self) -> None:
@@ -405,7 +403,7 @@ class TestTheMeasure:
         inputs = {"x": np.empty((2, 7, 11)), "need_weights": True}
         assert summed_terms(parameters, inputs) == 12 + 5 + 2 + 7 + 11
 
-    def test_a_difference_is_ok_only_if_all_three_figures_are(self) -> None:
+    def test_difference_is_ok_only_if_all_three_errors_are(self) -> None:
         def found(torch_err: float, jax_err: float, diff: float) -> Difference:
             return Difference(
                 "output", "output", torch_err, jax_err, diff, 1.0, elements=1, same_bits=1, other_zeros=0
@@ -422,9 +420,9 @@ class TestTheMeasure:
 
 @pytest.mark.slow
 class TestInjectedDropout:
-    """Keep-masks come in tuples of each mirror's own class, so the two runs are compared by hand."""
+    """Dropout masks are tuples of each mirror's own class, so the two runs are compared here without `compare`."""
 
-    def test_a_decoder_block_drops_the_same_in_all_six_places(
+    def test_decoder_block_drops_the_same_in_all_six_positions(
         self, x: np.ndarray, memory: np.ndarray, rng: np.random.Generator
     ) -> None:
         shapes = {
@@ -448,11 +446,11 @@ class TestInjectedDropout:
             return expected.output.detach().numpy()
 
         everything = run(keep)
-        for name in shapes:  # each place is one where something is dropped
+        for name in shapes:  # each mask has an effect
             without = run({other: k for other, k in keep.items() if other != name})
             assert error(without, everything.astype(np.float64)) > 0.01, name
 
-    def test_an_encoder_drops_the_same_in_every_layer(
+    def test_encoder_drops_the_same_in_every_layer(
         self, tokens: np.ndarray, rng: np.random.Generator
     ) -> None:
         wide, square = (BATCH, LENGTH, EMBED), (BATCH, HEADS, LENGTH, LENGTH)
@@ -490,14 +488,14 @@ def test_both_functions_take_the_same_arguments() -> None:
     assert ours == theirs
 
 
-def test_on_a_platform_floats_are_64_bits_wide_only_if_wanted() -> None:
+def test_platform_has_float64_only_if_requested() -> None:
     with on_platform("cpu", float64=True):
         assert jnp.asarray(np.zeros(3)).dtype == "float64"
     with on_platform("cpu", float64=False):
         assert jnp.zeros(3).dtype == "float32"
 
 
-def test_bits_are_counted_after_rounding_to_float32_and_zeros_of_another_sign_apart() -> None:
+def test_equal_bits_are_counted_in_float32_and_zeros_of_other_sign_apart() -> None:
     third = np.float64(1 / 3)
     ours = np.array([third, 1.0, 0.0, 2.0])
     theirs = np.array([np.nextafter(third, 1), 1.0 + 2.0**-20, -0.0, 2.0])
@@ -507,7 +505,7 @@ def test_bits_are_counted_after_rounding_to_float32_and_zeros_of_another_sign_ap
 
 
 @pytest.mark.parametrize("mechanism", [CATALOGUE[0], CATALOGUE[-1]], ids=lambda mechanism: mechanism.name)
-def test_what_both_compute_in_float64_and_round_has_the_same_bits(mechanism: Mechanism) -> None:
+def test_float64_results_rounded_to_float32_are_the_same(mechanism: Mechanism) -> None:
     for each in prove_case(mechanism, "none", "float64"):
         if each.kind == "output":
             assert each.elements > 0

@@ -1,4 +1,4 @@
-"""The gallery: every mask and every mechanism on one sentence, and the poster that holds them."""
+"""The gallery: every mask and every mechanism on one sentence, and the poster that contains them."""
 
 import inspect
 
@@ -22,7 +22,7 @@ LENGTH = len(WORDS)
 
 @pytest.fixture(scope="module")
 def found():
-    """Every mechanism's matrices, in PyTorch, as users run it: without the tests' shape checks."""
+    """Every mechanism's matrices in PyTorch, without the tests' shape checks."""
     before = jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", True)
     computed = {mechanism.name: drawing.compute(mechanism, "torch") for mechanism in CATALOGUE}
@@ -35,7 +35,7 @@ def matrix(found, name):
     return only.matrix
 
 
-def test_every_mechanism_has_a_panel_under_its_name_and_its_family_a_title(found):
+def test_every_mechanism_has_a_titled_panel_in_its_family(found):
     assert set(drawing.TITLES) == set(drawing.FAMILIES) == {"masks", *(m.family for m in CATALOGUE)}
     asked = drawing.mechanisms(drawing.FAMILIES)
     assert asked == list(CATALOGUE)
@@ -49,7 +49,7 @@ def test_every_mechanism_has_a_panel_under_its_name_and_its_family_a_title(found
         assert {panel.kind for panel in panels} <= KINDS.keys()
 
 
-def test_every_panel_holds_finite_numbers_that_differ(found):
+def test_every_panel_holds_finite_values_that_vary(found):
     for name, maps in found.items():
         for each in maps:
             assert each.matrix.ndim == 2, name
@@ -57,7 +57,7 @@ def test_every_panel_holds_finite_numbers_that_differ(found):
             assert len(np.unique(each.matrix.round(6))) > 10, name
 
 
-def test_every_mask_of_the_mirrors_is_there_and_is_the_same_in_both():
+def test_every_mask_is_shown_and_the_same_in_both():
     public = {name for name, f in inspect.getmembers(torch_attention.masks, inspect.isfunction)
               if f.__module__ == "torch_attention.masks" and not name.startswith("_")}  # fmt: skip
     assert public - {"mask_text"} == CALLS.keys()
@@ -69,7 +69,7 @@ def test_every_mask_of_the_mirrors_is_there_and_is_the_same_in_both():
         np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
 
 
-def test_what_is_causal_shows_nothing_above_the_diagonal(found):
+def test_causal_panels_are_zero_above_the_diagonal(found):
     above = np.triu(np.ones((LENGTH, LENGTH), dtype=bool), 1)
     for mechanism in CATALOGUE:
         for each in found[mechanism.name]:
@@ -87,11 +87,11 @@ def test_what_is_causal_shows_nothing_above_the_diagonal(found):
         ("CausalSelfAttention", "causal_mask"),
     ],
 )
-def test_a_pattern_and_its_mask_have_the_same_form(found, mechanism, mask):
+def test_pattern_has_the_form_of_its_mask(found, mechanism, mask):
     np.testing.assert_array_equal(matrix(found, mechanism) > 0, masks("torch")[mask])
 
 
-def test_windows_and_lines_are_put_where_they_are_in_the_grid(found):
+def test_windows_and_axes_follow_the_grid(found):
     rows, columns = np.divmod(np.arange(LENGTH), 6)
     window = matrix(found, "WindowAttention")
     same = (rows[:, None] // 2 == rows // 2) & (columns[:, None] // 2 == columns // 2)
@@ -107,14 +107,14 @@ def test_windows_and_lines_are_put_where_they_are_in_the_grid(found):
     np.testing.assert_allclose(lines.sum(axis=1), 2)
 
 
-def test_words_look_at_words_that_are_like_them(found):
+def test_words_attend_to_similar_words(found):
     words = np.array(WORDS)
     for name, asking in (("SelfAttention", words), ("CrossAttention", words[ORDER])):
         weights, same = matrix(found, name), asking[:, None] == words
         assert weights[same].mean() > 4 * weights[~same].mean()
 
 
-def test_the_input_is_one_whatever_the_width():
+def test_input_is_the_same_for_every_width():
     for width in (4, 5, 12, 18):
         assert features(width).shape == (LENGTH, width)
         assert 0.4 < np.mean(features(width) ** 2) < 1.5
@@ -124,14 +124,14 @@ def test_the_input_is_one_whatever_the_width():
     assert " ".join(np.array(WORDS)[ORDER]) == " ".join((PHRASES[2], PHRASES[0], PHRASES[1]))
 
 
-def test_an_argument_that_the_gallery_does_not_know_is_named():
+def test_unknown_argument_is_named():
     with pytest.raises(ValueError, match="has no value for the argument temperature"):
         instances._argument("temperature", np.zeros(3))
 
 
 @pytest.fixture(scope="module")
 def whole():
-    """The whole poster's titles and notes, with other numbers."""
+    """The titles and notes of the whole poster, with placeholder matrices."""
     labels = {
         "Encoder": ("layer 0", "layer 1"),
         "EncoderDecoderAttention": ("self-attention", "cross-attention"),
@@ -148,13 +148,13 @@ def whole():
 
 
 class TestThePoster:
-    def test_all_panels_are_in_it_in_their_order(self, whole):
+    def test_all_panels_are_in_their_order(self, whole):
         groups, figure = whole
         titles = [panel.title for members in groups.values() for panel in members]
         shown = [axes.get_title() for axes in figure.axes if axes.get_title()]
         assert shown == ["how alike the words are", *titles]
 
-    def test_no_writing_runs_into_another_or_over_the_edge(self, whole):
+    def test_no_text_overlaps_or_crosses_the_edge(self, whole):
         _, figure = whole
         boxes = written(figure)
         assert len(boxes) > 200
@@ -162,7 +162,7 @@ class TestThePoster:
         width, height = figure.bbox.width, figure.bbox.height
         assert all(b.x0 > 0 and b.y0 > 0 and b.x1 < width and b.y1 < height for _, b in boxes)
 
-    def test_writing_that_runs_into_another_would_be_seen(self):
+    def test_overlapping_text_is_detected(self):
         members = [Panel("Name" * 12, np.eye(3)) for _ in range(2)]
         assert overlaps(written(plots.poster({"a group": members}, title="A title")))
 
@@ -174,7 +174,7 @@ class TestThePoster:
         named = {text.get_text(): text.get_position()[1] for text in figure.texts}
         assert named[drawing.TITLES["basics"]] == named[drawing.TITLES["self"]]
 
-    def test_zero_is_grey_and_a_negative_weight_has_the_map_of_signs(self, rng):
+    def test_zero_is_grey_and_negative_weights_use_the_signed_colour_map(self, rng):
         signed = rng.standard_normal((3, 4))
         figure = plots.poster(
             {"a": [Panel("one", np.eye(3)), Panel("two", signed, kind="effective")]}, title="A title"
@@ -200,23 +200,23 @@ class TestThePoster:
             (Panel("one", np.full((2, 3), np.nan)), "one must be finite"),
         ],
     )
-    def test_what_cannot_be_drawn_is_refused(self, panel, message):
+    def test_invalid_panel_raises(self, panel, message):
         with pytest.raises(InputError, match=message):
             plots.poster({"a": [panel]}, title="A title")
 
-    def test_a_poster_of_nothing_is_refused(self):
+    def test_empty_poster_raises(self):
         with pytest.raises(InputError, match="at least one panel, got none"):
             plots.poster({"a": []}, title="A title")
 
 
-def test_a_family_is_chosen_by_name():
+def test_family_is_selected_by_name():
     assert drawing.mechanisms(["low_rank"]) == select(["LinformerAttention", "NystromAttention"])
     with pytest.raises(InputError, match="got magic"):
         drawing.mechanisms(["masks", "magic"])
 
 
 def written(figure):
-    """Every text of a figure with its box in pixels."""
+    """Every text of a figure, with its box in pixels."""
     FigureCanvasAgg(figure).draw()
     texts = [*figure.texts]
     for axes in figure.axes:

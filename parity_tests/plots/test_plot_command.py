@@ -1,4 +1,4 @@
-"""The command `plot`: weights from a file, a page or a picture out, or one sentence and exit code 2."""
+"""The command `plot`: weights from a file become a page or a picture, or one sentence and exit code 2."""
 
 import base64
 import json
@@ -30,13 +30,13 @@ def run(*arguments):
 
 
 def page(path):
-    """What a page holds, and its weights."""
+    """The data of a page, and its weights."""
     data = json.loads(re.search(r'id="data">(.*?)</script>', path.read_text())[1])
     shape = data["layers"], data["heads"], len(data["queries"]), len(data["keys"] or data["queries"])
     return data, np.frombuffer(base64.b64decode(data["weights"]), "<f2").reshape(shape)
 
 
-def test_one_array_and_an_array_for_each_layer_give_the_same_page(weights, tmp_path):
+def test_stacked_array_and_array_per_layer_give_the_same_page(weights, tmp_path):
     np.savez("one.npz", anything=weights, tokens=np.array(QUERIES), key_tokens=np.array(KEYS))
     save_file({f"layer.{i}.weights": layer for i, layer in enumerate(weights)}, "many.safetensors")
     for source in ("one.npz", "many.safetensors"):
@@ -49,7 +49,7 @@ def test_one_array_and_an_array_for_each_layer_give_the_same_page(weights, tmp_p
         assert (data["queries"], data["keys"], data["layer"], data["head"]) == (QUERIES, KEYS, 3, 1)
 
 
-def test_tokens_come_from_a_file_too_and_are_numbers_where_there_are_none(weights, tmp_path):
+def test_tokens_come_from_a_file_or_default_to_numbers(weights, tmp_path):
     np.savez("w.npz", weights[0])
     (tmp_path / "words.txt").write_text("é,\nb\nc\n", encoding="utf-8")
     assert run("w.npz", "-o", "out.html", "--tokens", "@words.txt").exit_code == 0
@@ -67,7 +67,7 @@ def test_tokens_come_from_a_file_too_and_are_numbers_where_there_are_none(weight
         (["--layer", 1, "--head", 0], ("one", 1, 0)),
     ],
 )
-def test_layer_and_head_choose_what_is_drawn(weights, tmp_path, monkeypatch, ending, options, expected):
+def test_layer_and_head_select_the_picture(weights, tmp_path, monkeypatch, ending, options, expected):
     drawn = []
 
     def grid(given, queries, keys, **chosen):
@@ -87,7 +87,7 @@ def test_layer_and_head_choose_what_is_drawn(weights, tmp_path, monkeypatch, end
     assert (tmp_path / f"out.{ending}").stat().st_size > 1000
 
 
-def test_a_picture_is_drawn_of_a_whole_file(weights, tmp_path):
+def test_picture_is_drawn_of_a_whole_file(weights, tmp_path):
     np.savez("w.npz", weights[:2], tokens=np.array(QUERIES))
     for options in ([], ["--layer", 0, "--head", 1]):
         assert run("w.npz", "-o", "out.png", *options).exit_code == 0
@@ -121,9 +121,7 @@ def test_a_picture_is_drawn_of_a_whole_file(weights, tmp_path):
         (["model.pt", "-o", "a.html"], "model.pt"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused_in_one_sentence_with_exit_code_2(
-    weights, tmp_path, arguments, sentence
-):
+def test_bad_input_gives_one_sentence_and_exit_code_2(weights, tmp_path, arguments, sentence):
     np.savez("w.npz", weights)
     np.savez("flat.npz", w=weights[0, 0, 0])
     np.savez("words.npz", tokens=np.array(QUERIES))
@@ -142,7 +140,7 @@ def test_what_cannot_be_drawn_is_refused_in_one_sentence_with_exit_code_2(
     assert not list(tmp_path.glob("a.*"))
 
 
-def test_function_draws_what_the_command_draws(weights, tmp_path):
+def test_function_draws_the_same_as_the_command(weights, tmp_path):
     np.savez("w.npz", weights)
     assert run("w.npz", "-o", "command.html", "--layer", 1).exit_code == 0
     assert attention_bridge.plot(list(weights), "function.html", layer=1, title="w") == Path("function.html")

@@ -1,7 +1,7 @@
-"""The page of weights in a real browser (Chromium): what it shows, how it is steered, and that it does no harm.
+"""The interactive page of weights in a real browser (Chromium): display, controls and safety.
 
-Where the browser's package is not installed, or the system lacks a library that it needs, these tests are skipped; the
-rest of the page, and what it refuses, is tested without it.
+These tests are skipped where the browser's package or a system library that it needs is missing. The rest of the page,
+and its errors, are tested without a browser.
 """
 
 import json
@@ -20,7 +20,7 @@ from parity_tests.helpers.browser import Browser
 
 EVIL = ["</script><script>window.harm = 1</script>", "<b>bold</b>", "&amp;", "<!--", "\u2028 \n", "{{data}}"]
 KEYS = ["un", "deux", "trois", '"quatre"']
-HALF = 2.0**-11  # roundoff of float16
+HALF = 2.0**-11  # unit roundoff of float16
 SHOWN = 5e-4  # three decimals
 
 
@@ -37,7 +37,7 @@ def browser(request):
 
 @pytest.fixture
 def layers(rng):
-    """Two layers of three heads, six queries and as many keys, some weights negative."""
+    """Two layers of three heads, six queries and six keys, with some negative weights."""
     return [rng.random((3, 6, 6)).astype(np.float32) - 0.1 for _ in range(2)]
 
 
@@ -53,7 +53,7 @@ def token(place):
 
 
 def said(browser, part="queries"):
-    """The weights that the labels of the tokens give."""
+    """The weights in the labels of the tokens."""
     titles = browser.run(f"[...document.querySelectorAll('#{part} .token')].map(e => e.title)")
     return np.array([float(title.split(": ")[1]) for title in titles])
 
@@ -70,7 +70,7 @@ def choose(browser, which, value):
 
 
 @pytest.mark.slow
-def test_pointing_at_a_token_shows_its_row_and_leaving_shows_the_held_one(browser, tmp_path, layers):
+def test_hovering_shows_a_tokens_row_and_leaving_shows_the_selected_row(browser, tmp_path, layers):
     show(browser, tmp_path, layers, EVIL, layer=1, head=2)
     agrees(browser, layers[1][2, 0])
     browser.point(token(3))
@@ -83,7 +83,7 @@ def test_pointing_at_a_token_shows_its_row_and_leaving_shows_the_held_one(browse
 
 
 @pytest.mark.slow
-def test_layer_and_head_and_the_mean_over_heads_can_be_chosen(browser, tmp_path, layers):
+def test_layer_head_and_mean_over_heads_can_be_selected(browser, tmp_path, layers):
     show(browser, tmp_path, layers, EVIL, head=None)
     agrees(browser, layers[0].mean(axis=0)[0])
     choose(browser, "layer", 1)
@@ -116,7 +116,7 @@ def test_arrow_keys_move_from_token_to_token_and_stop_at_the_ends(browser, tmp_p
 
 
 @pytest.mark.slow
-def test_in_cross_attention_other_tokens_are_shaded(browser, tmp_path, rng):
+def test_cross_attention_shades_the_key_tokens(browser, tmp_path, rng):
     weights = rng.random((1, 2, 3, 4)).astype(np.float32)
     show(browser, tmp_path, weights, ["a", "b", "c"], KEYS, head=1)
     browser.point(token(2))
@@ -131,14 +131,14 @@ def test_in_cross_attention_other_tokens_are_shaded(browser, tmp_path, rng):
 
 
 @pytest.mark.slow
-def test_a_token_that_sees_nothing_says_so(browser, tmp_path):
+def test_fully_masked_token_is_reported(browser, tmp_path):
     show(browser, tmp_path, np.zeros((2, 2)), ["a", "b"])
     assert browser.run("document.getElementById('says').textContent") == "“a” (0) attends to no token"
     assert (said(browser) == 0).all()
 
 
 @pytest.mark.slow
-def test_tokens_and_titles_are_text_whatever_is_in_them(browser, tmp_path, layers):
+def test_tokens_and_titles_are_escaped(browser, tmp_path, layers):
     show(browser, tmp_path, layers, EVIL, title=EVIL[0])
     shown = browser.run("[...document.querySelectorAll('#queries button')].map(e => e.textContent)")
     assert [shown[i] for i in (0, 1, 2, 3, 5)] == [EVIL[i] for i in (0, 1, 2, 3, 5)]
@@ -148,7 +148,7 @@ def test_tokens_and_titles_are_text_whatever_is_in_them(browser, tmp_path, layer
 
 
 @pytest.mark.slow
-def test_nothing_but_the_file_is_asked_for_and_nothing_complains(browser, tmp_path, layers):
+def test_page_loads_nothing_else_and_logs_no_errors(browser, tmp_path, layers):
     show(browser, tmp_path, layers, EVIL)
     asked = browser.requests()
     assert asked
@@ -157,7 +157,7 @@ def test_nothing_but_the_file_is_asked_for_and_nothing_complains(browser, tmp_pa
 
 
 @pytest.mark.slow
-def test_text_can_be_read_on_the_strongest_shade_in_light_and_dark_mode(browser, tmp_path, layers):
+def test_text_is_readable_on_the_strongest_shade_in_both_modes(browser, tmp_path, layers):
     def luminance(colour):
         channels = np.array([float(x) for x in re.findall(r"[\d.]+", colour)[:3]])
         channels = channels if colour.startswith("color(") else channels / 255
@@ -180,7 +180,7 @@ def test_text_can_be_read_on_the_strongest_shade_in_light_and_dark_mode(browser,
 
 
 @pytest.mark.slow
-def test_the_browser_shows_when_the_script_is_broken(browser, tmp_path, layers):
+def test_broken_script_is_detected_by_the_browser(browser, tmp_path, layers):
     page = plots.html(layers, EVIL).replace("data.weights)", "data.wrong)")
     (tmp_path / "page.html").write_text(page)
     browser.open(tmp_path / "page.html")
@@ -199,13 +199,13 @@ def test_arrays_of_either_framework_give_the_same_page(rng, convert):
     assert inside(pages[0])["heads"] == 3
 
 
-def test_a_page_says_how_large_its_weights_are_and_is_about_that_large(rng):
+def test_page_states_the_size_of_its_weights(rng):
     page = plots.html([rng.random((4, 50, 50))] * 2, list(map(str, range(50))))
     assert "40 kB of weights, as float16" in page
     assert len(page) < 40_000 * 4 / 3 + 15_000
 
 
-def test_what_cannot_be_a_page_is_refused_in_one_sentence(tmp_path, rng):
+def test_bad_input_raises_one_sentence(tmp_path, rng):
     weights = rng.random((3, 4, 5))
     words = list("abcd")
     for call, sentence in [

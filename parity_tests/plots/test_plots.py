@@ -1,4 +1,4 @@
-"""Pictures of attention: any framework's arrays in, a whole file or none out."""
+"""Pictures of attention: arrays of any framework, and complete files or none."""
 
 import re
 from itertools import pairwise
@@ -27,7 +27,7 @@ def panels(figure):
     return [axes for axes in figure.axes if axes.images]
 
 
-def test_the_three_panels_show_torch_jax_and_their_difference(weights):
+def test_three_panels_show_torch_jax_and_their_difference(weights):
     figure = plots.comparison(torch.from_numpy(weights), jnp.asarray(weights) + 1e-3, WORDS, title="A title")
     left, right, difference = (np.asarray(axes.images[0].get_array()) for axes in panels(figure))
     np.testing.assert_array_equal(left, weights)
@@ -62,7 +62,7 @@ def test_shapes_that_do_not_fit_are_named(weights):
 
 
 @pytest.mark.parametrize("title", ["A title", "$5 or $6, \\frac{ and [bold]"])
-def test_a_png_is_written_and_opens_whatever_the_words_are(tmp_path, weights, title):
+def test_png_is_written_for_any_words(tmp_path, weights, title):
     plots.save(plots.comparison(weights, weights, WORDS, title=title, subtitle=title), tmp_path / "a.png")
     height, width, _ = imread(tmp_path / "a.png").shape
     assert height > 300
@@ -70,12 +70,12 @@ def test_a_png_is_written_and_opens_whatever_the_words_are(tmp_path, weights, ti
 
 
 @pytest.mark.parametrize(("ending", "first"), [("svg", b"<?xml"), ("pdf", b"%PDF")])
-def test_the_ending_says_the_format(tmp_path, weights, ending, first):
+def test_suffix_sets_the_format(tmp_path, weights, ending, first):
     plots.save(plots.comparison(weights, weights, WORDS), tmp_path / f"a.{ending}")
     assert (tmp_path / f"a.{ending}").read_bytes().startswith(first)
 
 
-def test_a_failed_picture_leaves_the_old_one_and_nothing_beside_it(tmp_path, weights, monkeypatch):
+def test_failed_save_keeps_the_old_picture_and_leaves_no_other_file(tmp_path, weights, monkeypatch):
     path = tmp_path / "a.png"
     path.write_bytes(b"old")
     figure = plots.comparison(weights, weights, WORDS)
@@ -93,23 +93,23 @@ def test_a_failed_picture_leaves_the_old_one_and_nothing_beside_it(tmp_path, wei
 
 @pytest.fixture(params=["torch", "jax", "numpy"])
 def mask(request, rng):
-    """A mask of four axes from each framework, and the same in numpy."""
+    """A mask of four axes from each framework, with the same mask in numpy."""
     drawn = rng.random((2, 3, 4, 5)) < 0.5
     return {"torch": torch.from_numpy, "jax": jnp.asarray, "numpy": np.asarray}[request.param](drawn), drawn
 
 
-def test_a_picture_of_lines_holds_each_cell_of_a_mask_in_its_colour(tmp_path, mask):
+def test_vector_picture_has_each_cell_of_a_mask_in_its_colour(tmp_path, mask):
     given, drawn = mask
     plots.save(plots.draw_mask(given), tmp_path / "mask.svg")
     groups = (tmp_path / "mask.svg").read_text().split('<g id="cells">')[1:]
-    assert len(groups) == 6  # a panel for each element of the batch and each head
+    assert len(groups) == 6  # one panel per batch element and head
     for group, matrix in zip(groups, drawn.reshape(6, 4, 5), strict=True):
         fills = re.findall(r"<path d=[^>]*style=\"fill: (#\w{6})", group.partition("</g>")[0])
         colours = np.where(matrix, plots.SEEN, plots.HIDDEN).ravel()
         assert fills == colours.tolist()
 
 
-def test_a_picture_of_points_has_each_cell_of_a_mask_where_it_belongs(tmp_path, mask):
+def test_raster_picture_has_each_cell_of_a_mask_in_its_position(tmp_path, mask):
     figure = plots.draw_mask(mask[0])
     plots.save(figure, tmp_path / "mask.png")
     image = imread(tmp_path / "mask.png")[..., :3]
@@ -123,7 +123,7 @@ def test_a_picture_of_points_has_each_cell_of_a_mask_where_it_belongs(tmp_path, 
     assert to_rgb(plots.SEEN) != to_rgb(plots.HIDDEN)
 
 
-def test_the_panels_of_a_mask_say_which_they_are_and_a_single_one_says_nothing():
+def test_mask_panels_have_titles_and_a_single_panel_has_none():
     def titles(*shape):
         return [axes.get_title() for axes in plots.draw_mask(np.ones(shape, bool)).axes]
 
@@ -132,7 +132,7 @@ def test_the_panels_of_a_mask_say_which_they_are_and_a_single_one_says_nothing()
     assert titles(2, 2, 5, 7)[1:3] == ["batch 0, head 1", "batch 1, head 0"]
 
 
-def test_the_labels_of_a_mask_are_the_tokens_or_numbers():
+def test_mask_labels_are_tokens_or_numbers():
     def labels(*tokens, shape=(2, 2)):
         [axes] = plots.draw_mask(np.ones(shape, bool), *tokens).axes
         return [[label.get_text() for label in x] for x in (axes.get_yticklabels(), axes.get_xticklabels())]
@@ -143,7 +143,7 @@ def test_the_labels_of_a_mask_are_the_tokens_or_numbers():
     assert labels(["a", "b"], shape=(2, 3)) == [["a", "b"], ["0", "1", "2"]]
 
 
-def test_what_is_no_mask_is_not_drawn(weights):
+def test_invalid_mask_raises(weights):
     with pytest.raises(TypeError, match=r"mask must be boolean .*, got float32"):
         plots.draw_mask(weights)
     with pytest.raises(ValueError, match=r"mask must have shape \(query, key\), .*, got \(5,\)"):
@@ -159,7 +159,7 @@ LAYERS, HEADS, QUERIES, KEYS = 2, 3, 4, 5
 
 @pytest.fixture(params=["torch", "jax", "numpy"])
 def layers(request, rng):
-    """Weights of two layers, `(batch, heads, query, key)`, from each framework, and the same in numpy."""
+    """Weights of two layers, `(batch, heads, query, key)`, from each framework, with the same weights in numpy."""
     drawn = [rng.random((6, HEADS, QUERIES, KEYS)).astype(np.float32) for _ in range(LAYERS)]
     convert = {"torch": torch.from_numpy, "jax": jnp.asarray, "numpy": np.asarray}[request.param]
     return [convert(layer) for layer in drawn], np.stack(drawn)
@@ -173,7 +173,7 @@ def texts(labels):
     return [label.get_text() for label in labels]
 
 
-def test_a_grid_has_a_panel_for_each_head_of_each_layer_and_one_colour_bar(layers):
+def test_grid_has_one_panel_per_head_and_layer_and_one_colour_bar(layers):
     given, expected = layers
     figure = plots.head_grid(given, batch=4)
     assert len(figure.axes) == LAYERS * HEADS + 1
@@ -192,14 +192,14 @@ def test_a_grid_has_a_panel_for_each_head_of_each_layer_and_one_colour_bar(layer
     assert [axes.get_title() for axes in panels(one)] == ["head 2", "head 0"]
 
 
-def test_a_grid_labels_the_panels_at_its_edges(rng):
+def test_grid_labels_the_panels_at_its_edges(rng):
     figure = plots.head_grid(rng.random((6, 2, 3)), ["a", "b"], ["x", "y", "z"])
     found = [(texts(a.get_yticklabels()), texts(a.get_xticklabels())) for a in panels(figure)]
     rows, columns = ["a", "b"], ["x", "y", "z"]
     assert found == [(rows, []), ([], []), ([], columns), ([], columns), (rows, columns), ([], columns)]
 
 
-def test_one_head_is_drawn_with_its_labels_or_the_mean_over_heads(layers):
+def test_single_head_or_the_mean_over_heads_is_drawn_with_labels(layers):
     given, expected = layers
     figure = plots.one_head(given[0], list("abcd"), list("vwxyz"), head=2, batch=1)
     [image], [axes] = drawn_in(figure), panels(figure)
@@ -211,7 +211,7 @@ def test_one_head_is_drawn_with_its_labels_or_the_mean_over_heads(layers):
     np.testing.assert_array_equal(mean, expected[0, 0].mean(axis=0))
 
 
-def test_an_alignment_frames_what_each_target_token_looks_at_most(layers):
+def test_alignment_frames_the_largest_weight_of_each_target_token(layers):
     given, expected = layers
     figure = plots.alignment(given[0], list("vwxyz"), list("abcd"), head=1)
     [axes] = panels(figure)
@@ -221,7 +221,7 @@ def test_an_alignment_frames_what_each_target_token_looks_at_most(layers):
     assert texts(axes.get_xticklabels()) == list("vwxyz")
 
 
-def test_alignments_on_one_sheet_share_a_scale_and_are_framed_and_named_each(rng):
+def test_alignments_on_one_sheet_share_a_scale_and_have_own_titles(rng):
     given = [
         rng.random((2, 3, 4)),
         jnp.asarray(rng.random((3, 5))),
@@ -243,7 +243,7 @@ def test_alignments_on_one_sheet_share_a_scale_and_are_framed_and_named_each(rng
         assert (texts(axes.get_xticklabels()), texts(axes.get_yticklabels())) == (source, target)
 
 
-def test_the_colour_scale_goes_to_the_maximum_or_to_what_is_asked_and_around_zero_for_signs(rng):
+def test_colour_scale_ends_at_the_maximum_or_the_given_top_and_is_signed(rng):
     weights = rng.random((4, 5))
 
     def limits(array, **options):
@@ -288,7 +288,7 @@ def test_rollout_is_the_product_of_half_attention_and_half_identity(rng):
         assert np.abs(backwards - expected).max() > 1e-3
 
 
-def test_an_overlay_lights_the_patches_that_a_token_looks_at(rng):
+def test_overlay_highlights_the_patches_that_a_token_attends_to(rng):
     image, weights = rng.random((12, 18, 3)), rng.random((2, 3, 8, 8)).astype(np.float32)
     figure = plots.image_overlay(
         torch.from_numpy(image), weights, query=7, head=1, batch=1, num_prefix_tokens=2, grid=(2, 3)
@@ -302,7 +302,7 @@ def test_an_overlay_lights_the_patches_that_a_token_looks_at(rng):
     assert not panels(plots.image_overlay(image, weights, num_prefix_tokens=4))[0].patches
 
 
-def test_a_rollout_is_drawn_over_the_image(rng):
+def test_rollout_is_drawn_over_the_image(rng):
     image, weights = rng.integers(0, 256, (6, 6), dtype=np.uint8), [rng.random((3, 5, 5)) for _ in range(2)]
     _, right = panels(plots.rollout_overlay(image, weights, query=2))
     np.testing.assert_array_equal(right.images[1].get_array(), plots.rollout(weights)[2, 1:].reshape(2, 2))
@@ -325,7 +325,7 @@ def test_every_picture_is_written(tmp_path, rng, ending):
         )
 
 
-def test_what_cannot_be_drawn_is_refused_in_one_sentence(tmp_path, rng):
+def test_bad_input_raises_one_sentence(tmp_path, rng):
     weights, image = rng.random((2, 3, 4, 5)), rng.random((8, 8, 3))
     square = rng.random((3, 5, 5))
     infinite = np.where(weights > 0.5, np.inf, weights)

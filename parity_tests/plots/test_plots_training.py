@@ -1,4 +1,4 @@
-"""Pictures of training: curves of losses, and images lit by where models look."""
+"""Pictures of training: loss curves, and images highlighted where models attend."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def test_two_curves_are_drawn_with_their_relative_difference(rng, tmp_path):
     plots.save(figure, tmp_path / "curves.png")
 
 
-def test_a_long_curve_is_drawn_faintly_and_over_it_its_mean(rng):
+def test_long_curve_is_drawn_faintly_with_its_moving_average(rng):
     curve = rng.uniform(0.5, 3.0, 203)
     faint, mean = plots.curves({"JAX": curve}).axes[0].lines
     np.testing.assert_array_equal(faint.get_ydata(), curve)
@@ -32,17 +32,17 @@ def test_a_long_curve_is_drawn_faintly_and_over_it_its_mean(rng):
     np.testing.assert_array_equal(mean.get_xdata(), np.arange(3, 202))
 
 
-def test_curves_that_are_the_same_are_drawn_too(rng, tmp_path):
+def test_equal_curves_are_drawn(rng, tmp_path):
     curve = rng.uniform(0.5, 3.0, 11)
     plots.save(plots.curves({"PyTorch": curve, "JAX": curve}), tmp_path / "curves.png")
 
 
-def test_one_curve_is_drawn_alone(rng):
+def test_single_curve_is_drawn_without_a_difference(rng):
     [axes] = plots.curves({"JAX": rng.uniform(0.5, 3.0, 11)}).axes
     assert len(axes.lines) == 1
 
 
-def test_what_is_no_curve_is_refused(rng):
+def test_invalid_curves_raise(rng):
     curve = rng.uniform(0.5, 3.0, 11)
     for pattern, losses in {
         "one curve or two, got 0": {},
@@ -56,7 +56,7 @@ def test_what_is_no_curve_is_refused(rng):
             plots.curves(losses)
 
 
-def test_each_image_is_lit_in_a_row_for_each_model(rng, tmp_path):
+def test_each_model_has_a_row_of_highlighted_images(rng, tmp_path):
     images, light = rng.random((3, 8, 6)), {"PyTorch": rng.random((3, 4, 2)), "JAX": rng.random((3, 4, 2))}
     figure = plots.lit_images(images, light, ["a", "b", "$c"], title="Light", label="rollout")
     panels = figure.axes[:9]
@@ -72,7 +72,7 @@ def test_each_image_is_lit_in_a_row_for_each_model(rng, tmp_path):
     plots.save(figure, tmp_path / "lit.png")
 
 
-def test_light_that_does_not_fit_the_images_is_refused(rng):
+def test_highlights_that_do_not_fit_the_images_raise(rng):
     images, light = rng.random((3, 8, 6)), rng.random((3, 4, 2))
     for pattern, given, names in (
         ("there must be one name per image, got 3, 1 and 2", {"a": light}, "ab"),

@@ -1,4 +1,4 @@
-"""Any configuration gives a model or one line: every field of every family, with values that it cannot have."""
+"""Any configuration gives a model or a one-line error: every field of every family, with invalid values."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def configuration(name):
 
 
 def places(value, path=()):
-    """Every field, those below fields too."""
+    """The path of every field, nested fields included."""
     for name, below in value.items():
         yield (*path, name)
         if isinstance(below, dict) and name not in ("id2label", "label2id"):
@@ -58,7 +58,7 @@ def mutant(given, path, value):
 
 
 def refusal(given):
-    """The one line that refuses a configuration, or None; anything else than a CheckpointError is raised."""
+    """The one-line error for a configuration, or None; any exception except CheckpointError propagates."""
     message = None
     try:
         read_config(given, ["classifier.weight"], source="/somewhere/" + "deep/" * 20 + "config.json")
@@ -88,7 +88,7 @@ ROPE = {
 
 
 @pytest.mark.parametrize("kind", ROPE)
-def test_positions_are_stretched_by_numbers_that_can_be(kind):
+def test_rope_scaling_must_be_valid_numbers(kind):
     given = {**configuration("llama"), "rope_parameters": ROPE[kind]}
     assert refusal(given) is None
     for name in ROPE[kind]:
@@ -97,7 +97,7 @@ def test_positions_are_stretched_by_numbers_that_can_be(kind):
     assert refusal({**given, "rope_scaling": {"type": "linear", "factor": 3.0}})
 
 
-def test_a_window_is_a_positive_whole_number():
+def test_window_must_be_a_positive_integer():
     for name in ("mistral", "qwen2 with windows", "gemma2", "gemma3", "llama"):
         for value in ("x", -3, 0, True, 2.5):
             assert "sliding_window" in refusal({**configuration(name), "sliding_window": value})
@@ -123,7 +123,7 @@ def test_any_text_gives_one_line(tmp_path, text):
     [("num_hidden_layers", 10**9), ("num_hidden_layers", 9000), ("vocab_size", 2**40), ("vocab_size", 10**9),
      ("hidden_size", 10**9), ("intermediate_size", 10**9), ("head_dim", 10**8)],
 )  # fmt: skip
-def test_declared_sizes_are_compared_with_the_tensors_before_a_model_is_built(field, value):
+def test_declared_sizes_are_checked_against_the_tensors_first(field, value):
     tensors = {f"model.layers.{n}.weight": np.zeros((40, 20), np.float32) for n in range(2)}
     with pytest.raises(CheckpointError, match="must have"):
         read_config({**configuration("llama"), field: value}, tensors)
@@ -139,7 +139,7 @@ def windows_of(name, **changes):
     return [layer.arguments["mixer"].arguments.get("window") for layer in layers]
 
 
-def test_absent_fields_are_what_the_reference_takes():
+def test_absent_fields_default_as_in_the_reference():
     assert windows_of("llama", sliding_window=3) == [None, None]
     assert windows_of("qwen2 with windows", without=("layer_types", "max_window_layers")) == [None, None]
     caps = ("attn_logit_softcapping", "final_logit_softcapping")
@@ -153,8 +153,8 @@ def test_absent_fields_are_what_the_reference_takes():
 
 
 @pytest.mark.parametrize("name", families.CASES)
-def test_fields_of_generation_change_nothing_in_any_family(name):
-    """Every field that transformers has for generation, of today and of its older configurations."""
+def test_generation_fields_change_nothing_in_any_family(name):
+    """Every generation field of transformers, of current and older configurations."""
     given, said = configuration(name), families.t.GenerationConfig(do_sample=True, temperature=0.9, top_p=0.6)
     written = {key: value for key, value in said.to_dict().items() if key not in given and key in GENERATION}
     older = {"eos_token_ids": None, "num_return_sequences": 1, "bad_words_ids": None, "output_past": True}
@@ -166,8 +166,8 @@ def test_fields_of_generation_change_nothing_in_any_family(name):
     assert read_config(changed, names) == read_config(given, names)
 
 
-def test_fields_of_generation_are_those_of_the_reference():
-    """None of them is a field of a model's configuration that changes the arithmetic."""
+def test_generation_fields_are_those_of_the_reference():
+    """None of them is a model field that changes the arithmetic."""
     theirs = set(families.t.GenerationConfig().to_dict())
     assert len(GENERATION & theirs) > 35
     for case in families.CASES.values():
@@ -176,11 +176,11 @@ def test_fields_of_generation_are_those_of_the_reference():
 
 
 @pytest.mark.parametrize("field", ["use_mrope", "tie_encoder_decoder", "cross_attention_hidden_size"])
-def test_fields_that_change_the_arithmetic_are_refused_unless_they_are_off(field):
+def test_fields_that_change_the_arithmetic_raise_unless_off(field):
     assert field in refusal({**configuration("qwen2"), field: 3})
 
 
-def test_null_is_the_same_as_absent_where_a_field_has_two_names():
+def test_null_equals_absent_for_fields_with_two_names():
     given = configuration("gemma2")
     for changes in ({"hidden_activation": None, "hidden_act": "gelu_pytorch_tanh"}, {"hidden_act": None}):
         assert read_config({**given, **changes}) == read_config(given)
@@ -192,7 +192,7 @@ def test_null_is_the_same_as_absent_where_a_field_has_two_names():
 
 
 def own(name):
-    """The configuration that `save_pretrained` writes of its own, for a family's model."""
+    """The configuration in this package's own format that `save_pretrained` writes for a family's model."""
     return fuzz_samples.own_configs({name: configuration(name)})[f"own, {name}"]
 
 
@@ -212,7 +212,7 @@ OWN = (
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_any_value_of_any_field_of_the_mirrors_own_gives_a_model_or_one_line(name):
+def test_any_value_of_any_own_field_gives_a_model_or_one_line(name):
     given = own(name)
     configs = [read_config(each).model.arguments["config"] for each in (given, configuration(name))]
     assert len({build(each, "torch_attention", {}) for each in configs}) == 1
@@ -297,8 +297,8 @@ BEFORE = json.loads((Path(__file__).parents[1] / "fixtures" / "own_configuration
 
 
 @pytest.mark.parametrize("name", BEFORE)
-def test_own_configurations_of_before_models_were_described_give_the_same_model(name):
-    """Files that were written then, against what the family's configuration gives now."""
+def test_own_configurations_of_older_versions_give_the_same_model(name):
+    """Files written by older versions, against the model of the family's configuration."""
     found = []
     tokens = torch.arange(6)[None]
     for given in (BEFORE[name], configuration(name)):
@@ -327,5 +327,5 @@ def test_own_configurations_of_before_models_were_described_give_the_same_model(
         ("t5", ("heads", "qk_norm"), True, "without biases, softcap and norms"),
     ],
 )
-def test_own_configurations_of_before_are_checked(name, path, value, message):
+def test_own_configurations_of_older_versions_are_checked(name, path, value, message):
     assert message in refusal(mutant(BEFORE[name], ("config", *path), value))

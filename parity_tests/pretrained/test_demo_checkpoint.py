@@ -1,4 +1,4 @@
-"""Reading the demo's encoder: what is understood, and what is refused by name."""
+"""The demo's encoder checkpoint: supported fields, and errors that name unsupported ones."""
 
 import json
 
@@ -37,7 +37,7 @@ def write(directory, name, content):
 
 @pytest.fixture
 def directory(tmp_path):
-    """A tiny BERT, in bfloat16."""
+    """A directory with a tiny BERT in bfloat16."""
     families.model(families.CASES["bert"]).bfloat16().save_pretrained(tmp_path)
     return tmp_path
 
@@ -46,7 +46,7 @@ def encoder_config(fields):
     return read_config(fields).model.arguments["config"].arguments
 
 
-def test_a_bert_config_becomes_the_arguments_of_our_encoder():
+def test_bert_config_becomes_encoder_arguments():
     config = EncoderConfig(**encoder_config(FIELDS))
     assert config == EncoderConfig(
         vocab_size=101,
@@ -66,7 +66,7 @@ def test_a_bert_config_becomes_the_arguments_of_our_encoder():
     ("theirs", "ours"),
     [("gelu", "gelu"), ("relu", "relu"), ("gelu_new", "gelu_tanh"), ("gelu_pytorch_tanh", "gelu_tanh")],
 )
-def test_each_activation_has_the_form_that_it_was_trained_with(theirs, ours):
+def test_each_activation_keeps_its_exact_form(theirs, ours):
     assert encoder_config(FIELDS | {"hidden_act": theirs})["activation"] == ours
 
 
@@ -87,19 +87,19 @@ def test_each_activation_has_the_form_that_it_was_trained_with(theirs, ours):
         ("rotary_base", 10000, "not understood: rotary_base"),
     ],
 )
-def test_what_the_encoder_does_not_compute_is_refused_by_name(field, value, expected):
+def test_unsupported_field_raises_with_its_name(field, value, expected):
     with pytest.raises(CheckpointError) as raised:
         encoder_config(FIELDS | {field: value})
     assert expected in str(raised.value)
 
 
-def test_every_field_that_the_arithmetic_needs_must_be_there():
+def test_fields_that_the_arithmetic_needs_are_required():
     for field in FIELDS.keys() - {"hidden_dropout_prob", "position_embedding_type"}:
         with pytest.raises(CheckpointError, match=field):
             encoder_config({name: value for name, value in FIELDS.items() if name != field})
 
 
-def test_sixteen_bits_are_widened_exactly(directory):
+def test_16_bit_weights_are_widened_exactly(directory):
     encoder = read_sentence_encoder(directory)
     stored = checkpoints.read(directory)["embeddings.word_embeddings.weight"]
     read = encoder.pretrained.weights["token_embedding.weight"]
@@ -107,21 +107,21 @@ def test_sixteen_bits_are_widened_exactly(directory):
     assert np.array_equal(stored.astype(np.float64), read.astype(np.float64))
 
 
-def test_another_architecture_is_refused_whatever_its_weights_are(directory):
+def test_another_architecture_raises(directory):
     fields = json.loads((directory / "config.json").read_text())
     write(directory, "config.json", fields | {"model_type": "roberta"})
     with pytest.raises(CheckpointError, match=r"BERT encoder, model_type 'bert', got 'roberta'"):
         read_sentence_encoder(directory)
 
 
-def test_the_sentence_length_is_the_shorter_of_the_two_that_are_given(directory):
+def test_sentence_length_is_the_shorter_of_the_two(directory):
     longest = read_sentence_encoder(directory).config["max_len"]
     for given, expected in ((longest - 3, longest - 3), (longest + 3, longest)):
         write(directory, "sentence_bert_config.json", {"max_seq_length": given})
         assert read_sentence_encoder(directory).max_tokens == expected
 
 
-def test_a_config_that_is_missing_or_is_none_is_named(tmp_path):
+def test_missing_or_invalid_config_is_named(tmp_path):
     for directory, reason in (("none", "No such file"), ("x" * 300, "File name too long")):
         with pytest.raises(CheckpointError, match=rf"config\.json cannot be read: {reason}"):
             read_sentence_encoder(tmp_path / directory)
@@ -136,13 +136,13 @@ def test_a_config_that_is_missing_or_is_none_is_named(tmp_path):
 @pytest.mark.parametrize(
     "pooling", [{"pooling_mode": "mean"}, {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}]
 )
-def test_mean_pooling_is_recognised_as_it_is_written_today_and_as_it_was(tmp_path, pooling):
+def test_mean_pooling_is_recognised_in_current_and_older_files(tmp_path, pooling):
     write(tmp_path, "modules.json", [{"type": "a.Transformer"}, {"type": "b.Pooling", "path": "1_Pooling"}])
     write(tmp_path, "1_Pooling/config.json", pooling)
     check_mean_pooling(tmp_path)
 
 
-def test_another_pooling_and_another_module_are_refused(tmp_path):
+def test_another_pooling_or_module_raises(tmp_path):
     check_mean_pooling(tmp_path)
     write(tmp_path, "modules.json", [{"type": "b.Pooling", "path": "1_Pooling"}])
     write(tmp_path, "1_Pooling/config.json", {"pooling_mode_cls_token": True})

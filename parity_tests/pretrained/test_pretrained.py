@@ -1,4 +1,4 @@
-"""Loading and saving whole models: in either framework, in any dtype, or refused in one sentence."""
+"""Loading and saving whole models, in either framework and any dtype, with one-sentence errors."""
 
 import json
 import re
@@ -28,7 +28,7 @@ U = 2.0**-24
 
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory):
-    """A tiny Llama on disk."""
+    """A directory with a tiny Llama."""
     directory = tmp_path_factory.mktemp("llama")
     families.model(LLAMA).save_pretrained(directory)
     return directory
@@ -36,7 +36,7 @@ def llama(tmp_path_factory):
 
 @pytest.fixture
 def copied(llama, tmp_path):
-    """The same, to be changed: its tensors, its configuration, and how both are written."""
+    """An editable copy of it: its tensors, its configuration, and a function that writes both."""
     tensors = checkpoints.read(llama)
     fields = json.loads((llama / "config.json").read_text())
 
@@ -57,7 +57,7 @@ def copied(llama, tmp_path):
         ({"eos_token_id": None, "pad_token_id": -1, "bos_token_id": 10**6}, ((), None, None)),
     ],
 )
-def test_the_configuration_knows_the_special_tokens(copied, tmp_path, framework, fields, expected):
+def test_configuration_has_the_special_tokens(copied, tmp_path, framework, fields, expected):
     model = load_pretrained(copied.write(**fields), framework)
     special = model.config.special_tokens
     assert (special.eos, special.pad, special.bos) == expected
@@ -77,7 +77,7 @@ def error(found, expected):
 
 
 @pytest.mark.parametrize(("reads", "writes"), [("jax", "torch"), ("torch", "jax")])
-def test_a_model_goes_from_one_framework_to_the_other_through_a_directory(llama, tmp_path, reads, writes):
+def test_model_moves_between_frameworks_through_a_directory(llama, tmp_path, reads, writes):
     model = load_pretrained(llama, writes)
     save_pretrained(model, tmp_path / "own")
     other = load_pretrained(tmp_path / "own", reads)
@@ -91,7 +91,7 @@ def test_a_model_goes_from_one_framework_to_the_other_through_a_directory(llama,
 
 
 @pytest.mark.parametrize("framework", MIRRORS)
-def test_weights_keep_their_dtype_or_take_the_one_asked_for(copied, framework):
+def test_weights_keep_their_dtype_or_take_the_requested_one(copied, framework):
     copied.tensors.update({n: x.astype(ml_dtypes.bfloat16) for n, x in copied.tensors.items()})
     directory = copied.write()
     kept = load_pretrained(directory, framework)
@@ -101,7 +101,7 @@ def test_weights_keep_their_dtype_or_take_the_one_asked_for(copied, framework):
     assert str(table[framework](wide).dtype).endswith("float32")
 
 
-def test_several_dtypes_become_the_widest(copied):
+def test_mixed_dtypes_become_the_widest(copied):
     copied.tensors["model.norm.weight"] = copied.tensors["model.norm.weight"].astype(np.float16)
     weights = read_pretrained(copied.write()).weights
     assert {x.dtype.name for x in weights.values()} == {"float32"}
@@ -119,7 +119,7 @@ def test_several_dtypes_become_the_widest(copied):
         pytest.param("gpt_neox", "jax", marks=pytest.mark.slow),
     ],
 )
-def test_a_language_model_reads_on_as_it_reads_the_whole_text(tmp_path, name, framework):
+def test_language_model_decodes_as_it_computes_the_whole_text(tmp_path, name, framework):
     case, mirror = families.CASES[name], MIRRORS[framework]
     reference = families.model(case)
     reference.save_pretrained(tmp_path)
@@ -136,7 +136,7 @@ def test_a_language_model_reads_on_as_it_reads_the_whole_text(tmp_path, name, fr
 
 
 @pytest.mark.parametrize("name", ["t5", "bart", "whisper"])
-def test_an_encoder_decoder_writes_on_as_it_writes_the_whole_text(tmp_path, name):
+def test_encoder_decoder_decodes_as_it_computes_the_whole_text(tmp_path, name):
     case = families.CASES[name]
     reference = families.model(case)
     reference.save_pretrained(tmp_path)
@@ -228,7 +228,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("what", REFUSALS)
-def test_what_cannot_be_read_is_refused(copied, what, monkeypatch):
+def test_unreadable_checkpoint_raises(copied, what, monkeypatch):
     call, kind, message = REFUSALS[what]
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(kind, match=re.escape(message)):
@@ -236,7 +236,7 @@ def test_what_cannot_be_read_is_refused(copied, what, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])
-def test_a_name_is_fetched_from_the_hub_with_whichever_weights_it_has(copied, tmp_path, monkeypatch, kind):
+def test_name_is_downloaded_with_the_weights_it_has(copied, tmp_path, monkeypatch, kind):
     directory, asked = copied.write(), []
     if kind == "bin":
         (directory / "model.safetensors").unlink()
@@ -256,7 +256,7 @@ def test_a_name_is_fetched_from_the_hub_with_whichever_weights_it_has(copied, tm
     assert asked[-1] == ("someone/llama", "main", ("*.json", f"*.{kind}"))
 
 
-def test_a_configuration_of_another_model_is_refused_and_nothing_is_written(llama, copied, tmp_path):
+def test_configuration_of_another_model_raises_and_writes_nothing(llama, copied, tmp_path):
     model = load_pretrained(llama, "torch")
     with pytest.raises(InputError, match=r"this LanguageModel, but has layers.0.ffn.ffn_dim=21, not 20"):
         save_pretrained(model, tmp_path / "new", config={**copied.fields, "intermediate_size": 21})
@@ -269,8 +269,8 @@ def test_each_family_reads_the_configuration_of_its_case():
 
 
 @pytest.mark.parametrize("name", families.CASES)
-def test_a_field_that_changes_the_arithmetic_is_never_passed_over(name):
-    """Every field of a configuration is read or known to be harmless: a new one is refused in each family."""
+def test_unknown_field_raises_in_every_family(name):
+    """Every field of a configuration is read or known to be harmless: a new one raises in each family."""
     case = families.CASES[name]
     fields = json.loads(json.dumps(case.config(**case.fields).to_dict(), default=str))
     read_config(fields, ["classifier.weight"])

@@ -1,4 +1,4 @@
-"""Each mirror without the other framework, the bridge without either, and arrows that point downward only."""
+"""Import rules: each mirror without the other framework, the bridge without either, and no import cycles."""
 
 import ast
 import os
@@ -20,7 +20,7 @@ MIRRORS = {"torch_attention", "jax_attention"}
 
 TORCH = {"torch"}
 JAX = {"jax", "jaxlib", "flax", "optax"}
-# What can be imported without what.
+# For each module, the frameworks that it must be importable without.
 WITHOUT = {
     **{f"torch_attention{part}": JAX for part in ("", ".models", ".ops", ".layers", ".demonstration")},
     **{f"jax_attention{part}": TORCH for part in ("", ".models", ".ops", ".layers", ".demonstration")},
@@ -68,7 +68,7 @@ print(sorted(name for name in sys.modules if name.partition(".")[0] in {absent})
 
 @pytest.fixture(scope="module")
 def imported():
-    """For each package, how its import without what it does not need ended; all run at once."""
+    """For each package, the result of importing it without the frameworks it does not need; all run in parallel."""
     running = {}
     for package, root in ROOTS.items():
         names = [name for name in WITHOUT if name.partition(".")[0] == package]
@@ -85,14 +85,14 @@ def imported():
 
 
 @pytest.mark.parametrize("package", ROOTS)
-def test_it_can_be_imported_without_the_framework_it_does_not_need(imported, package):
+def test_package_imports_without_the_framework_it_does_not_need(imported, package):
     output, errors, process = imported[package]
     assert process.returncode == 0, errors
     assert output.strip() == "[]"
 
 
 def imports(path, package):
-    """Every module that a file imports anywhere, by its full name."""
+    """Every module that a file imports, at the top or inside functions, by its full name."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -104,19 +104,19 @@ def imports(path, package):
 
 
 def files_of(package):
-    """The files of a package, by their path in it."""
+    """The files of a package, by their path inside it."""
     root = ROOTS[package]
     return {str(path.relative_to(root)): path for path in sorted(root.rglob("*.py"))}
 
 
 def parts_of_itself(path, package):
-    """The parts of its own package that a file imports: the first name below the package."""
+    """The parts of its own package that a file imports, by the first name below the package."""
     below = [name for name in imports(path, package) if name.startswith(f"{package}.")]
     return {name.split(".")[1] for name in below}
 
 
 @pytest.mark.parametrize("package", sorted(MIRRORS))
-def test_no_mirror_knows_the_other_or_the_bridge(package):
+def test_mirror_imports_neither_the_other_nor_the_bridge(package):
     others = {*ROOTS} - {package}
     frameworks = JAX if package == "torch_attention" else TORCH
     for file, path in files_of(package).items():
@@ -125,7 +125,7 @@ def test_no_mirror_knows_the_other_or_the_bridge(package):
 
 
 @pytest.mark.parametrize("package", sorted(MIRRORS))
-def test_operations_know_only_operations_masks_and_checks(package):
+def test_operations_import_only_operations_masks_and_checks(package):
     for file, path in files_of(package).items():
         if file.startswith("ops/"):
             assert parts_of_itself(path, package) <= {
@@ -155,21 +155,21 @@ def test_operations_know_only_operations_masks_and_checks(package):
         ("demonstration.py", {"outputs"}),
     ],
 )
-def test_what_mechanisms_are_built_from_knows_no_mechanism(package, file, allowed):
+def test_shared_parts_import_no_mechanism(package, file, allowed):
     assert parts_of_itself(files_of(package)[file], package) <= allowed
 
 
 @pytest.mark.parametrize("package", sorted(MIRRORS))
-def test_only_the_package_itself_and_models_know_models(package):
+def test_only_the_package_and_models_import_models(package):
     for file, path in files_of(package).items():
         if not file.startswith("models/"):
             assert "models" not in parts_of_itself(path, package), file
 
 
 @pytest.mark.parametrize("package", sorted(MIRRORS))
-def test_imports_go_round_in_no_circle(package):
+def test_imports_have_no_cycle(package):
     def leaf(name):
-        """The file that a name below the package stands in, if it is one of its files."""
+        """The file of a module below the package, or None for other packages."""
         inside = name.removeprefix(f"{package}.").replace(".", "/")
         return next((file for file in (f"{inside}.py", f"{inside}/__init__.py") if file in files), None)
 

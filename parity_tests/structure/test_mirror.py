@@ -1,6 +1,6 @@
-"""The two mirrors: same files, names, signatures, docstrings, parameters and demonstrations.
+"""The two mirrors have the same files, names, signatures, docstrings, parameters and demonstrations.
 
-What may differ is written down here and nowhere else: the framework's words.
+The allowed differences are the framework's own names, all listed here.
 """
 
 import ast
@@ -37,7 +37,7 @@ ROOTS = {
 }
 FILES = sorted(str(path.relative_to(ROOTS["torch"])) for path in ROOTS["torch"].rglob("*.py"))
 
-# Where the frameworks differ so much that the code does; every other file differs in the words below alone.
+# Files whose code differs between the frameworks; every other file differs only in the words below.
 OWN_CODE = {
     "activations.py",
     "arrays.py",
@@ -61,7 +61,7 @@ OWN_CODE = {
     "sharding.py",
 }
 
-# What stands in the PyTorch file, and what in the JAX file, in order; layout and line breaks are no matter.
+# Text of the PyTorch file with its replacement in the JAX file, applied in order; line breaks do not matter.
 WORDS = [
     ("torch_attention", "jax_attention"),
     ("Tensor", "Array"),
@@ -73,7 +73,7 @@ WORDS = [
     (", nn.", ", nnx."),
     ("torch.bool", "jnp.bool_"),
     ("str(x.dtype).removeprefix('torch.')", "str(x.dtype)"),
-    # Parameters are made somewhere in PyTorch, and from something in JAX.
+    # PyTorch constructors take a device and a dtype, JAX constructors take random generators.
     (
         ", device: torch.device | str | None=None, dtype: torch.dtype | None=None",
         ", rngs: nnx.Rngs, param_dtype: DTypeLike=jnp.float32, dtype: DTypeLike | None=None",
@@ -85,7 +85,7 @@ WORDS = [
     ("(self, dropout: float=0.0, rngs", "(self, dropout: float=0.0, *, rngs"),
     ("Dropout(dropout)", "Dropout(dropout, rngs=rngs)"),
     ("Dropout(config.dropout)", "Dropout(config.dropout, rngs=rngs)"),
-    # Arrays that are made anew have a device in PyTorch.
+    # New arrays have a device in PyTorch.
     (", device: torch.device | str | None=None)", ")"),
     (", device: torch.device | str | None)", ")"),
     (", *)", ")"),
@@ -116,20 +116,20 @@ def source(mirror, file):
 
 
 def module(mirror, file):
-    """The module that a file is."""
+    """The module of a file."""
     name = f"{mirror}_attention." + file.removesuffix(".py").replace("/", ".")
     return importlib.import_module(name.removesuffix(".__init__"))
 
 
 def translate(text):
-    """From the words of PyTorch to those of JAX."""
+    """Replace the words of PyTorch by the words of JAX."""
     for word, other in WORDS:
         text = word.sub(other, text) if isinstance(word, re.Pattern) else text.replace(word, other)
     return text
 
 
 def code(mirror, text):
-    """The lines of code of a file, without docstrings and comments, broken alike."""
+    """The lines of code of a file without docstrings and comments, with the same line breaks in both mirrors."""
     tree = ast.parse(text)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
@@ -141,7 +141,7 @@ def code(mirror, text):
 
 
 def comments(mirror, file):
-    """The comments, in order."""
+    """The comments of a file, in order."""
     tokens = tokenize.generate_tokens(io.StringIO(source(mirror, file)).readline)
     return [token.string for token in tokens if token.type == tokenize.COMMENT]
 
@@ -157,7 +157,7 @@ class TestFiles:
         assert len(source(mirror, file).splitlines()) <= 300
 
     @pytest.mark.parametrize("file", sorted(set(FILES) - OWN_CODE))
-    def test_a_mirrored_pair_differs_in_framework_idiom_and_nothing_else(self, file):
+    def test_mirrored_files_differ_only_in_framework_idiom(self, file):
         assert code("torch", source("torch", file)) == code("jax", source("jax", file))
 
     @pytest.mark.parametrize(
@@ -170,17 +170,17 @@ class TestFiles:
             ("cross_attention.py", "bias: bool = True", "bias: bool = False"),
         ],
     )
-    def test_a_change_in_one_of_them_would_be_noticed(self, file, before, after):
+    def test_change_in_one_mirror_is_detected(self, file, before, after):
         text = source("torch", file)
         assert before in text
         assert code("torch", text.replace(before, after, 1)) != code("jax", source("jax", file))
 
     @pytest.mark.parametrize("file", sorted(set(FILES) - OWN_CODE))
-    def test_comments_and_the_shapes_in_them_are_the_same(self, file):
+    def test_comments_and_their_shapes_are_the_same(self, file):
         assert list(map(translate, comments("torch", file))) == comments("jax", file)
 
 
-# Docstrings that speak of the framework.
+# Docstrings that mention the framework.
 OWN_DOCSTRINGS = {
     ("__init__.py", None),
     ("layers.py", "Dropout"),
@@ -188,10 +188,10 @@ OWN_DOCSTRINGS = {
     ("ops/choice.py", "fastest"),
     ("ops/flex.py", None),
 }
-# How each framework's kernels are called and its loops are built: names, too, are the mirror's own.
+# Files that call a framework's kernels or build its loops: their names differ too.
 OWN_NAMES = {"ops/arrays.py", "ops/native.py", "ops/tile_loop.py", "ops/tiles.py"}
 ALIKE = [file for file in FILES if file not in OWN_NAMES]
-# Keyword-only parameters that one framework has: where and how arrays are made.
+# Keyword-only parameters of one framework, which say where and how arrays are made.
 OWN_PARAMETERS = {"torch": {"device", "dtype"}, "jax": {"rngs", "param_dtype", "dtype"}}
 OWN_TYPES = [
     (re.compile(r"torch_attention"), "jax_attention"),
@@ -223,7 +223,7 @@ def definitions(mirror, file):
 
 
 def names_for_others(mirror, file):
-    """What a file defines, or passes on, for others to use."""
+    """The public names that a file defines or re-exports."""
     names = set()
     for node in ast.parse(source(mirror, file)).body:
         match node:
@@ -239,7 +239,7 @@ def names_for_others(mirror, file):
 
 
 def annotation(given):
-    """An annotation as text, with one word for what both frameworks have."""
+    """An annotation as text, with one word for types that both frameworks have."""
     text = inspect.formatannotation(given)
     for theirs, ours in OWN_TYPES:
         text = theirs.sub(ours, text)
@@ -288,7 +288,7 @@ def small_model(name, m, f):
 
 
 def arranged(arrangement, heads):
-    """A layer so arranged, with experts that are clamped."""
+    """A model with one layer in that arrangement, with clamped experts."""
     sizes = {"ffn_dim": 5, "num_experts": 3, "bias": True, "limit": 1.5}
     mixture = Part("MixtureOfExperts", {**sizes, "routing": Part("SoftmaxRouting", {"num_chosen": 2})})
     layer = layer_spec(heads.mixer(described.rope(4)), mixture, arrangement, heads.norm())
@@ -296,7 +296,7 @@ def arranged(arrangement, heads):
 
 
 def described_model(name, m, f):
-    """A small language model from its description; `m` is all that a mirror defines."""
+    """A small language model from its description; `m` has every name that a mirror defines."""
     heads = described.Heads(6, 2, 1, 4, qkv_bias=True, qk_norm=True, unit_offset=True)
     sizes = {"vocab_size": 11, "num_layers": 2, "ffn_dim": 8}
     spec = {
@@ -315,9 +315,9 @@ def described_model(name, m, f):
     return described.made(spec, sys.modules[m.LanguageModel.__module__], f)
 
 
-# Module classes that no entry of the catalogue builds.
+# Module classes without a catalogue entry.
 def built_part(part, m, f):
-    """What a part of the catalogue's kind describes, in the mirror that takes these arguments."""
+    """The module that a part describes, in the mirror that takes these arguments."""
     return instances.build(part, "jax_attention" if "rngs" in f else "torch_attention", f)
 
 
@@ -361,12 +361,12 @@ MODULES = {
 
 
 def mirror_names(mirror):
-    """Everything that the files of a mirror define."""
+    """Every name that the files of a mirror define."""
     return SimpleNamespace(**{k: v for file in FILES for k, v in vars(module(mirror, file)).items()})
 
 
 def build(name):
-    """A module of each mirror."""
+    """The module of that name in each mirror."""
     if name not in MODULES:
         (mechanism,) = select([name])
         theirs = instances.jax_shapes(mechanism.module, {})
@@ -383,7 +383,7 @@ def build(name):
 
 
 def build_torch(name):
-    """A module of the PyTorch mirror, without numbers."""
+    """A module of the PyTorch mirror, on the meta device where possible."""
     if name in MODULES:
         with torch.device("meta"):
             return MODULES[name](mirror_names("torch"), {})
@@ -404,7 +404,7 @@ class TestNames:
         assert list(definitions("torch", file)) == list(definitions("jax", file))
 
     @pytest.mark.parametrize("package", [file for file in FILES if file.endswith("__init__.py")])
-    def test_a_package_passes_on_the_same_names_and_each_is_there(self, package):
+    def test_package_re_exports_the_same_names_and_each_exists(self, package):
         names = names_for_others("torch", package)
         assert names
         for mirror in ROOTS:
@@ -431,13 +431,13 @@ class TestNames:
 
 class TestSignatures:
     @pytest.mark.parametrize("file", ALIKE)
-    def test_signatures_are_the_same_but_for_where_and_how_arrays_are_made(self, file):
+    def test_signatures_differ_only_in_where_and_how_arrays_are_made(self, file):
         ours, theirs = definitions("torch", file), definitions("jax", file)
         for name in ours.keys() - {"Factory"}:
             assert signature("torch", ours[name]) == signature("jax", theirs[name]), name
 
     @pytest.mark.parametrize("mirror", ROOTS)
-    def test_what_one_framework_has_alone_is_keyword_only(self, mirror):
+    def test_parameters_of_one_framework_are_keyword_only(self, mirror):
         for file in FILES:
             for name, thing in definitions(mirror, file).items():
                 if inspect.isfunction(thing):
@@ -446,7 +446,7 @@ class TestSignatures:
                     assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in own), name
 
     @pytest.mark.parametrize("mirror", ROOTS)
-    def test_no_function_takes_more_than_15_arguments_but_the_call_of_attention_itself(self, mirror):
+    def test_functions_take_at_most_15_arguments_except_listed_ones(self, mirror):
         most = {"dot_product_attention": 19, "checked_call": 18, "RelativeEncoderDecoderConfig.__init__": 16}
         for file in FILES:
             for name, thing in definitions(mirror, file).items():
@@ -455,7 +455,7 @@ class TestSignatures:
                         name
                     )
 
-    def test_masks_and_options_come_after_the_arrays_and_by_keyword(self):
+    def test_masks_and_options_follow_the_arrays_and_options_are_keyword_only(self):
         names = list(inspect.signature(torch_attention.dot_product_attention).parameters)
         assert names[:5] == ["query", "key", "value", "bias", "mask"]
         options = list(inspect.signature(torch_attention.dot_product_attention).parameters.values())[5:]
@@ -475,7 +475,7 @@ class TestParameters:
         assert defined <= built
 
     @pytest.mark.parametrize("name", BUILT)
-    def test_paths_are_the_same_and_a_layout_joins_them(self, name):
+    def test_parameter_paths_are_the_same_and_layouts_map_them(self, name):
         ours, theirs = build(name)
         paths = [path.rpartition(".")[0] for path in ours.state_dict()]
         state = nnx.to_flat_state(nnx.state(theirs, nnx.Not(nnx.RngState)))
@@ -491,7 +491,7 @@ SEEDS = ["attention_basics", "self_attention", "cross_attention"]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file", DEMONSTRATIONS)
-def test_a_demonstration_prints_the_same_in_both(file, capsys):
+def test_demonstration_prints_the_same_in_both(file, capsys):
     printed = []
     for mirror in ROOTS:
         module(mirror, file).main()
@@ -505,7 +505,7 @@ def test_every_mechanism_has_a_demonstration():
 
 
 @pytest.mark.slow
-def test_a_demonstration_runs_as_a_program_without_a_warning():
+def test_demonstration_runs_as_a_program_without_a_warning():
     running = [
         subprocess.Popen(
             [sys.executable, "-W", "error", "-m", f"{mirror}_attention.{name}"],

@@ -1,4 +1,4 @@
-"""What is built is what was tested: the wheel holds every module and data file, and works where it is installed."""
+"""The built wheel contains every module and data file, and works where it is installed."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch_attention", "jax_attention", "attention_bridge")
 
-# On one worker: two builds of one directory at once get in each other's way.
+# In one worker, because two builds of one directory interfere.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]
 
 
@@ -24,16 +24,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_the_wheel_holds_every_module_and_data_file(wheel: Path) -> None:
+def test_wheel_holds_every_module_and_data_file(wheel: Path) -> None:
     tracked = subprocess.run(
         ["git", "ls-files", *PACKAGES], cwd=ROOT, check=True, capture_output=True, text=True
     )
     assert set(tracked.stdout.split()) <= set(zipfile.ZipFile(wheel).namelist())
 
 
-def test_the_command_lists_the_catalogue_with_neither_framework_installed(
-    wheel: Path, tmp_path: Path
-) -> None:
+def test_command_lists_the_catalogue_with_neither_framework_installed(wheel: Path, tmp_path: Path) -> None:
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"
     install = [python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", wheel]

@@ -1,4 +1,4 @@
-"""The rooms of the bridge: which imports which, floor by floor, without a circle; and its public names."""
+"""The subpackages ("rooms") of the bridge import each other only downwards, tier by tier; and its public names."""
 
 import ast
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 import attention_bridge
 
 ROOT = Path(attention_bridge.__file__).parent
-# The floors, the highest first: a room imports any below.
+# The tiers, highest first: a subpackage may import any lower tier.
 FLOORS = (
     ("cli", "pages", "demo"),
     ("doctor", "training"),
@@ -19,7 +19,7 @@ FLOORS = (
     ("weights", "checkpoints", "optimizers"),
     ("catalogue", "oracles", "masks", "errors"),
 )
-# Arrows between neighbours.
+# Allowed imports within a tier.
 NEIGHBOURS = {
     ("cli", "pages"),
     ("cli", "demo"),
@@ -35,7 +35,7 @@ FLOOR = {room: n for n, rooms in enumerate(FLOORS) for room in rooms}
 
 
 def imported(file):
-    """The modules of the bridge that a file imports, inside functions too, with the line."""
+    """The modules of the bridge that a file imports, inside functions too, with line numbers."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module == "attention_bridge":
             yield from ((f"attention_bridge.{each.name}", node.lineno) for each in node.names)
@@ -46,7 +46,7 @@ def imported(file):
 
 
 def arrows():
-    """From each room to each other room that it imports, and where."""
+    """Each pair of a subpackage and another one that it imports, with the places of the imports."""
     found = defaultdict(list)
     for file in sorted(ROOT.rglob("*.py")):
         inside = file.relative_to(ROOT)
@@ -66,27 +66,27 @@ def forbidden(found):
     }
 
 
-def test_each_room_imports_the_floors_below_and_neighbours_that_are_named():
+def test_subpackages_import_lower_tiers_and_listed_neighbours_only():
     assert forbidden(arrows()) == {}
 
 
-def test_each_room_stands_on_a_floor():
+def test_every_subpackage_has_a_tier():
     rooms = {each.name.removesuffix(".py") for each in ROOT.iterdir() if each.suffix in ("", ".py")}
     assert rooms - {"__init__", "__pycache__", "data"} == FLOOR.keys()
 
 
-def test_neighbours_that_are_named_are_needed():
+def test_listed_neighbours_are_needed():
     assert arrows().keys() >= NEIGHBOURS
 
 
-def test_an_arrow_upwards_is_seen():
-    """A control."""
+def test_upward_import_is_detected():
+    """A negative control."""
     assert forbidden({("weights", "pretrained"): ["weights/engine.py:1"], ("weights", "errors"): [""]})
 
 
 @pytest.mark.parametrize("framework", ["torch", "jax"])
-def test_verbs_and_rooms_of_one_half_never_import_the_other(framework):
-    """The root and its conversions, in a fresh interpreter."""
+def test_conversions_of_one_framework_never_import_the_other(framework):
+    """For the package root and its conversions, in a new interpreter."""
     other = "jax" if framework == "torch" else "torch"
     code = (
         "import sys, attention_bridge\n"

@@ -1,4 +1,4 @@
-"""Training with dropout: one seed, the same draws in both mirrors, one curve of losses."""
+"""Training with dropout: one seed gives the same dropout masks and the same loss curve in both mirrors."""
 
 import sys
 from functools import cache
@@ -26,7 +26,7 @@ from parity_tests.helpers.lessons import (
 )
 
 STEPS, RATE, SEED = 120, 0.2, 3
-# Where a Decoder drops, in the order of `ModelKeep`.
+# The dropout positions of a Decoder, in the order of `ModelKeep`.
 PLACES = {
     "embeddings": (BATCH, LENGTH, EMBED),
     **{
@@ -42,7 +42,7 @@ PLACES = {
 
 
 def scores(model: Any, tokens: Any, embeddings: Any, *of_layers: Any) -> Any:
-    """What a Decoder of either mirror says, with these keep-masks."""
+    """The logits of a Decoder of either mirror under these dropout masks."""
     mirror = sys.modules[type(model).__module__.partition(".")[0]]
     layers = tuple(mirror.LayerKeep(*of_layers[3 * i : 3 * i + 3]) for i in range(LAYERS))
     return model(tokens, dropout_keep=mirror.ModelKeep(embeddings, layers)).output
@@ -81,13 +81,13 @@ def test_both_mirrors_drop_and_learn_alike(as_shipped: None) -> None:
 @pytest.mark.parametrize(
     "other", [{"seed": SEED + 1}, {"rate": 0.0}], ids=["another seed", "nothing dropped"]
 )
-def test_other_draws_part_the_curves(other: dict[str, Any], as_shipped: None) -> None:
-    """A control."""
+def test_other_masks_give_another_curve(other: dict[str, Any], as_shipped: None) -> None:
+    """A negative control."""
     ours, theirs = curve("torch", lesson_of(), "float64"), curve("jax", lesson_of(**other), "float64")
     assert apart(theirs, ours) > 100 * rounding_bound(lesson_of())
 
 
-def test_masks_are_the_same_whenever_they_are_asked_and_others_in_each_step_place_and_seed() -> None:
+def test_masks_depend_only_on_seed_step_and_position() -> None:
     first = keep_masks(PLACES, RATE, seed=SEED, step=5)
     again = keep_masks(PLACES, RATE, seed=SEED, step=5)
     for name, mask in first.items():
@@ -99,8 +99,8 @@ def test_masks_are_the_same_whenever_they_are_asked_and_others_in_each_step_plac
     assert (first["0.attention_output"] != first["0.ffn_output"]).any()
 
 
-def test_they_keep_the_share_that_the_rate_leaves() -> None:
-    """Within six standard deviations of a share."""
+def test_masks_keep_the_expected_fraction() -> None:
+    """Within six standard deviations."""
     size, rate = 40_000, 0.3
     kept = keep_masks({"x": (size,)}, rate, seed=1, step=0)["x"].mean()
     assert abs(kept - (1 - rate)) < 6 * (rate * (1 - rate) / size) ** 0.5
@@ -115,7 +115,7 @@ def test_they_keep_the_share_that_the_rate_leaves() -> None:
         ({"rate": 0.5, "seed": 0, "step": -2}, "seed and step must be at least 0, got 0 and -2"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused_in_one_sentence(given: dict[str, Any], sentence: str) -> None:
+def test_bad_arguments_raise_one_sentence(given: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InputError) as refusal:
         keep_masks({"x": (2,)}, **given)
     assert str(refusal.value) == sentence

@@ -1,4 +1,4 @@
-"""Training: one lesson for both frameworks, runs that go from one to the other, and what is refused."""
+"""Training: one lesson for both frameworks, runs moved between them, and bad input."""
 
 import dataclasses
 import os
@@ -37,7 +37,7 @@ FRAMEWORKS = ("torch", "jax")
 
 
 @pytest.mark.slow
-def test_a_run_that_is_handed_over_goes_on_along_the_curve_of_an_unbroken_one(tmp_path, as_shipped):
+def test_run_resumed_in_the_other_framework_follows_the_unbroken_curve(tmp_path, as_shipped):
     reference, bound = curve("torch", LESSON, "float64"), rounding_bound(LESSON)
     for first, second in (FRAMEWORKS, FRAMEWORKS[::-1]):
         output = tmp_path / first
@@ -48,7 +48,7 @@ def test_a_run_that_is_handed_over_goes_on_along_the_curve_of_an_unbroken_one(tm
         assert taken.taken_by == ((first, 0), (second, STOP))
         assert (output / "curves.png").stat().st_size > 1000
 
-        # A control: without the optimizer's state the curves part.
+        # A negative control: without the optimizer state the curves diverge.
         begun = read_checkpoint(output / f"{first}.safetensors", LESSON)
         learner = learner_of(second, LESSON)
         learner.load(begun.state._replace(moments={}))
@@ -56,7 +56,7 @@ def test_a_run_that_is_handed_over_goes_on_along_the_curve_of_an_unbroken_one(tm
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_a_run_that_goes_on_in_its_framework_is_the_same_to_the_last_bit(framework, as_shipped):
+def test_run_resumed_in_its_framework_is_bit_exact(framework, as_shipped):
     learner = learner_of(framework, LESSON)
     _ = [*train(learner, STOP)]
     state = learner.save()
@@ -66,7 +66,7 @@ def test_a_run_that_goes_on_in_its_framework_is_the_same_to_the_last_bit(framewo
     assert [*train(learner)] == losses
 
 
-def test_both_begin_with_the_same_weights_and_jax_compiles_one_step(as_shipped):
+def test_both_start_with_the_same_weights_and_jax_compiles_one_step(as_shipped):
     ours, theirs = (learner_of(framework, LESSON) for framework in FRAMEWORKS)
     for name, x in ours.save().weights.items():
         np.testing.assert_array_equal(x, theirs.save().weights[name])
@@ -77,7 +77,7 @@ def test_both_begin_with_the_same_weights_and_jax_compiles_one_step(as_shipped):
     assert in_jax._step._cache_size() - before == 1
 
 
-def test_what_a_label_ignores_counts_for_nothing(as_shipped):
+def test_ignored_labels_have_no_influence(as_shipped):
     inputs, labels = LESSON.batch(0)
     fewer = np.where(np.arange(labels.shape[1]) % 3 == 0, IGNORED, labels)
     for framework in FRAMEWORKS:
@@ -92,7 +92,7 @@ def test_what_a_label_ignores_counts_for_nothing(as_shipped):
             )
 
 
-def test_the_learning_rate_rises_on_a_line_and_falls_on_a_cosine():
+def test_learning_rate_rises_linearly_and_falls_on_a_cosine():
     told = AdamW(warmup=3, final=0.1)
     factors = [told.factor(step, 11) for step in range(12)]
     assert factors[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
@@ -103,13 +103,13 @@ def test_the_learning_rate_rises_on_a_line_and_falls_on_a_cosine():
 
 @pytest.fixture
 def on_interrupt():
-    """Sets what SIGINT does, and puts back what it did: a background job of a shell ignores it."""
+    """A function that sets the SIGINT handler, which is restored afterwards; shell background jobs ignore SIGINT."""
     before = signal.getsignal(signal.SIGINT)
     yield lambda handler: signal.signal(signal.SIGINT, handler)
     signal.signal(signal.SIGINT, before)
 
 
-def test_a_run_that_is_interrupted_stops_behind_a_whole_step(tmp_path, as_shipped, on_interrupt):
+def test_interrupted_run_stops_after_a_whole_step(tmp_path, as_shipped, on_interrupt):
     on_interrupt(signal.default_int_handler)
 
     def interrupt(learner):
@@ -123,7 +123,7 @@ def test_a_run_that_is_interrupted_stops_behind_a_whole_step(tmp_path, as_shippe
     np.testing.assert_array_equal(done.losses["torch"], curve("torch", LESSON, "float32"))
 
 
-def test_a_run_that_ignores_interrupts_goes_on(tmp_path, as_shipped, on_interrupt):
+def test_run_that_ignores_interrupts_continues(tmp_path, as_shipped, on_interrupt):
     def interrupt(learner):
         os.kill(os.getpid(), signal.SIGINT)
         return ""
@@ -134,7 +134,7 @@ def test_a_run_that_ignores_interrupts_goes_on(tmp_path, as_shipped, on_interrup
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
-def test_what_cannot_be_gone_on_with_is_refused(tmp_path, as_shipped):
+def test_run_that_cannot_be_resumed_raises(tmp_path, as_shipped):
     def refused(pattern, error=CheckpointError, lesson=LESSON, framework="torch", **options):
         with pytest.raises(error, match=pattern) as caught:
             run(lesson, framework, output=tmp_path, **options)
@@ -168,17 +168,17 @@ def test_what_cannot_be_gone_on_with_is_refused(tmp_path, as_shipped):
         (2e-3, "less than 0.001 in the first 2 steps; rounding differences grow"),
     ],
 )
-def test_for_how_long_two_runs_were_one_is_said(part, said):
+def test_report_says_how_long_two_runs_were_equal(part, said):
     losses = {"torch": np.array([3.0, 2.0, 1.0]), "jax": np.array([3.0, 2.0, 1.0 + part])}
     assert said in _together(losses)
 
 
-def test_jax_refuses_64_bits_where_it_has_32():
+def test_jax_without_64_bits_raises():
     with pytest.raises(InputError, match="set JAX_ENABLE_X64=1"):
         learner_of("jax", LESSON, "float64")
 
 
-def test_moments_of_another_model_are_refused(as_shipped):
+def test_moments_of_another_model_raise(as_shipped):
     learner = learner_of("torch", LESSON)
     _ = [*train(learner, 1)]
     state = learner.save()
@@ -188,12 +188,12 @@ def test_moments_of_another_model_are_refused(as_shipped):
             learner.load(state._replace(moments={**state.moments, "exp_avg": wrong}))
 
 
-def test_torch_learns_without_jax():
+def test_torch_training_does_not_import_jax():
     program = "import sys, attention_bridge.training.in_torch; sys.exit('jax' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2])
 
 
-def test_an_example_is_a_command_with_the_options_that_all_share(tmp_path, monkeypatch):
+def test_example_is_a_command_with_the_shared_options(tmp_path, monkeypatch):
     monkeypatch.delenv("JAX_ENABLE_X64", raising=False)
     seen, seen_by_jax = [], []
 

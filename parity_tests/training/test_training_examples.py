@@ -1,4 +1,4 @@
-"""The examples run, in both frameworks, as a user starts them."""
+"""The example scripts run in both frameworks, as a user starts them."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TRAINED = ("curves.png", "torch.safetensors", "jax.safetensors")
 ALIGNED = (*TRAINED, "alignment-torch.png", "alignment-jax.png")
-# Each with the files that it leaves.
+# Each example, with the files that it writes.
 QUICK = {
     "classify_digits": (*TRAINED, "rollout.png"),
     "generate_text": (*TRAINED, "heads.png"),
@@ -31,7 +31,7 @@ def start(name: str, *words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
-def test_an_example_runs_in_both_frameworks_and_leaves_its_pictures(name: str, tmp_path: Path) -> None:
+def test_example_runs_in_both_frameworks_and_writes_its_pictures(name: str, tmp_path: Path) -> None:
     done = start(name, "--quick", "--output", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "largest relative difference of the losses" in done.stdout
@@ -41,7 +41,7 @@ def test_an_example_runs_in_both_frameworks_and_leaves_its_pictures(name: str, t
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
-def test_an_example_refuses_to_go_on_from_nothing(name: str, tmp_path: Path) -> None:
+def test_example_without_a_run_to_resume_raises(name: str, tmp_path: Path) -> None:
     done = start(name, "--quick", "--resume", "--output", str(tmp_path))
     assert done.returncode == 2
     assert "holds no run to resume" in done.stderr

@@ -1,4 +1,4 @@
-"""Whole models learn alike: the same weights, batches and AdamW in both mirrors, one curve of losses."""
+"""Whole models learn alike: with the same weights, batches and AdamW, both mirrors have one loss curve."""
 
 import dataclasses
 from typing import Any
@@ -40,8 +40,8 @@ OTHERS = (
 
 @pytest.mark.slow
 @pytest.mark.parametrize("other", OTHERS, ids=lambda other: next(iter(other)))
-def test_another_optimizer_parts_the_curves(other: dict[str, Any], as_shipped: None) -> None:
-    """A control: settings that are not those of the other framework."""
+def test_another_optimizer_gives_another_curve(other: dict[str, Any], as_shipped: None) -> None:
+    """A negative control: the other framework has other settings."""
     lesson, told = lesson_of("Decoder", STEPS), dataclasses.replace(SETTINGS, **other)
     ours, theirs = (
         curve("torch", lesson, "float64"),

@@ -1,4 +1,4 @@
-"""Which layouts `inspect` names for tensors of the mirrors' own modules."""
+"""The layouts that `inspect` names for tensors of the mirrors' own modules."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def named(shapes):
 
 
 @pytest.mark.parametrize("layout", ["torch_attention", "jax_attention", "linen"])
-def test_mirrors_own_files_are_known(layout):
+def test_files_of_the_mirrors_are_detected(layout):
     for mechanism in CATALOGUE[::5]:
         state = build(mechanism.module, "torch_attention", {"device": "meta"}).state_dict()
         given, _ = convert(
@@ -30,7 +30,7 @@ def test_mirrors_own_files_are_known(layout):
         assert not shapes or named(shapes)[0] == layout, mechanism.name
 
 
-def test_scanned_layers_are_known():
+def test_scanned_layers_are_detected():
     scanned = {"params.layers.q_proj.kernel": (1, 4, 6), "params.layers.attention_norm.scale": (1, 4)}
     assert named(scanned) == ["linen.scan"]
     assert "linen.scan" not in named({"params.layers.0.q_proj.kernel": (4, 6)})
@@ -46,11 +46,11 @@ def test_scanned_layers_are_known():
         {"q_proj.weight": (4, 4), "q_proj.kernel": (4, 4)},
     ],
 )
-def test_what_no_module_has_is_of_no_layout(shapes):
+def test_tensors_of_no_module_have_no_layout(shapes):
     assert named(shapes) == []
 
 
-def test_a_stack_of_more_layers_than_any_model_has_is_a_fault():
+def test_stack_of_too_many_layers_is_a_fault():
     report = Report("linen.scan", "")
     enter({"layers.q_proj.kernel": ghost((10**9, 0), F32)}, LAYOUTS["linen.scan"], report)
     assert [fault.fault for fault in report.faults] == ["wrong shape"]

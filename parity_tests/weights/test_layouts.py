@@ -1,4 +1,4 @@
-"""The tables: each layout's names and axes, round trips, and outputs equal to the model they come from."""
+"""Layout tables: names and axes of each layout, round trips, and outputs equal to the source model."""
 
 import os
 import re
@@ -39,7 +39,7 @@ SIZES = {
     "num_types": 5,
 }
 
-# For each layout: its names and shapes, and what they are in the hub.
+# For each layout: source names and shapes, with the canonical name and shape of each.
 MIRROR = {
     "token_embedding.embedding": ((7, 5), "token_embedding.weight", (7, 5)),
     "norm.scale": ((3,), "norm.weight", (3,)),
@@ -95,7 +95,7 @@ HF_GPT2 = {
     "h.1.mlp.c_proj.bias": ((5,), "layers.1.ffn.down_proj.bias", (5,)),
     "ln_f.weight": ((5,), "final_norm.weight", (5,)),
 }
-HEADS = {  # 3 heads of 2 features, 6 of 5 and 7
+HEADS = {  # 3 heads of 2 features: 6 rows, with 5 and 7 input features
     "query.kernel": ((5, 3, 2), "q_proj.weight", (6, 5)),
     "query.bias": ((3, 2), "q_proj.bias", (6,)),
     "layers.0.key.kernel": ((7, 3, 2), "layers.0.k_proj.weight", (6, 7)),
@@ -177,7 +177,7 @@ EXAMPLES = {
 }
 
 
-CUT = {"d": 2}  # how heads are cut, which the shapes of the hub do not say
+CUT = {"d": 2}  # the head dim, which the canonical shapes do not show
 AXES = dict.fromkeys(("flax.nnx.mha", "flax.linen.mha", "keras.mha", "keras.gqa"), CUT)
 
 
@@ -199,7 +199,7 @@ def example(layout, dtype="float32"):
 
 
 def randomize(module):
-    """Random values everywhere, biases and norms too."""
+    """Fill all parameters with random values, biases and norms included."""
     generator = torch.Generator().manual_seed(0)
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter, std=0.5, generator=generator)
@@ -225,7 +225,7 @@ class TestTables:
         assert list(LAYOUTS) == [layout.name for layout in LAYOUTS.values()]
 
     @pytest.mark.parametrize("layout", EXAMPLES)
-    def test_names_and_shapes_in_the_hub(self, layout):
+    def test_canonical_names_and_shapes(self, layout):
         hub, report = convert(example(layout), layout, HUB)
         for name, (_, hub_name, hub_shape) in EXAMPLES[layout].items():
             assert hub[hub_name].shape == hub_shape
@@ -233,7 +233,7 @@ class TestTables:
 
     @pytest.mark.parametrize("dtype", DTYPES)
     @pytest.mark.parametrize("layout", EXAMPLES)
-    def test_there_and_back_is_byte_identical(self, layout, dtype):
+    def test_round_trip_is_byte_identical(self, layout, dtype):
         theirs = example(layout, dtype)
         hub, _ = convert(theirs, layout, HUB)
         back, _ = convert(hub, HUB, layout, AXES.get(layout))
@@ -241,7 +241,7 @@ class TestTables:
 
     @pytest.mark.parametrize("dtype", DTYPES)
     @pytest.mark.parametrize("layout", EXAMPLES)
-    def test_the_hub_there_and_back_is_byte_identical(self, layout, dtype):
+    def test_round_trip_of_canonical_tensors_is_byte_identical(self, layout, dtype):
         hub, _ = convert(example(layout, dtype), layout, HUB)
         theirs, _ = convert(hub, HUB, layout, AXES.get(layout))
         back, _ = convert(theirs, layout, HUB)
@@ -256,7 +256,7 @@ class TestTables:
 class TestMirrors:
     @pytest.mark.slow
     @pytest.mark.parametrize("pooler", [True, False])
-    def test_an_encoder_crosses_and_gives_the_same_output(self, pooler):
+    def test_encoder_converts_and_gives_the_same_output(self, pooler):
         theirs = randomize(TorchEncoder(TorchEncoderConfig(**SIZES, pooler=pooler), dtype=torch.float64))
         tokens = np.random.default_rng(0).integers(0, 23, (3, 7))
         with jax.enable_x64(True):
@@ -272,7 +272,7 @@ class TestMirrors:
         back = transfer(ours, TorchEncoder(TorchEncoderConfig(**SIZES, pooler=pooler), dtype=torch.float64))
         assert all(torch.equal(a, b) for a, b in zip(back.parameters(), theirs.parameters(), strict=True))
 
-    def test_a_linen_module_gives_the_same_output(self):
+    def test_linen_module_gives_the_same_output(self):
         theirs = randomize(torch_attention.MultiHeadSelfAttention(6, 2))
         ours = nnx.bridge.to_linen(jax_attention.MultiHeadSelfAttention, 6, 2)
         x = np.random.default_rng(0).normal(size=(3, 5, 6)).astype(np.float32)
@@ -285,7 +285,7 @@ class TestMirrors:
 
 class TestTorchMha:
     @pytest.mark.parametrize("bias", [True, False])
-    def test_the_mirrors_give_the_same_output(self, bias):
+    def test_mirrors_give_the_same_output(self, bias):
         theirs = randomize(
             torch.nn.MultiheadAttention(6, 2, bias=bias, batch_first=True, dtype=torch.float64)
         )
@@ -305,7 +305,7 @@ class TestTorchMha:
             output = transfer(theirs, nnx_module)(jnp.asarray(x.numpy()), jnp.asarray(~hidden.numpy())).output
         np.testing.assert_allclose(np.asarray(output), expected.numpy(), rtol=1e-12, atol=1e-12)
 
-    def test_separate_projections_cross_there_and_back(self):
+    def test_separate_projections_survive_a_round_trip(self):
         theirs = torch.nn.MultiheadAttention(6, 2, kdim=5, vdim=7)
         hub, _ = convert(
             {name: tensor.numpy() for name, tensor in theirs.state_dict().items()}, "torch.mha", HUB
@@ -321,11 +321,11 @@ class TestTorchMha:
             assert torch.equal(tensor, theirs.state_dict()[name])
 
     @pytest.mark.parametrize("masked", [False, True])
-    def test_a_learned_extra_key_and_value_are_a_memory_of_the_mirrors(self, masked):
+    def test_learned_extra_key_and_value_become_persistent_memory(self, masked):
         theirs = randomize(torch.nn.MultiheadAttention(6, 2, add_bias_kv=True, batch_first=True))
         x = torch.randn(3, 5, 6)
         hidden = torch.rand(5, 5) > 0.5
-        hidden[1] = True  # who sees no key reads the learned one
+        hidden[1] = True  # a fully masked row attends to the learned key
         with torch.no_grad():
             expected, weights = theirs(
                 x, x, x, attn_mask=hidden if masked else None, average_attn_weights=False
@@ -341,7 +341,7 @@ class TestTorchMha:
             for name, tensor in back.state_dict().items():
                 assert torch.equal(tensor, theirs.state_dict()[name])
 
-    def test_a_learned_extra_key_needs_a_class_that_has_one(self):
+    def test_learned_extra_key_needs_a_class_with_memory(self):
         theirs = torch.nn.MultiheadAttention(6, 2, add_bias_kv=True)
         with pytest.raises(ConversionError, match=r"bias_k +unexpected +no memory_key in the target"):
             transfer(theirs, torch_attention.MultiHeadSelfAttention(6, 2))
@@ -351,14 +351,14 @@ class TestTorchMha:
             ("memory_value", "missing"),
         }
 
-    def test_several_memories_are_no_bias_of_torch(self):
+    def test_several_memories_do_not_fit_torch(self):
         ours = torch_attention.PersistentMemoryAttention(6, 2, num_memories=3)
         with pytest.raises(ConversionError, match=r"memory_key"):
             transfer(ours, torch.nn.MultiheadAttention(6, 2, add_bias_kv=True))
 
 
 class TestHfBert:
-    def test_the_prefix_of_a_larger_model_may_be_there_or_not(self):
+    def test_prefix_of_a_larger_model_is_optional(self):
         prefixed = {f"bert.{name}": array for name, array in example("hf.bert").items()}
         assert bits(convert(prefixed, "hf.bert", HUB)[0]) == bits(
             convert(example("hf.bert"), "hf.bert", HUB)[0]
@@ -371,7 +371,7 @@ class TestHfBert:
         filled = transfer(hub, old, target_layout="hf.bert")
         assert list(filled) == list(old)
 
-    def test_positions_are_checked_and_made_again(self):
+    def test_positions_are_checked_and_regenerated(self):
         positions = np.arange(13).reshape(1, 13)
         hub, report = convert({"bert.embeddings.position_ids": positions}, "hf.bert", HUB)
         assert hub == {}
@@ -430,7 +430,7 @@ class TestHfBert:
         back = transfer(ours, theirs, target_layout="hf.bert")
         assert back is theirs
 
-    def test_a_pretraining_model_gives_its_encoder(self):
+    def test_pretraining_model_gives_its_encoder(self):
         transformers = pytest.importorskip("transformers")
         theirs = transformers.BertForPreTraining(bert_config(transformers))
         ours = TorchEncoder(TorchEncoderConfig(**SIZES))
@@ -442,7 +442,7 @@ class TestHfBert:
 
 
 class TestGPT2:
-    def test_the_masks_of_older_files_are_checked_off_and_the_head_is_the_embeddings(self):
+    def test_masks_of_older_files_and_the_tied_head_are_checked_and_dropped(self):
         theirs = example("hf.gpt2")
         masks = {"h.1.attn.bias": np.tril(np.ones((1, 1, 3, 3))), "h.1.attn.masked_bias": np.array(-1e4)}
         head = {"lm_head.weight": theirs["wte.weight"]}
@@ -453,7 +453,7 @@ class TestGPT2:
         with pytest.raises(ConversionError, match=r"lm_head\.weight +wrong value +tied embeddings"):
             convert(named | {"lm_head.weight": head["lm_head.weight"][::-1]}, "hf.gpt2", HUB)
 
-    def test_queries_keys_and_values_are_taken_in_this_order(self):
+    def test_queries_keys_and_values_are_split_in_this_order(self):
         hub, _ = convert(theirs := example("hf.gpt2"), "hf.gpt2", HUB)
         for n, name in enumerate("qkv"):
             fused = theirs["h.1.attn.c_attn.weight"][:, 5 * n : 5 * (n + 1)]
@@ -461,10 +461,10 @@ class TestGPT2:
 
 
 class TestLayersOfOthers:
-    """The layers themselves, with the same weights and inputs: 3 heads of 4 features, float64."""
+    """Layers of other libraries with the same weights and inputs: 3 heads of 4 features, float64."""
 
     EMBED, HEADS, HEAD_DIM = 12, 3, 4
-    # Where the layer takes its softmax in float32: 4 u sqrt(n), n the sums over features, keys and features.
+    # For layers whose softmax is float32: 4 u sqrt(n), with n the sums over features, keys and features.
     SINGLE = 4 * 2.0**-24 * (12 + 4 + 5 + 12) ** 0.5
 
     def error(self, found, expected):
@@ -475,7 +475,7 @@ class TestLayersOfOthers:
         return rng.standard_normal((2, 5, self.EMBED))
 
     def attend(self, hub, x, name="MultiHeadSelfAttention", **options):
-        """The output of our class with weights of the hub."""
+        """The output of this package's class with canonical weights."""
         ours = getattr(torch_attention, name)(self.EMBED, self.HEADS, **options, dtype=torch.float64)
         with torch.no_grad():
             return transfer(hub, ours)(torch.from_numpy(x)).output.numpy()
@@ -513,7 +513,7 @@ class TestLayersOfOthers:
             found = ours(torch.from_numpy(x)).output.numpy()
         np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
 
-    @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras' own
+    @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # raised by Keras
     @pytest.mark.parametrize("kind", ["mha", "gqa"])
     def test_keras(self, kind, x, rng):
         keras = pytest.importorskip("keras")
@@ -582,7 +582,7 @@ class TestLayersOfOthers:
         back, _ = convert(hub, HUB, "haiku.mha")
         assert bits(back) == bits(state)
 
-    def test_heads_in_another_order_would_be_noticed(self, x, rng):
+    def test_heads_in_another_order_are_detected(self, x, rng):
         shapes = {"query.kernel": (12, 3, 4), "key.kernel": (12, 3, 4), "value.kernel": (12, 3, 4)}
         theirs = self.randomised(shapes | {"out.kernel": (3, 4, 12)}, rng)
         swapped = theirs | {"query.kernel": np.ascontiguousarray(theirs["query.kernel"][:, ::-1])}
@@ -591,7 +591,7 @@ class TestLayersOfOthers:
         ]
         assert np.abs(outputs[0] - outputs[1]).max() > 1e-2
 
-    def test_norms_of_heads_are_refused_and_the_cut_must_be_told(self):
+    def test_norms_of_heads_raise_and_the_head_dim_is_required(self):
         with pytest.raises(ConversionError, match=r"query_ln\.scale +refused +a LayerNorm of each head"):
             convert({"query_ln.scale": np.ones(4)}, "flax.nnx.mha", HUB)
         with pytest.raises(ConversionError, match="a size for h or d in axes"):
@@ -601,7 +601,7 @@ class TestLayersOfOthers:
 @pytest.mark.slow
 class TestTorchLayers:
     @pytest.mark.parametrize("norm_first", [False, True])
-    def test_an_encoder_layer_gives_the_same_output_in_both_mirrors(self, norm_first):
+    def test_encoder_layer_gives_the_same_output_in_both_mirrors(self, norm_first):
         theirs = randomize(
             torch.nn.TransformerEncoderLayer(6, 2, 11, dropout=0.0, batch_first=True, norm_first=norm_first)
         )
@@ -619,7 +619,7 @@ class TestTorchLayers:
             assert relative_error(found, expected) <= 1e-6
 
     @pytest.mark.parametrize("norm_first", [False, True])
-    def test_a_decoder_layer_gives_the_same_output_in_both_mirrors(self, norm_first):
+    def test_decoder_layer_gives_the_same_output_in_both_mirrors(self, norm_first):
         theirs = randomize(
             torch.nn.TransformerDecoderLayer(6, 2, 11, dropout=0.0, batch_first=True, norm_first=norm_first)
         )
@@ -636,7 +636,7 @@ class TestTorchLayers:
 
 @pytest.mark.slow
 class TestScannedLayers:
-    def test_layers_that_linen_scans_come_out_one_by_one(self):
+    def test_layers_scanned_by_linen_are_split(self):
         class Layer(linen.Module):
             @linen.compact
             def __call__(self, x, _):
@@ -666,7 +666,7 @@ class TestScannedLayers:
         back, _ = convert(hub, HUB, "linen.scan")
         assert bits(back) == bits({name.removeprefix("params."): a for name, a in flat.items()})
 
-    def test_a_layer_that_lacks_a_tensor_is_named(self):
+    def test_layer_with_a_missing_tensor_is_named(self):
         hub = {f"layers.{n}.norm.weight": np.ones(5) for n in range(3)} | {"layers.1.norm.bias": np.ones(5)}
         with pytest.raises(ConversionError, match=r"layers\.norm\.bias +missing .* of layers \[1\]"):
             convert(hub, HUB, "linen.scan")
@@ -692,7 +692,7 @@ class TestExplanations:
             ),
         ],
     )
-    def test_a_pattern_is_said_in_words(self, pattern, expected):
+    def test_pattern_is_described_in_words(self, pattern, expected):
         assert words(pattern) == expected
 
     def test_every_tensor_has_its_line(self):
@@ -724,8 +724,8 @@ def flatten(tree, path=""):
     return {name: leaf for leaves in below for name, leaf in leaves.items()}
 
 
-def test_the_names_of_axes_mean_the_same_in_every_layout():
-    """What is given for the heads of one layout must not be taken for something else by another."""
+def test_axis_names_mean_the_same_in_every_layout():
+    """A head size given for one layout must not set another axis of a second layout."""
     reserved = {"h", "g", "d", "pair"}
     for layout in LAYOUTS.values():
         for move in layout.to_hub:
@@ -736,7 +736,7 @@ def test_the_names_of_axes_mean_the_same_in_every_layout():
             )
 
 
-def test_packed_projections_become_heads_at_once():
+def test_packed_projections_are_split_into_heads_in_one_conversion():
     packed = {"in_proj_weight": np.arange(96 * 32.0).reshape(96, 32)}
     kernels, _ = convert(packed, "torch.mha", "flax.nnx.mha", {"d": 8})
     expected = packed["in_proj_weight"][32:64].T.reshape(32, 4, 8)

@@ -1,4 +1,4 @@
-"""`transfer` refuses what a live module says and its tensors cannot."""
+"""`transfer` rejects options of a live module that its tensors cannot show."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def holding(theirs, ours):
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_a_key_of_zeros_is_refused(nested):
+def test_zero_attention_key_raises(nested):
     theirs = torch.nn.MultiheadAttention(6, 2, add_zero_attn=True)
     source, target = theirs, MultiHeadSelfAttention(6, 2)
     if nested:
@@ -32,21 +32,21 @@ def test_a_key_of_zeros_is_refused(nested):
         transfer(source, target, source_layout="torch.mha")
 
 
-def test_a_square_conv1d_is_refused_both_ways():
+def test_square_conv1d_raises_both_ways():
     source, target = holding(Conv1D(6, 6), nnx.Linear(6, 6, rngs=nnx.Rngs(0)))
     for first, second in ((source, target), (target, source)):
         with pytest.raises(ConversionError, match="Conv1D of transformers"):
             transfer(first, second)
 
 
-def test_a_square_transposed_convolution_is_refused_both_ways():
+def test_square_transposed_convolution_raises_both_ways():
     source, target = holding(torch.nn.ConvTranspose1d(6, 6, 3), nnx.ConvTranspose(6, 6, 3, rngs=nnx.Rngs(0)))
     for first, second in ((source, target), (target, source)):
         with pytest.raises(ConversionError, match="a transposed convolution"):
             transfer(first, second)
 
 
-def test_nothing_is_written_by_a_refusal():
+def test_failed_transfer_writes_nothing():
     source, target = holding(Conv1D(6, 6), nnx.Linear(6, 6, rngs=nnx.Rngs(0)))
     before = np.array(target.part.kernel[...])
     with pytest.raises(ConversionError):
@@ -77,13 +77,13 @@ class TestOptionsThatNoTensorShows:
             ({"layer_norm_eps": 1e-2}, "eps=0.01"),
         ],
     )
-    def test_of_an_encoder_layer_must_agree(self, options, said):
+    def test_options_of_an_encoder_layer_must_agree(self, options, said):
         for models, factory in MIRRORS:
             with pytest.raises(ConversionError, match=said):
                 transfer(theirs_of(6, **options), encoder_layer(models, **factory), source_layout=ENCODER)
 
     @pytest.mark.parametrize("activation", ["relu", torch.nn.ReLU()])
-    def test_that_agree_are_no_fault(self, activation):
+    def test_equal_options_are_no_fault(self, activation):
         for models, factory in MIRRORS:
             transfer(
                 theirs_of(6, activation=activation), encoder_layer(models, **factory), source_layout=ENCODER
@@ -104,7 +104,7 @@ class TestOptionsThatNoTensorShows:
             (torch.nn.GroupNorm(2, 4, eps=1e-6), nnx.GroupNorm(4, num_groups=4, rngs=nnx.Rngs(0))),
         ],
     )
-    def test_of_norms_must_agree(self, theirs, ours):
+    def test_options_of_norms_must_agree(self, theirs, ours):
         first, second = torch.nn.Module(), nnx.Module()
         first.norm, second.norm = theirs, ours
         with pytest.raises(ConversionError, match="as in the source"):
@@ -118,7 +118,7 @@ class TestOptionsThatNoTensorShows:
         nnx.Einsum("ab,cb->ac", (3, 3), rngs=nnx.Rngs(0)),
     ],
 )
-def test_kernels_with_axes_of_their_own_are_refused_between_frameworks_alone(ours):
+def test_kernels_with_extra_axes_raise_only_between_frameworks(ours):
     theirs = (
         torch.nn.Conv1d(3, 3, 3, bias=False) if ours.kernel.ndim == 3 else torch.nn.Linear(3, 3, bias=False)
     )

@@ -1,4 +1,4 @@
-"""The command `convert` from a layout of the mirrors: what their modules have, and what none of them has."""
+"""The command `convert` from a layout of the mirrors: tensors that their modules have, and tensors that none has."""
 
 import numpy as np
 import pytest
@@ -59,7 +59,7 @@ def test_every_tensor_of_a_pretrained_family_is_known():
         ("linen", "params.query.kernel", (5, 3)),
     ],
 )
-def test_what_no_module_has_is_a_fault_unless_it_is_allowed_and_listed(tmp_path, layout, name, shape):
+def test_unknown_tensor_is_a_fault_unless_allowed_and_then_listed(tmp_path, layout, name, shape):
     given = {name: np.ones(shape, np.float32)}
     checkpoints.write(tmp_path / "old.safetensors", given)
     ways = (tmp_path / "old.safetensors", tmp_path / "new.npz", "--from", layout, "--to", "torch_attention")

@@ -39,7 +39,7 @@ def numpy_dtype(name):
 
 
 def random_bits(shape, dtype, seed=0):
-    """Every pattern of bits: NaNs with payloads, infinities, subnormals and -0.0 among them."""
+    """Random bit patterns: NaNs with payloads, infinities, subnormals and -0.0 are among them."""
     dtype = numpy_dtype(dtype)
     count = int(np.prod(shape)) * dtype.itemsize
     return np.frombuffer(bytearray(np.random.default_rng(seed).bytes(count)), dtype).reshape(shape)
@@ -54,32 +54,32 @@ def table(*rules, **entries):
 
 
 class TestNames:
-    def test_a_path_is_the_modules_with_the_last_dot_or_nothing(self):
+    def test_path_is_the_modules_with_the_last_dot_or_empty(self):
         pattern = NamePattern("{path}kernel")
         assert pattern.match("layers.0.q_proj.kernel") == {"path": "layers.0.q_proj."}
         assert pattern.match("kernel") == {"path": ""}
         assert pattern.match("my_kernel") is None
 
-    def test_a_name_stays_between_two_dots(self):
+    def test_name_has_no_dots(self):
         assert NamePattern("{path}{name}norm.scale").match("a.b_norm.scale") == {"path": "a.", "name": "b_"}
         assert NamePattern("{name}.scale").match("a.b.scale") is None
 
-    def test_a_number_is_a_number(self):
+    def test_number_placeholder_matches_only_digits(self):
         assert NamePattern("layers.{n}.bias").match("layers.12.bias") == {"n": "12"}
         assert NamePattern("layers.{n}.bias").match("layers.x.bias") is None
 
     def test_literal_parts_are_no_regular_expressions(self):
         assert NamePattern("a.b").match("axb") is None
 
-    def test_alternatives_stand_for_several_names(self):
+    def test_alternatives_expand_to_several_names(self):
         assert alternatives("{path}{q,k,v}_proj") == ("{path}q_proj", "{path}k_proj", "{path}v_proj")
         assert alternatives("{path}q_proj") == ("{path}q_proj",)
 
-    def test_alternatives_in_two_places_are_refused(self):
+    def test_alternatives_in_two_positions_raise(self):
         with pytest.raises(ValueError, match="one group of alternatives at most"):
             alternatives("{a,b}.{c,d}")
 
-    def test_an_unknown_placeholder_is_refused(self):
+    def test_unknown_placeholder_raises(self):
         with pytest.raises(ValueError, match="has 'layer'"):
             NamePattern("layers.{layer}")
 
@@ -96,11 +96,11 @@ class TestRules:
             (("a", "b", "i o"), "two sides"),
         ],
     )
-    def test_a_rule_without_an_inverse_is_refused(self, rule, message):
+    def test_rule_without_an_inverse_raises(self, rule, message):
         with pytest.raises(ValueError, match=message):
             Rule(*rule)
 
-    def test_a_packed_tensor_is_taken_apart_in_order(self):
+    def test_packed_tensor_is_split_in_order(self):
         packed = np.arange(3 * 2 * 5.0).reshape(6, 5)
         layout = table(Rule("qkv", "{q,k,v}", "(three e) d -> three e d"))
         apart, _ = convert({"qkv": packed}, layout, HUB)
@@ -113,12 +113,12 @@ class TestRules:
         packed, _ = convert(tensors, layout, HUB)
         assert packed["qkv"].tobytes() == np.concatenate([tensors[n] for n in "qkv"]).tobytes()
 
-    def test_alternatives_on_both_sides_are_renamed_one_by_one(self):
+    def test_alternatives_on_both_sides_are_renamed_pairwise(self):
         layout = table(Rule("{query,key}.{name}", "{q,k}_proj.{name}"))
         renamed, _ = convert({"key.bias": np.ones(2)}, layout, HUB)
         assert list(renamed) == ["k_proj.bias"]
 
-    def test_axes_that_the_shape_does_not_give_are_asked_for(self):
+    def test_axes_that_the_shape_does_not_give_are_required(self):
         layout = table(Rule("w", "w", "(h three d) e -> (three h d) e"))
         w = np.arange(2 * 3 * 5 * 7).reshape(30, 7)
         with pytest.raises(ConversionError, match=r"a size for h or d in axes"):
@@ -169,17 +169,17 @@ class TestRules:
 
 
 class TestConvert:
-    def test_the_first_rule_whose_name_and_shape_fit_is_taken(self):
+    def test_first_rule_with_matching_name_and_shape_applies(self):
         layout = table(Rule("{path}w", "{path}w", "i o -> o i"), Rule("{rest}", "{rest}"))
         tensors = {"a.w": np.ones((2, 3)), "b.w": np.ones((2, 3, 5)), "c": np.ones(7)}
         converted, _ = convert(tensors, layout, HUB)
         assert {n: a.shape for n, a in converted.items()} == {"a.w": (3, 2), "b.w": (2, 3, 5), "c": (7,)}
 
-    def test_a_scalar_is_converted(self):
+    def test_scalar_is_converted(self):
         converted, _ = convert({"scale": np.array(2.0)}, HUB, "jax_attention")
         assert converted["scale"].shape == ()
 
-    def test_the_report_says_what_became_of_every_tensor(self):
+    def test_report_covers_every_tensor(self):
         layout = table(
             Rule("qkv", "{q,k,v}.weight", "(three e) d -> three e d"),
             constants=(Constant("ids", lambda shape: np.arange(shape[0]), "always 0, 1, 2"),),
@@ -195,7 +195,7 @@ class TestConvert:
         )
         assert "k.kernel  qkv   (three e) d -> three e d, then o i -> i o" in str(report)
 
-    def test_what_repeats_another_tensor_is_compared_with_it_and_left_behind(self):
+    def test_tied_tensor_is_compared_and_dropped(self):
         layout = table(Rule("e", "embedding"), tied=(Tied("head", "e", "the embeddings again"),))
         e = np.arange(6.0).reshape(2, 3)
         converted, report = convert({"head": e.copy(), "e": e}, layout, HUB)
@@ -206,12 +206,12 @@ class TestConvert:
         with pytest.raises(ConversionError, match=r"e +missing +beside head"):
             convert({"head": e}, layout, HUB)
 
-    def test_a_constant_with_other_values_is_a_fault(self):
+    def test_constant_with_other_values_is_a_fault(self):
         layout = table(constants=(Constant("ids", lambda shape: np.arange(shape[0]), "always 0, 1, 2"),))
         with pytest.raises(ConversionError, match="1 wrong value"):
             convert({"ids": np.arange(4) + 1}, layout, HUB)
 
-    def test_a_bias_that_a_format_lacks_is_zero_both_ways(self):
+    def test_bias_that_a_format_lacks_is_zero_both_ways(self):
         layout = table(
             Rule("{rest}", "{rest}"),
             zero_biases=(ZeroBias("{path}k_proj.bias", "{path}k_proj.weight", "keys have no bias"),),
@@ -258,7 +258,7 @@ class TestConvert:
         assert rows.splitlines()[0].split() == ["name", "fault", "expected", "given"]
         assert len(rows.splitlines()) == 5
 
-    def test_a_missing_partner_is_named(self):
+    def test_missing_partner_is_named(self):
         layout = table(Rule("qkv", "{q,k,v}", "(three e) d -> three e d"))
         with pytest.raises(ConversionError) as caught:
             convert({"q": np.ones((2, 3)), "v": np.ones((2, 3))}, HUB, layout)
@@ -275,11 +275,11 @@ class TestConvert:
         with pytest.raises(ConversionError, match="1 clash"):
             convert({"old.w": np.ones(2), "w": np.ones(2)}, layout, HUB)
 
-    def test_an_unknown_layout_is_named_with_the_known_ones(self):
+    def test_unknown_layout_raises_with_the_known_ones(self):
         with pytest.raises(ValueError, match=r"a layout is one of torch_attention, .*, but got 'flax'"):
             convert({}, "flax", HUB)
 
-    def test_neither_framework_is_needed(self):
+    def test_conversion_imports_neither_framework(self):
         program = """
 import sys
 
@@ -306,7 +306,7 @@ assert not {"torch", "jax", "flax"} & set(sys.modules)
 
 
 class TorchModel(torch.nn.Module):
-    """Every kind of name: embedding, norm, linear with and without bias, list, raw parameter, buffer."""
+    """A module with every kind of name: embedding, norm, linear with and without bias, list, raw parameter, buffer."""
 
     def __init__(self):
         super().__init__()
@@ -323,12 +323,12 @@ class TorchModel(torch.nn.Module):
 class JaxLayer(nnx.Module):
     def __init__(self, rngs):
         self.q_proj = nnx.Linear(5, 3, rngs=rngs)
-        self.norm = nnx.LayerNorm(3, epsilon=1e-5, rngs=rngs)  # as that of PyTorch
+        self.norm = nnx.LayerNorm(3, epsilon=1e-5, rngs=rngs)  # the eps of PyTorch
         self.dropout = nnx.Dropout(0.5, rngs=rngs)
 
 
 class JaxModel(nnx.Module):
-    """The same in NNX; its dropout holds random state, which is no weight."""
+    """The same model in NNX; its dropout holds random state, which is not a weight."""
 
     def __init__(self, *, rngs):
         self.token_embedding = nnx.Embed(7, 5, rngs=rngs)
@@ -356,7 +356,7 @@ def cast(tree, dtype):
 
 
 def linen_params_alone():
-    """Without collections, and with the text keys that files have."""
+    """Linen parameters without collections, with the text keys that files have."""
     variables = linen_variables()
     params = variables["params"] | {"steps": variables["Variable"]["steps"]}
     return params | {"layers": {str(index): layer for index, layer in params["layers"].items()}}
@@ -377,7 +377,7 @@ HOLDERS = {
 
 
 def random_weights(dtype="float32", seed=0):
-    """Random bits for each of the models' tensors, by hub name."""
+    """Random bits for each of the models' tensors, by canonical name."""
     shapes = {name: tuple(t.shape) for name, t in TorchModel().state_dict().items()}
     weights = {name: random_bits(shape, dtype, seed + i) for i, (name, shape) in enumerate(shapes.items())}
     return weights | {"steps": random_bits((), "int32", seed)}
@@ -394,7 +394,7 @@ def read_back(holder, dtype="float32"):
 class TestTransfer:
     @pytest.mark.parametrize("source", HOLDERS)
     @pytest.mark.parametrize("target", HOLDERS)
-    def test_any_holder_fills_any_other(self, source, target):
+    def test_any_container_fills_any_other(self, source, target):
         weights = random_weights()
         given = transfer(weights, HOLDERS[source]())
         wanted = HOLDERS[target]()
@@ -408,7 +408,7 @@ class TestTransfer:
             assert list(map(type, jax.tree.leaves(filled))) == list(map(type, jax.tree.leaves(wanted)))
 
     @pytest.mark.parametrize("dtype", FLOATS)
-    def test_every_pattern_of_bits_crosses_there_and_back(self, dtype):
+    def test_every_bit_pattern_survives_a_round_trip(self, dtype):
         weights = random_weights(dtype)
         torch_model = TorchModel().to(getattr(torch, dtype))
         nnx_model, variables = jax_model(), linen_variables()
@@ -424,13 +424,13 @@ class TestTransfer:
             third = transfer(second, third)
             assert bits(read_back(third, dtype)) == bits(weights)
 
-    def test_negative_zero_and_nan_payloads_cross(self):
+    def test_negative_zero_and_nan_payloads_survive(self):
         special = np.array([0x8000, 0x7FA5, 0xFFC1, 0x7F80, 0x0001], np.uint16).view(ml_dtypes.bfloat16)
         crossed = transfer({"w": special}, {"w": torch.zeros(5, dtype=torch.bfloat16)})
         crossed = transfer(crossed, {"w": jnp.zeros(5, jnp.bfloat16)}, target_layout="jax_attention")
         assert np.asarray(crossed["w"]).tobytes() == special.tobytes()
 
-    def test_a_tree_that_is_given_is_left_alone(self):
+    def test_source_tree_is_not_changed(self):
         for make in HOLDERS.values():
             target = make()
             if isinstance(target, torch.nn.Module | nnx.Module):
@@ -439,7 +439,7 @@ class TestTransfer:
             transfer(random_weights(), target)
             assert bits(read_back(target)) == before
 
-    def test_the_target_shares_no_memory_with_the_source(self):
+    def test_target_shares_no_memory_with_the_source(self):
         for make in HOLDERS.values():
             weights = random_weights()
             filled = transfer(weights, make())
@@ -447,7 +447,7 @@ class TestTransfer:
                 array[...] = 0
             assert bits(read_back(filled)) == bits(random_weights())
 
-    def test_random_state_stays(self):
+    def test_random_state_is_kept(self):
         model = jax_model()
         model.layers[0].dropout.rngs()
         before = nnx.to_pure_dict(nnx.state(model, nnx.RngCount))
@@ -456,20 +456,20 @@ class TestTransfer:
         assert nnx.to_pure_dict(nnx.state(model, nnx.RngCount)) == before
         assert state["layers"][0]["dropout"]["rngs"]["count"].get_value() == 1
 
-    def test_an_abstract_module_gets_its_values(self):
+    def test_abstract_module_gets_its_values(self):
         abstract = nnx.eval_shape(jax_model)
         weights = random_weights()
         with pytest.raises(TypeError, match=r"layers\.0\.norm\.bias is a shape and a dtype without values"):
             transfer(abstract, TorchModel())
         assert bits(read_back(transfer(weights, abstract))) == bits(weights)
 
-    def test_a_meta_tensor_has_no_values(self):
+    def test_meta_tensor_raises(self):
         with pytest.raises(TypeError, match="weight is on the meta device"):
             transfer(torch.nn.Linear(2, 3, device="meta"), torch.nn.Linear(2, 3))
         with pytest.raises(TypeError, match="weight is on the meta device"):
             transfer(torch.nn.Linear(2, 3), torch.nn.Linear(2, 3, device="meta"))
 
-    def test_jax_arrays_stay_where_they_were(self):
+    def test_jax_arrays_keep_their_devices(self):
         loose = jnp.zeros(3)
         tied_down = jax.device_put(loose, jax.devices()[0])
         filled = transfer(
@@ -478,26 +478,26 @@ class TestTransfer:
         assert (filled["a"].committed, filled["b"].committed) == (False, True)
         assert filled["b"].sharding == tied_down.sharding
 
-    def test_gradients_are_left_as_they_were(self):
+    def test_gradients_are_unchanged(self):
         model = TorchModel()
         transfer(random_weights(), model)
         assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
         parameters = transfer(random_weights(), dict(model.named_parameters()) | {"steps": model.steps})
         assert isinstance(parameters["sinks"], torch.nn.Parameter)
 
-    def test_multihead_attention_is_known_by_its_class(self):
+    def test_multihead_attention_is_detected_by_its_class(self):
         source, target = torch.nn.MultiheadAttention(6, 2), torch.nn.MultiheadAttention(6, 2)
         assert plan(source, target).source == plan(source, target).target == "torch.mha"
         transfer(source, target)
         torch.testing.assert_close(target.in_proj_weight, source.in_proj_weight, rtol=0, atol=0)
 
-    def test_what_holds_no_tensors_is_refused(self):
+    def test_object_without_tensors_raises(self):
         with pytest.raises(TypeError, match="but got list"):
             transfer([np.ones(2)], {})
         with pytest.raises(TypeError, match="w is a float, not a torch tensor, JAX array or numpy array"):
             transfer({"w": 1.0}, {"w": np.ones(())})
 
-    def test_two_leaves_of_one_name_are_refused(self):
+    def test_two_leaves_of_one_name_raise(self):
         tree = {"layers": {0: {"bias": np.ones(2)}, "0": {"bias": np.ones(2)}}}
         with pytest.raises(ValueError, match=r"two leaves of the tree are called 'layers\.0\.bias'"):
             transfer(tree, {})
@@ -533,13 +533,13 @@ class TestStrictness:
             assert part in sentence
         assert all(fault.name in str(caught.value) for fault in caught.value.faults)
 
-    def test_a_plan_lists_the_same_faults_and_raises_nothing(self):
+    def test_plan_lists_the_same_faults_without_raising(self):
         report = plan(plant_four_faults(), jax_model())
         assert len(report.faults) == 4
         assert len(report.matched) == len(random_weights()) - 3
         assert "faults" in str(report)
 
-    def test_a_missing_transpose_is_caught_where_shapes_differ(self):
+    def test_missing_transpose_is_detected_where_shapes_differ(self):
         rules = tuple(
             Rule(rule.theirs, rule.hub) if "o i" in rule.pattern else rule for rule in JAX_ATTENTION.rules
         )
@@ -551,7 +551,7 @@ class TestStrictness:
             ("out_proj.kernel", "wrong shape"),
         }
 
-    def test_the_wrong_layout_is_caught(self):
+    def test_wrong_layout_raises(self):
         with pytest.raises(ConversionError):
             transfer(TorchModel(), TorchModel(), source_layout="torch.mha")
 
@@ -572,7 +572,7 @@ class JaxTied(nnx.Module):
 
 
 class TestTiedWeights:
-    def test_tied_weights_cross_both_ways(self):
+    def test_tied_weights_transfer_both_ways(self):
         torch_model, jax_model = TorchTied(tied=True), JaxTied(tied=True, rngs=nnx.Rngs(0))
         transfer(torch_model, jax_model)
         assert jax_model.first.kernel is jax_model.second.kernel
@@ -592,6 +592,6 @@ class TestTiedWeights:
         with pytest.raises(ConversionError, match="1 unexpected"):
             transfer(TorchTied(tied=False), JaxTied(tied=True, rngs=nnx.Rngs(0)))
 
-    def test_the_report_names_the_partner(self):
+    def test_report_names_the_tied_partner(self):
         report = plan(TorchTied(tied=True), JaxTied(tied=True, rngs=nnx.Rngs(0)))
         assert report.ignored == [("second.weight", "shares its tensor with first.weight")]
