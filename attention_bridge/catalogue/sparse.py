@@ -164,7 +164,7 @@ SPARSE_FAMILY: tuple[Mechanism, ...] = (
         sizes={**SIZES, "query": 10},
         oracle=partial(oracles.lsh_attention, num_heads=HEADS, chunk_length=2),
         dtypes=WIDE,
-        no_decoding="Its hash tables sort the whole sequence, and a later token would change that order.",
+        no_decoding="Its hash tables are sorted over the whole sequence, which a later token would change.",
         peers=("transformers LSHSelfAttention", "transformers LSHSelfAttention, causal"),
     ),
 )

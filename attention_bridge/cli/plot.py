@@ -24,7 +24,7 @@ def plot(
     tokens: Annotated[str | None, typer.Option(help="Tokens as a,b,c, or @FILE with one per line.")] = None,
     key_tokens: Annotated[str | None, typer.Option(help="Tokens of the keys, for cross-attention.")] = None,
 ) -> None:
-    """Plot attention weights from a file, as an interactive page or as a picture.
+    """Draw attention weights from a file, as an interactive page or as a picture.
 
     Example: attention-bridge plot weights.npz -o weights.html --tokens the,cat,sat
     """

@@ -30,6 +30,8 @@ def scan_decayed_chunks(
     change: Float[Array, "chunks batch heads size value_dim"],
     erased: Float[Array, "chunks batch heads size key_dim"],
     decay: Float[Array, "chunks batch heads #key_dim 1"],
+    *,
+    length: int,
 ) -> tuple[Float[Array, "batch heads key_dim value_dim"], Float[Array, "chunks batch heads size value_dim"]]:
     """Scan the delta rule over chunks, with a decay per head or per channel.
 
@@ -41,6 +43,7 @@ def scan_decayed_chunks(
         change: update that an empty state would receive.
         erased: keys whose product with the state is subtracted from the update.
         decay: decay of the state over the chunk.
+        length: length of the sequence.
 
     Returns:
         The state after the last chunk, and the outputs.
@@ -53,4 +56,4 @@ def scan_decayed_chunks(
         output = output + einsum("bhqk,bhkv->bhqv", scores, change)
         return decay * memory + einsum("bhkd,bhkv->bhdv", written, change), output
 
-    return scan(step, memory, (read, written, scores, change, erased, decay))
+    return scan(step, memory, (read, written, scores, change, erased, decay), length=length)

@@ -121,6 +121,7 @@ def chunked_gated_delta_rule(
         change=changes[..., : v.shape[-1]],
         erased=changes[..., v.shape[-1] :],
         decay=since_start[..., -1:, :],
+        length=query.shape[2],
     )
     return join_chunks(output, query.shape[2]).astype(query.dtype), memory
 

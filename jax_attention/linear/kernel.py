@@ -117,7 +117,7 @@ def chunked_linear_attention(
         return LinearState(memory, state.normaliser + key.sum(-2)), (output, total)
 
     chunks = (split_chunks(at_least_float32(x), chunk_size) for x in (query, key, value))
-    last, (output, total) = scan(step, first_sums(key, value, state), tuple(chunks))
+    last, (output, total) = scan(step, first_sums(key, value, state), tuple(chunks), length=query.shape[2])
     output = output / (total[..., None] + eps)
     return join_chunks(output, query.shape[2]).astype(value.dtype), last
 

@@ -119,6 +119,7 @@ def chunked_kimi_delta_rule(
         change=changes[..., : v.shape[-1]],
         erased=changes[..., v.shape[-1] :],
         decay=decayed.since_start[..., -1, :, None],
+        length=query.shape[2],
     )
     return join_chunks(output, query.shape[2]).astype(query.dtype), memory
 

@@ -128,7 +128,7 @@ def chunked_performer(
 
     keys = split_chunks(at_least_float32(key), chunk_size, fill=-jnp.inf)
     queries, values = (split_chunks(x, chunk_size) for x in (query_features(query), at_least_float32(value)))
-    last, output = scan(step, first_sums(key, value, state), (queries, keys, values))
+    last, output = scan(step, first_sums(key, value, state), (queries, keys, values), length=query.shape[2])
     return join_chunks(output, query.shape[2]).astype(value.dtype), last
 
 

@@ -75,7 +75,11 @@ def sum_by_slot(
 
 
 def scan(
-    step: Callable[[Any, tuple[Array, ...]], tuple[Any, Any]], state: Any, inputs: tuple[Array, ...]
+    step: Callable[[Any, tuple[Array, ...]], tuple[Any, Any]],
+    state: Any,
+    inputs: tuple[Array, ...],
+    *,
+    length: int | None = None,
 ) -> tuple[Any, Any]:
     """Run `step` along the first axis of the inputs.
 
@@ -84,6 +88,8 @@ def scan(
             output, which is an array or a tuple of arrays.
         state: initial state, an array or a tuple of arrays.
         inputs: arrays whose first axes have the same size.
+        length: length of the sequence, if the inputs are chunks of it; None if each input is one token. Only PyTorch's
+            compiler needs it.
 
     Returns:
         The last state, and the outputs stacked along a new first axis.

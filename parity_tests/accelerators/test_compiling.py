@@ -116,7 +116,7 @@ def test_kernels_have_their_own_names_and_other_calls_are_none():
 def test_missing_compiler_raises_with_its_installation(monkeypatch):
     compiling.tpu_devices.cache_clear()
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"libtpu; .* pip install 'attention-bridge\[tpu-aot\]'$"):
+    with pytest.raises(InputError, match=r"libtpu; .* pip install libtpu .*\[tpu-aot\]\)$"):
         compile_for(Program("", jnp.matmul, (A, B)))
 
 

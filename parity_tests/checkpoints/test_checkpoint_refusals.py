@@ -105,7 +105,9 @@ class TestAnyFormat:
         path = tmp_path / FILES[format]
         valid(path, format)
         monkeypatch.setattr("attention_bridge.errors.find_spec", lambda name: None)
-        with pytest.raises(InputError, match=rf"attention-bridge\[{extra}\]"):
+        with pytest.raises(
+            InputError, match=rf"python -m pip install \w+ \(or with attention-bridge's extra \[{extra}\]\)"
+        ):
             checkpoints.open(path)
 
 

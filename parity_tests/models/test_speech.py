@@ -109,7 +109,7 @@ def test_position_is_real_if_one_of_its_frames_is(pair, sound):
 def test_masks_that_fit_neither_frames_nor_positions_raise(pair, sound, mirror):
     model, array = pair[mirror], MIRRORS[mirror].array
     message = (
-        r"source_mask must have shape \(batch, frames\) = \(2, 12\), or \(2, 6\) for the positions behind the "
+        r"source_mask must have shape \(batch, frames\) = \(2, 12\), or \(2, 6\) for the positions after the "
         r"convolutions, got \(2, 7\)"
     )
     with pytest.raises(ValueError, match=message):

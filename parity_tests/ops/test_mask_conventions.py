@@ -260,7 +260,7 @@ class TestTransformers:
         same(ours(given, Restriction(bias=theirs.astype(np.float64))), ours(given, restriction))
 
     def test_masks_not_of_transformers_raise(self):
-        with pytest.raises(TypeError, match="a float, got bool"):
+        with pytest.raises(TypeError, match="floating-point, got bool"):
             masks.from_transformers(np.ones((1, 1, 5, 7), bool))
         with pytest.raises(ValueError, match="other numbers are a bias"):
             masks.from_transformers(np.full((1, 1, 5, 7), -1e4, np.float32))

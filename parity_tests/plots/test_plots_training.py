@@ -76,7 +76,7 @@ def test_highlights_that_do_not_fit_the_images_raise(rng):
     images, light = rng.random((3, 8, 6)), rng.random((3, 4, 2))
     for pattern, given, names in (
         ("there must be one name per image, got 3, 1 and 2", {"a": light}, "ab"),
-        ("at least one", {}, "abc"),
+        ("must not be empty", {}, "abc"),
         (r"light\['a'\] must have shape \(images, rows, columns\), for 3 images", {"a": light[1:]}, "abc"),
         ("at least 0", {"a": light - 1}, "abc"),
     ):

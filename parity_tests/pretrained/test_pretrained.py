@@ -220,9 +220,9 @@ REFUSALS = {
         "9 unexpected",
     ),
     "no such name and no network": (
-        lambda c: load_pretrained("nobody/nothing", "torch"),
+        lambda c: load_pretrained("no-one/nothing", "torch"),
         CheckpointError,
-        "nobody/nothing is not a local directory, and the Hugging Face Hub does not provide it",
+        "no-one/nothing is not a local directory, and the Hugging Face Hub does not provide it",
     ),
 }
 

@@ -592,7 +592,7 @@ class TestLayersOfOthers:
         assert np.abs(outputs[0] - outputs[1]).max() > 1e-2
 
     def test_norms_of_heads_raise_and_the_head_dim_is_required(self):
-        with pytest.raises(ConversionError, match=r"query_ln\.scale +refused +a LayerNorm of each head"):
+        with pytest.raises(ConversionError, match=r"query_ln\.scale +refused +a per-head LayerNorm"):
             convert({"query_ln.scale": np.ones(4)}, "flax.nnx.mha", HUB)
         with pytest.raises(ConversionError, match="a size for h or d in axes"):
             convert({"q_proj.weight": np.ones((12, 12))}, HUB, "flax.nnx.mha")

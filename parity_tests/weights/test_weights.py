@@ -50,7 +50,7 @@ def bits(tensors):
 
 
 def table(*rules, **entries):
-    return Layout("theirs", rules, **entries)
+    return Layout("other", rules, **entries)
 
 
 class TestNames:
@@ -191,7 +191,7 @@ class TestConvert:
         assert report.matched[1] == ("k.kernel", ("qkv",), ("(three e) d -> three e d", "o i -> i o"))
         assert report.ignored == [("ids", "always 0, 1, 2"), ("head.bias", "dropped: a task head")]
         assert str(report).startswith(
-            "theirs to jax_attention: 3 matched, 0 synthesised, 2 ignored, 0 faults."
+            "other to jax_attention: 3 matched, 0 synthesised, 2 ignored, 0 faults."
         )
         assert "k.kernel  qkv   (three e) d -> three e d, then o i -> i o" in str(report)
 
@@ -252,7 +252,7 @@ class TestConvert:
         }
         sentence, rows = str(caught.value).split("\n\n")
         assert sentence == (
-            "Cannot convert theirs to torch_attention, nothing was written: "
+            "Cannot convert other to torch_attention, nothing was written: "
             "1 refused, 1 wrong shape, 1 unexpected, 1 clash."
         )
         assert rows.splitlines()[0].split() == ["name", "fault", "expected", "given"]

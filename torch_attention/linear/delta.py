@@ -120,7 +120,9 @@ def chunked_delta_rule(
         output = output + einsum("bhqk,bhkv->bhqv", scores, change)
         return memory + einsum("bhkd,bhkv->bhdv", key, change), output
 
-    memory, output = scan(step, first_memory(key, value, state), (q, k, scores, written, erased))
+    memory, output = scan(
+        step, first_memory(key, value, state), (q, k, scores, written, erased), length=query.shape[2]
+    )
     return join_chunks(output, query.shape[2]).to(query.dtype), memory
 
 

@@ -30,6 +30,8 @@ def scan_decayed_chunks(
     change: Float[Tensor, "chunks batch heads size value_dim"],
     erased: Float[Tensor, "chunks batch heads size key_dim"],
     decay: Float[Tensor, "chunks batch heads #key_dim 1"],
+    *,
+    length: int,
 ) -> tuple[
     Float[Tensor, "batch heads key_dim value_dim"], Float[Tensor, "chunks batch heads size value_dim"]
 ]:
@@ -43,6 +45,7 @@ def scan_decayed_chunks(
         change: update that an empty state would receive.
         erased: keys whose product with the state is subtracted from the update.
         decay: decay of the state over the chunk.
+        length: length of the sequence.
 
     Returns:
         The state after the last chunk, and the outputs.
@@ -55,4 +58,4 @@ def scan_decayed_chunks(
         output = output + einsum("bhqk,bhkv->bhqv", scores, change)
         return decay * memory + einsum("bhkd,bhkv->bhdv", written, change), output
 
-    return scan(step, memory, (read, written, scores, change, erased, decay))
+    return scan(step, memory, (read, written, scores, change, erased, decay), length=length)

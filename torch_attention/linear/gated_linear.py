@@ -103,6 +103,7 @@ def chunked_gated_linear_attention(
         scores=faded.products,
         value=v,
         decay=faded.since_start[..., -1, :, None],
+        length=query.shape[2],
     )
     return join_chunks(output, query.shape[2]).to(value.dtype), memory
 

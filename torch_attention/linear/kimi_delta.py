@@ -117,6 +117,7 @@ def chunked_kimi_delta_rule(
         change=changes[..., : v.shape[-1]],
         erased=changes[..., v.shape[-1] :],
         decay=decayed.since_start[..., -1, :, None],
+        length=query.shape[2],
     )
     return join_chunks(output, query.shape[2]).to(query.dtype), memory
 

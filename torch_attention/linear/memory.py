@@ -63,6 +63,8 @@ def scan_faded_chunks(
     scores: Float[Tensor, "chunks batch heads size size"],
     value: Float[Tensor, "chunks batch heads size value_dim"],
     decay: Float[Tensor, "chunks batch heads #key_dim 1"],
+    *,
+    length: int,
 ) -> tuple[
     Float[Tensor, "batch heads key_dim value_dim"], Float[Tensor, "chunks batch heads size value_dim"]
 ]:
@@ -75,6 +77,7 @@ def scan_faded_chunks(
         scores: products of queries and earlier keys, times the decay between them.
         value: values, `(chunks, batch, heads, size, value_dim)`.
         decay: decay of the state over the chunk.
+        length: length of the sequence.
 
     Returns:
         The state after the last chunk, and the outputs.
@@ -86,7 +89,7 @@ def scan_faded_chunks(
         output = output + einsum("bhqk,bhkv->bhqv", scores, value)
         return decay * memory + einsum("bhkd,bhkv->bhdv", written, value), output
 
-    return scan(step, memory, (read, written, scores, value, decay))
+    return scan(step, memory, (read, written, scores, value, decay), length=length)
 
 
 def check_one_way(state: Any, is_causal: bool) -> None:

@@ -124,6 +124,7 @@ def chunked_retention(
         scores=between * einsum("...qd,...kd->...qk", q, k),
         value=v,
         decay=since_start[..., -1:, :],
+        length=query.shape[2],
     )
     return join_chunks(output, query.shape[2]).to(value.dtype), memory
 

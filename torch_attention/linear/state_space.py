@@ -110,7 +110,7 @@ def chunked_state_space(
         decay, written = chunk
         return decay * memory + written, memory
 
-    memory, before = scan(step, first_memory(key, value, state), (decay, written))
+    memory, before = scan(step, first_memory(key, value, state), (decay, written), length=query.shape[2])
     output = within + einsum("...qd,...dv->...qv", since_start * q, before)
     return join_chunks(output, query.shape[2]).to(query.dtype), memory
 

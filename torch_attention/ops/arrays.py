@@ -109,7 +109,11 @@ def sum_by_slot(
 
 
 def scan(
-    step: Callable[[Any, tuple[Tensor, ...]], tuple[Any, Any]], state: Any, inputs: tuple[Tensor, ...]
+    step: Callable[[Any, tuple[Tensor, ...]], tuple[Any, Any]],
+    state: Any,
+    inputs: tuple[Tensor, ...],
+    *,
+    length: int | None = None,
 ) -> tuple[Any, Any]:
     """Run `step` along the first axis of the inputs.
 
@@ -118,12 +122,13 @@ def scan(
             output, which is an array or a tuple of arrays.
         state: initial state, an array or a tuple of arrays.
         inputs: arrays whose first axes have the same size.
+        length: length of the sequence, if the inputs are chunks of it; None if each input is one token.
 
     Returns:
         The last state, and the outputs stacked along a new first axis.
     """
     if not is_static(inputs[0].shape[0]):
-        return _scan_symbolic(step, state, inputs)
+        return _scan_symbolic(step, state, inputs, length)
     if inputs[0].shape[0] == 0:  # one step on zeros gives the shapes of the empty outputs
         _, output = step(state, tuple(x.new_zeros(x.shape[1:]) for x in inputs))
         return state, tree_map(lambda x: x.new_zeros((0, *x.shape)), output)
@@ -137,13 +142,16 @@ def scan(
 
 
 def _scan_symbolic(
-    step: Callable[[Any, tuple[Tensor, ...]], tuple[Any, Any]], state: Any, inputs: tuple[Tensor, ...]
+    step: Callable[[Any, tuple[Tensor, ...]], tuple[Any, Any]],
+    state: Any,
+    inputs: tuple[Tensor, ...],
+    length: int | None,
 ) -> tuple[Any, Any]:
     """`scan` as a single operation, for a symbolic number of steps."""
     from torch._higher_order_ops.scan import scan as scan_operation  # slow to import
 
     def copied(state: Any, elements: tuple[Tensor, ...]) -> tuple[Any, Any]:
-        state, output = step(rebuilt(state), elements)
+        state, output = step(rebuilt(state), elements[: len(inputs)])
         # The results must not share memory with the inputs.
         return tree_map(torch.clone, plain(state)), tree_map(torch.clone, output)
 
@@ -159,7 +167,11 @@ def _scan_symbolic(
     if torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export():
         # ONNX has no gradients, and an operation that prepares for them cannot be converted.
         state, inputs = tree_map(lambda x: x.detach().clone(), (plain(state), inputs))
-    last, outputs = scan_operation(copied, plain(state), inputs)
+    steps = tuple(x.contiguous() for x in inputs)  # Inductor cannot order the symbolic strides of views
+    if length is not None:
+        # Inductor computes the size of the outputs from symbols of the elements: one element has the length itself.
+        steps += (inputs[0].new_zeros(()).expand(inputs[0].shape[0], length),)
+    last, outputs = scan_operation(copied, plain(state), steps)
     return rebuilt(last), outputs
 
 
