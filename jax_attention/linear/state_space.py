@@ -18,7 +18,7 @@ are three equivalent forms: recurrent, chunked and parallel.
 """
 
 import jax.numpy as jnp
-from einops import rearrange
+from einops import rearrange, repeat
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
@@ -148,9 +148,12 @@ def grouped_rms_norm(
     eps: float,
 ) -> Float[Array, "batch length features"]:
     """Divide each group of features by its root mean square and multiply by `scale`, in at least float32."""
-    groups = rearrange(at_least_float32(x), "b l (g f) -> b l g f", g=num_groups)
-    groups = groups / jnp.sqrt((groups * groups).mean(axis=-1, keepdims=True) + eps)
-    return rearrange(groups, "b l g f -> b l (g f)").astype(x.dtype) * scale[None, None]
+    wide = at_least_float32(x)
+    squares = rearrange(wide * wide, "b l (g f) -> b l g f", g=num_groups)
+    root = jnp.sqrt(squares.mean(axis=-1) + eps)  # batch length groups
+    return (wide / repeat(root, "b l g -> b l (g f)", f=squares.shape[-1])).astype(x.dtype) * scale[
+        None, None
+    ]
 
 
 @checked

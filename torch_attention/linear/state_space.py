@@ -18,7 +18,7 @@ are three equivalent forms: recurrent, chunked and parallel.
 """
 
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -146,9 +146,10 @@ def grouped_rms_norm(
     eps: float,
 ) -> Float[Tensor, "batch length features"]:
     """Divide each group of features by its root mean square and multiply by `scale`, in at least float32."""
-    groups = rearrange(at_least_float32(x), "b l (g f) -> b l g f", g=num_groups)
-    groups = groups / torch.sqrt((groups * groups).mean(dim=-1, keepdim=True) + eps)
-    return rearrange(groups, "b l g f -> b l (g f)").to(x.dtype) * scale[None, None]
+    wide = at_least_float32(x)
+    squares = rearrange(wide * wide, "b l (g f) -> b l g f", g=num_groups)
+    root = torch.sqrt(squares.mean(dim=-1) + eps)  # batch length groups
+    return (wide / repeat(root, "b l g -> b l (g f)", f=squares.shape[-1])).to(x.dtype) * scale[None, None]
 
 
 @checked
