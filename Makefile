@@ -20,7 +20,7 @@ FLOORS := .venv-floors
 .PHONY: help demo check lint types test test-quick test-slow test-newest test-floors test-all survey fuzz docs notebooks format clean
 .DEFAULT_GOAL := help
 
-help:  ## Show the targets
+help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
 
 # One stamp for each set of extras: installed once, again when the requirements change.
@@ -29,10 +29,10 @@ $(VENV)/installed-%: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$*]"
 	@touch $@
 
-demo: $(VENV)/installed-demo  ## A pretrained transformer, the same in PyTorch and in JAX, with a picture
+demo: $(VENV)/installed-demo  ## Run a pretrained transformer in both frameworks, compare them and draw a picture
 	$(BIN)/attention-bridge demo
 
-check: lint types  ## Lint, format, types
+check: lint types  ## Check lint, format and types
 
 lint: $(TESTED)
 	$(BIN)/ruff check .
@@ -47,19 +47,19 @@ QUICK := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=
 	--xla_cpu_parallel_codegen_split_count=1
 test-floors: export XLA_FLAGS = $(QUICK) --xla_cpu_use_fusion_emitters=false
 test-newest: export XLA_FLAGS = $(QUICK)  # jaxlib 0.12 ends the process at a flag it does not know
-test: lint  ## The essential proof, under ten minutes on two cores
+test: lint  ## Run `check` and the essential tests: under ten minutes on two cores
 	$(MAKE) --no-print-directory --jobs=2 types test-quick
 
 test-quick: $(TESTED)
 	$(BIN)/python -m pytest -m "not slow and not survey" -n 2 --dist loadgroup
 
-test-slow: $(TESTED_SLOW)  ## The rest, on the code as it ships: without the tests' shape checks
+test-slow: $(TESTED_SLOW)  ## Run the slow tests, without the shape checks that the other tests add
 	$(BIN)/python -m pytest -m "slow and not survey" -n 2 --dist loadgroup --override-ini addopts="-ra --strict-markers"
 
-survey: $(TESTED_SLOW)  ## Every mechanism compiled, exported, transformed and counted; longer than CI may take
+survey: $(TESTED_SLOW)  ## Compile, export, transform and count every mechanism; too long for CI
 	$(BIN)/python -m pytest -m survey -n 2 --dist loadgroup --override-ini addopts="-ra --strict-markers"
 
-test-newest:  ## The JAX half alone, with the newest JAX, Flax and NumPy, on Python 3.13 or 3.12
+test-newest:  ## Test the JAX mirror with the newest JAX, Flax and NumPy, on Python 3.13 or 3.12
 	@python="$(NEWEST_PYTHON)"; if [ -z "$$python" ]; then \
 		echo "SKIPPED test-newest: no python3.13 or python3.12 is found, so nothing was tested with the newest JAX."; \
 	else set -e; rm -rf $(NEWEST); "$$python" -m venv $(NEWEST); \
@@ -70,7 +70,7 @@ test-newest:  ## The JAX half alone, with the newest JAX, Flax and NumPy, on Pyt
 		$(NEWEST)/bin/python -m pytest --noconftest -n 2 -W error::DeprecationWarning parity_tests/mechanisms/test_jax_alone.py; \
 	fi
 
-test-floors:  ## The lower bounds of pyproject.toml, installed and tried, on Python 3.11
+test-floors:  ## Test with the lowest versions that pyproject.toml allows, on Python 3.11
 	@if ! $(FLOORS_PYTHON) -c "import ensurepip, venv" 2>/dev/null; then \
 		echo "SKIPPED test-floors: no $(FLOORS_PYTHON) is found, so the lower bounds of pyproject.toml were not tried."; \
 	else set -e; rm -rf $(FLOORS); $(FLOORS_PYTHON) -m venv $(FLOORS); \
@@ -79,15 +79,15 @@ test-floors:  ## The lower bounds of pyproject.toml, installed and tried, on Pyt
 		$(FLOORS)/bin/python -m parity_tests.helpers.floors smoke; \
 	fi
 
-test-all: test test-slow test-floors test-newest  ## All tests
+test-all: test test-slow test-floors test-newest  ## Run all tests except `survey`
 
 SEED     ?= $(shell date +%s)
 COUNT    ?= 100000
 CHILDREN ?= 2000
-fuzz: $(TESTED)  ## Damaged files of every format, at most 30 minutes: SEED=, COUNT=, CHILDREN=
+fuzz: $(TESTED)  ## Read damaged files of every format, at most 30 minutes; options SEED=, COUNT=, CHILDREN=
 	$(BIN)/python -m parity_tests.helpers.fuzz --seed $(SEED) --count $(COUNT) --children $(CHILDREN)
 
-docs: $(VENV)/installed-bench,onnx,tpu-aot  ## Measure again what docs/ shows
+docs: $(VENV)/installed-bench,onnx,tpu-aot  ## Repeat all measurements and rewrite docs/
 	$(BIN)/attention-bridge list --markdown > docs/catalogue.md
 	$(BIN)/python -m attention_bridge.pages.rosetta > docs/rosetta.md
 	$(BIN)/python -m parity_tests.peers > docs/peers.md.new
@@ -116,12 +116,12 @@ docs: $(VENV)/installed-bench,onnx,tpu-aot  ## Measure again what docs/ shows
 	$(BIN)/python -m benchmarks.attention --markdown > docs/performance.md.new
 	mv docs/performance.md.new docs/performance.md
 
-notebooks: $(TESTED)  ## Build examples/notebooks/*.ipynb from the .py beside them
+notebooks: $(TESTED)  ## Build examples/notebooks/*.ipynb from the .py files beside them
 	$(BIN)/jupytext --quiet --to ipynb --update examples/notebooks/*.py
 
-format: $(TESTED)  ## Rewrite the sources in the house format
+format: $(TESTED)  ## Format the sources
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:  ## Remove what was made here
+clean:  ## Remove environments, builds and caches
 	rm -rf $(VENV) $(NEWEST) $(FLOORS) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -126,7 +126,7 @@ def check_promotion(module: Any, name: str, x: Any) -> None:
 
 
 def with_rank(x: Array, rank: int) -> Array:
-    """Prepend axes of size 1 to `x` until it has that rank."""
+    """Prepend axes of size 1 to `x` until it has `rank` axes."""
     return x[(None,) * (rank - x.ndim)]
 
 

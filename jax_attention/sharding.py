@@ -87,7 +87,7 @@ def _owner(model: Any, path: tuple[Any, ...]) -> Any:
 
 
 def _head_count(owner: Any, features: int) -> int | None:
-    """Number of heads with that many features in total in a module; None for a module without heads."""
+    """Number of heads of a projection with `features` features; None for a module without heads."""
     sizes = getattr(owner, "config", owner)
     head_dim = getattr(sizes, "head_dim", None)
     return features // head_dim if head_dim else getattr(sizes, "num_heads", None)

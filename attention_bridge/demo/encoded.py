@@ -1,4 +1,4 @@
-"""Result type of the three models."""
+"""Result type of the encoder in PyTorch, in JAX and in sentence-transformers."""
 
 from typing import NamedTuple
 

@@ -1,8 +1,8 @@
 """Mistakes hardly larger than rounding, detected by the share of the squared difference that they explain.
 
-Rounding has no direction. Planting a mistake removes most of the difference that the mistake made, but enlarges a
-difference that rounding made; `benchmarks.doctor` prints both. So a port is not healthy merely because its error is as
-small as a rounding error.
+Making the port's mistake in the reference too removes most of a difference that the mistake caused, but enlarges a
+difference that rounding caused, because rounding errors are random; `benchmarks.doctor` prints both. So an error as
+small as rounding is no proof of a correct port.
 """
 
 from __future__ import annotations

@@ -93,10 +93,10 @@ class Verdict:
 
 
 def check_dtypes(dtypes: Sequence[str]) -> Sequence[str]:
-    """Return the dtypes if there are proofs in all of them.
+    """Return `dtypes` if mechanisms can be proven in all of them.
 
     Raises:
-        InputError: there are no proofs in one of the dtypes.
+        InputError: a name is not in `DTYPES`.
     """
     unknown = [dtype for dtype in dtypes if dtype not in DTYPES]
     if unknown:

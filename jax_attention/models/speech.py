@@ -233,7 +233,7 @@ def real_frames(
 
 
 def halved(real: Bool[Array, "batch frames"]) -> Bool[Array, "batch length"]:
-    """Boolean mask of the encoder positions, after the convolutions, with at least one real frame of two."""
+    """Boolean mask of the encoder positions after the convolutions: True if one of the two frames is real."""
     length = (real.shape[1] + 1) // 2
     even = jnp.concatenate((real, real[:, -1:]), axis=1)[:, : 2 * length]  # batch frames
     return rearrange(even, "batch (length two) -> batch length two", two=2).any(-1)

@@ -7,7 +7,7 @@ from jax_attention.ops.arrays import values_at_hand
 
 
 def check_numbers(name: str, numbers: Int[Array, "..."], count: int) -> None:
-    """Raise ValueError unless integers are from 0 to below `count`, where the check is cheap.
+    """Raise ValueError unless all integers are at least 0 and below `count`, where the check is cheap.
 
     Arrays in compiled code or on accelerators are not checked: there PyTorch raises its own error, and JAX gives NaN.
     """

@@ -110,7 +110,7 @@ def error(given, expected):
 
 
 def assert_equals_oracle(given, expected, longest):
-    """Assert the tolerance of the dtype, where the longest sum has `longest` terms."""
+    """Assert equality up to the rounding error of the dtype in sums of at most `longest` terms."""
     double = numpy(given).dtype == np.float64
     bound = 1e-12 if double else FACTOR * UNIT_ROUND_OFF * math.sqrt(longest)
     assert error(given, expected) <= bound

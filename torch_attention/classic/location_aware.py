@@ -63,7 +63,7 @@ def _align(
 
 @checked
 class LocationAwareAttention(nn.Module):
-    """Additive attention with convolved weights of the previous query (Chorowski et al. 2015, section 2.2).
+    """Additive attention that also scores the previous query's attention weights (Chorowski et al. 2015, section 2.2).
 
     Args:
         query_dim: features of a query.

@@ -66,7 +66,7 @@ class PointerAttention(nn.Module):
             key: keys to choose from, `(batch, key, key_dim)`.
             mask: boolean mask, True where a query may point at a key; None for no mask. Mask the keys that were chosen
                 before to choose each key once.
-            need_weights: whether to return the attention weights too: the output in at least float32.
+            need_weights: whether to return the attention weights, which are the output in at least float32.
 
         Returns:
             Probabilities `(batch, query, key)`, as the output and as the weights. A fully masked row is zero.

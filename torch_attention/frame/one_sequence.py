@@ -173,7 +173,7 @@ class SelfAttentionFrame(nn.Module):
 
 
 def _check_of_elements(name: str, given: Any, axes: str, shape: tuple[int, ...], cache: Cache | None) -> None:
-    """Raise unless lengths or segments have the right shape, or if they are given with a cache."""
+    """Raise an error if lengths or segments have a wrong dtype or shape, or are given with a cache."""
     check_integers(name, given, axes, shape)
     if given is not None and cache is not None:
         raise ValueError(f"{name} must be None with a cache, got shape {tuple(given.shape)}")

@@ -4,8 +4,8 @@ $$ p = \mathrm{softmax}(\mathrm{filter}(\mathrm{scores} / T)), \qquad
    t = \min \Bigl\{ i : \sum_{j \le i} p_j > u \Bigr\} $$
 
 A token is sampled by inverting the cumulative distribution, in the order of token ids, at a uniform random number u
-that the caller supplies. The same u therefore gives the same token in both frameworks. All is computed in at least
-float32; the frameworks may differ only where u or the border of a filter lies within the rounding error.
+that the caller supplies. The same u therefore gives the same token in both frameworks. Everything is computed in
+at least float32; the frameworks may differ only where u or the border of a filter lies within the rounding error.
 
 | symbol | argument      | effect                                                                     |
 |--------|---------------|----------------------------------------------------------------------------|

@@ -1,4 +1,4 @@
-"""`hf.llama`: Hugging Face `LlamaForCausalLM`, and models with the same names: Mistral, Qwen 2 and 3, Gemma 1.
+"""`hf.llama`: Hugging Face `LlamaForCausalLM`, and models with the same tensor names: Mistral, Qwen 2 and 3, Gemma 1.
 
 `hf.gemma` is the same for Gemma 2 and 3, which have four norms per layer. Rotary pairs are i and i + head_dim / 2.
 
