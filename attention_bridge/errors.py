@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from importlib.util import find_spec
 from typing import Literal, NamedTuple
 
@@ -99,6 +100,22 @@ def require(packages: Sequence[str], *, extra: str) -> None:
             f"this needs packages that are not installed: {', '.join(missing)}; install them with: "
             f"python -m pip install {distributions} (or with attention-bridge's extra [{extra}])"
         )
+
+
+def unknown(kind: str, name: str, known: Iterable[str], command: str) -> str:
+    """Report an unknown name in one sentence, with the nearest known names.
+
+    Args:
+        kind: noun for the names, such as "layout".
+        name: the unknown name.
+        known: all known names.
+        command: subcommand of `attention-bridge` that lists them.
+    """
+    lower = {each.lower(): each for each in known}
+    inside = [each for each in lower if name.lower() in each]
+    near = [lower[each] for each in get_close_matches(name.lower(), lower, n=3, cutoff=0.6) or inside[:3]]
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return f"unknown {kind} {name!r}; {hint}`attention-bridge {command}` lists all"
 
 
 def cut(text: str, longest: int = LONGEST_MESSAGE) -> str:

@@ -26,7 +26,7 @@ from attention_bridge.catalogue.scores import SCORES_FAMILY
 from attention_bridge.catalogue.self_attention import SELF
 from attention_bridge.catalogue.sparse import SPARSE_FAMILY
 from attention_bridge.catalogue.vision import VISION_FAMILY
-from attention_bridge.errors import UnknownMechanismError
+from attention_bridge.errors import UnknownMechanismError, unknown
 
 CATALOGUE = (
     *BASICS,
@@ -55,8 +55,8 @@ def select(names: list[str]) -> list[Mechanism]:
         UnknownMechanismError: a name is not in the catalogue.
     """
     by_name = {mechanism.name.lower(): mechanism for mechanism in CATALOGUE}
-    unknown = [name for name in names if name.lower() not in by_name]
-    if unknown:
-        known = ", ".join(mechanism.name for mechanism in CATALOGUE)
-        raise UnknownMechanismError(f"unknown mechanism {', '.join(unknown)}: expected one of {known}")
+    for name in names:
+        if name.lower() not in by_name:
+            known = (mechanism.name for mechanism in CATALOGUE)
+            raise UnknownMechanismError(unknown("mechanism", name, known, "list"))
     return [by_name[name.lower()] for name in names] or list(CATALOGUE)

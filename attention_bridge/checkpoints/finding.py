@@ -108,8 +108,9 @@ def _of_file(path: Path) -> Found:
         return Found(
             by_name, path, f"it has the name of a {by_name} file, and its first bytes show no other format"
         )
+    hint = f"; give its directory, {path.parent}" if path.name == "config.json" else ""
     raise CheckpointError(
-        f"{path} is no checkpoint of a known format: its name has none of {', '.join(SUFFIXES)}"
+        f"{path} is no checkpoint of a known format: its name has none of {', '.join(SUFFIXES)}{hint}"
     )
 
 

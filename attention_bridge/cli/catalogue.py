@@ -25,6 +25,9 @@ def list_mechanisms(
     from attention_bridge.pages import tables
 
     families = dict.fromkeys(each.family for each in CATALOGUE)
+    family = None if family is None else family.lower()
+    if as_json and as_markdown:
+        raise InputError("expected --json or --markdown, not both")
     if family is not None and family not in families:
         raise InputError(f"--family must be one of {', '.join(families)}, got {family!r}")
     chosen = [each for each in CATALOGUE if family in (None, each.family)]

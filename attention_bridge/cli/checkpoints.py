@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
+from attention_bridge.cli.choices import existing, layout
 from attention_bridge.cli.choices import layouts as complete_layout
 from attention_bridge.cli.paths import path as a_path
 from attention_bridge.cli.progress import warn, watched
 from attention_bridge.errors import InputError, printable
+
+if TYPE_CHECKING:
+    from attention_bridge.pretrained.source import Source
 
 
 def layouts(
@@ -57,23 +61,40 @@ def convert(
         Path, typer.Argument(parser=a_path, help="A checkpoint: a file, an index or a directory.")
     ],
     target: Annotated[
-        Path, typer.Argument(parser=a_path, help="The file to write; its suffix gives the format.")
+        Path,
+        typer.Argument(
+            parser=a_path, help="The file to write, whose suffix gives the format; without one, a directory."
+        ),
     ],
     source_layout: Annotated[
         str | None,
         typer.Option(
             "--from",
+            parser=layout("--from"),
+            metavar="LAYOUT",
             autocompletion=complete_layout,
-            help="Layout of the source.",
+            help="Layout of the source; `attention-bridge layouts` lists all.",
             show_default="from config.json",
         ),
     ] = None,
     target_layout: Annotated[
-        str, typer.Option("--to", autocompletion=complete_layout, help="Layout of the target.")
+        str,
+        typer.Option(
+            "--to",
+            parser=layout("--to"),
+            metavar="LAYOUT",
+            autocompletion=complete_layout,
+            help="Layout of the target.",
+        ),
     ] = "torch_attention",
     config: Annotated[
         Path | None,
-        typer.Option(parser=a_path, help="config.json of the model.", show_default="beside the source"),
+        typer.Option(
+            parser=existing("--config"),
+            metavar="PATH",
+            help="config.json of the model, or its directory.",
+            show_default="beside the source",
+        ),
     ] = None,
     axis: Annotated[
         list[str] | None,
@@ -104,20 +125,27 @@ def convert(
     from attention_bridge.cli import weight_tables
     from attention_bridge.pretrained import conversion
     from attention_bridge.pretrained.source import Source
+    from attention_bridge.weights.layouts import LAYOUTS
 
     if dry_run and verify:
         raise InputError("expected --dry-run or --verify, not both: a dry run writes no target to verify")
     axes, places, verified = conversion.read_axes(axis or []), conversion.read_places(place or []), None
+    if str(target) in LAYOUTS:
+        raise InputError(
+            f"the target {target} is the name of a layout: give it with --to, and a file as target"
+        )
     with Source.open(source, config) as opened:
-        layout = source_layout or opened.layout()
+        given_layout = source_layout or opened.layout()
+        if config is not None:
+            _check_config(opened, config, given_layout, target_layout)
         if verify:
             from attention_bridge.pretrained import verification
 
-            verification.check(opened, layout, target_layout, axes=axes)
+            verification.check(opened, given_layout, target_layout, axes=axes)
         done = conversion.convert_checkpoint(
             opened,
             target,
-            layout,
+            given_layout,
             target_layout,
             axes=axes,
             dry_run=dry_run,
@@ -127,7 +155,7 @@ def convert(
             watch=watched,
         )
         if verify:
-            verified = verification.verify(opened, done.target, layout, target_layout, axes=axes)
+            verified = verification.verify(opened, done.target, given_layout, target_layout, axes=axes)
     for name in done.unknown:
         warn(f"no module of the mirrors has {name}; it was copied unchanged")
     for name in done.not_finite:
@@ -140,3 +168,13 @@ def convert(
         typer.echo("\n".join(map(printable, lines)))
     if verified is not None and not verified.ok:
         raise typer.Exit(1)
+
+
+def _check_config(opened: Source, config: Path, source_layout: str, target_layout: str) -> None:
+    """Raise unless the given configuration describes the source or the target."""
+    found = opened.reading.layout.name if opened.reading else source_layout
+    if not {source_layout, target_layout} & {found, "torch_attention", "jax_attention"}:
+        raise InputError(
+            f"--config {config} describes a model in the layout {found}, but the source is {source_layout} and the "
+            f"target {target_layout}"
+        )

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from attention_bridge.cli.paths import path
+from attention_bridge.errors import InputError, unknown
 
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh")
 DTYPES = ("float32", "float64", "bfloat16")
@@ -23,8 +29,45 @@ def choice(option: str, words: Sequence[str]) -> Callable[[str], str]:
             raise OptionError(f"{option} must be one of {', '.join(words)}, got {text!r}")
         return text
 
-    parse.__name__ = "|".join(words)  # shown by --help
     return parse
+
+
+def layout(option: str) -> Callable[[str], str]:
+    """Make a parser for the name of a layout; its error names the option, and the nearest layouts."""
+
+    def parse(text: str) -> str:
+        from attention_bridge.weights.layouts import LAYOUTS
+
+        if text not in LAYOUTS:
+            raise OptionError(f"{option}: {unknown('layout', text, LAYOUTS, 'layouts')}")
+        return text
+
+    return parse
+
+
+def existing(option: str) -> Callable[[str], Path]:
+    """Make a parser for a path that must exist; its error names the option."""
+
+    def parse(text: str) -> Path:
+        if not (found := path(text)).exists():
+            raise OptionError(f"{option} must be a file or directory that exists, got {text}")
+        return found
+
+    return parse
+
+
+@contextmanager
+def options(**names: str) -> Iterator[None]:
+    """Within it, an error about an argument names the option that gives it.
+
+    Args:
+        names: option for each argument, such as `num_heads="--heads"`.
+    """
+    try:
+        yield
+    except InputError as error:
+        pattern = rf"\b({'|'.join(names)})\b"
+        raise InputError(re.sub(pattern, lambda found: names[found[1]], str(error))) from error
 
 
 def layouts(incomplete: str) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from attention_bridge.cli.choices import existing
 from attention_bridge.cli.paths import path as a_path
 from attention_bridge.cli.progress import step, warn_of_miscompilation
 
@@ -21,7 +22,10 @@ def demo(
     checkpoint: Annotated[
         Path | None,
         typer.Option(
-            parser=a_path, help="Directory of a BERT-style encoder.", show_default="all-MiniLM-L6-v2"
+            parser=existing("--checkpoint"),
+            metavar="PATH",
+            help="Directory of a BERT-style encoder.",
+            show_default="all-MiniLM-L6-v2",
         ),
     ] = None,
     figure: Annotated[

@@ -8,10 +8,25 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from attention_bridge.cli.choices import ACTIVATIONS, NORMS, ROPES, choice, layouts
+from attention_bridge.cli.choices import ACTIVATIONS, NORMS, ROPES, choice, layout, layouts, options
 from attention_bridge.cli.paths import path as a_path
 from attention_bridge.cli.progress import step
 from attention_bridge.errors import InputError
+
+# The options of the arguments of `Setting`.
+OPTIONS = {
+    "num_heads": "--heads",
+    "num_kv_heads": "--kv-heads",
+    "scale": "--scale",
+    "softcap": "--softcap",
+    "is_causal=True": "--causal",
+    "window": "--window",
+    "query_offset": "--query-offset",
+    "rope": "--rope",
+    "rope_base": "--base",
+    "rope_dim": "--rope-dim",
+    "norm_eps": "--norm-eps",
+}
 
 
 def doctor(
@@ -35,7 +50,10 @@ def doctor(
     ] = None,
     query_offset: Annotated[int, typer.Option(help="Position of the first query.")] = 0,
     rope: Annotated[
-        str, typer.Option(parser=choice("--rope", ROPES), help="Feature pairing of RoPE.")
+        str,
+        typer.Option(
+            parser=choice("--rope", ROPES), metavar="|".join(ROPES), help="Feature pairing of RoPE."
+        ),
     ] = "none",
     base: Annotated[float, typer.Option(help="Base of RoPE.")] = 10000.0,
     rope_dim: Annotated[
@@ -44,15 +62,26 @@ def doctor(
     activation: Annotated[
         str,
         typer.Option(
-            parser=choice("--activation", ACTIVATIONS), help="Activation of the feed-forward network."
+            parser=choice("--activation", ACTIVATIONS),
+            metavar="|".join(ACTIVATIONS),
+            help="Activation of the feed-forward network.",
         ),
     ] = "gelu",
-    norm: Annotated[str, typer.Option(parser=choice("--norm", NORMS), help="Kind of norm.")] = "layer",
+    norm: Annotated[
+        str, typer.Option(parser=choice("--norm", NORMS), metavar="|".join(NORMS), help="Kind of norm.")
+    ] = "layer",
     norm_eps: Annotated[float, typer.Option(help="Eps of the norms, added to the variance.")] = 1e-5,
     norm_offset: Annotated[bool, typer.Option("--norm-offset", help="Norms multiply by 1 + weight.")] = False,
     norm_first: Annotated[bool, typer.Option("--norm-first", help="Pre-norm instead of post-norm.")] = False,
-    layout: Annotated[
-        str, typer.Option("--from", autocompletion=layouts, help="Layout of the weights.")
+    source_layout: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            parser=layout("--from"),
+            metavar="LAYOUT",
+            autocompletion=layouts,
+            help="Layout of the weights; `attention-bridge layouts` lists all.",
+        ),
     ] = "torch_attention",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -62,25 +91,26 @@ def doctor(
     """
     from attention_bridge.doctor import Setting, file, report
 
-    setting = Setting(
-        num_heads=heads,
-        num_kv_heads=kv_heads,
-        scale=scale,
-        softcap=softcap,
-        is_causal=causal,
-        window=window,
-        query_offset=query_offset,
-        rope=rope,
-        rope_base=base,
-        rope_dim=rope_dim,
-        activation=activation,
-        norm=norm,
-        norm_eps=norm_eps,
-        norm_offset=norm_offset,
-        norm_first=norm_first,
-    )
+    with options(**OPTIONS):
+        setting = Setting(
+            num_heads=heads,
+            num_kv_heads=kv_heads,
+            scale=scale,
+            softcap=softcap,
+            is_causal=causal,
+            window=window,
+            query_offset=query_offset,
+            rope=rope,
+            rope_base=base,
+            rope_dim=rope_dim,
+            activation=activation,
+            norm=norm,
+            norm_eps=norm_eps,
+            norm_offset=norm_offset,
+            norm_first=norm_first,
+        )
     with step("examine") as say:
-        diagnosis = file.diagnose_file(case, setting, layout, say)
+        diagnosis = file.diagnose_file(case, setting, source_layout, say)
     if diagnosis.status == "other setting":
         raise InputError(diagnosis.verdict)
     if as_json:

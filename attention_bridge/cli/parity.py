@@ -22,10 +22,19 @@ def parity(
     everything: Annotated[bool, typer.Option("--all", help="Prove every mechanism.")] = False,
     dtype: Annotated[
         list[str] | None,
-        typer.Option(parser=choice("--dtype", DTYPES), help="Dtype; repeatable; all three by default."),
+        typer.Option(
+            parser=choice("--dtype", DTYPES),
+            metavar="|".join(DTYPES),
+            help="Dtype; repeatable; all three by default.",
+        ),
     ] = None,
     platform: Annotated[
-        str, typer.Option(parser=choice("--platform", PLATFORMS), help="Platform that JAX runs on.")
+        str,
+        typer.Option(
+            parser=choice("--platform", PLATFORMS),
+            metavar="|".join(PLATFORMS),
+            help="Platform that JAX runs on.",
+        ),
     ] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
@@ -37,6 +46,8 @@ def parity(
     from attention_bridge.catalogue import select
     from attention_bridge.pages import tables
 
+    if as_json and as_markdown:
+        raise InputError("expected --json or --markdown, not both")
     if bool(names) == everything:
         raise InputError("expected either names of mechanisms or --all")
     mechanisms = select(names or [])

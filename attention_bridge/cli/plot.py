@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from attention_bridge.cli.choices import options
 from attention_bridge.cli.paths import path as a_path
 from attention_bridge.errors import InputError, require
 
@@ -48,6 +49,7 @@ def plot(
 
     named = ", ".join(f"{name} {i}" for name, i in (("layer", layer), ("head", head)) if i is not None)
     title = source.stem if is_page else named.capitalize() or source.stem
-    plots.plot(list(stored.layers), output, queries, keys, layer=layer, head=head, title=title)
+    with options(query_tokens="--tokens", key_tokens="--key-tokens"):
+        plots.plot(list(stored.layers), output, queries, keys, layer=layer, head=head, title=title)
     size = f": {plots.pages.size(output.stat().st_size)}" if is_page else ""
     typer.echo(f"{output}{size}")

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from attention_bridge.checkpoints import read
+from attention_bridge.checkpoints.faults import contents
 from attention_bridge.doctor.diagnosis import Diagnosis
 from attention_bridge.doctor.search import diagnose
 from attention_bridge.doctor.setting import Setting
-from attention_bridge.errors import InputError
+from attention_bridge.errors import InputError, unknown
 from attention_bridge.weights import convert
 from attention_bridge.weights.layouts import LAYOUTS
 
@@ -39,7 +40,7 @@ def diagnose_file(
         CheckpointError, ConversionError, InputError: the file cannot be read, or its arrays do not fit together.
     """
     if layout not in LAYOUTS:
-        raise InputError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
+        raise InputError(unknown("layout", layout, LAYOUTS, "layouts"))
     arrays = _read(path)
     if missing := [name for name in REQUIRED if name not in arrays]:
         raise InputError(
@@ -59,6 +60,8 @@ def diagnose_file(
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
+    if not path.exists():
+        raise InputError(f"{path} does not exist; {path.parent} holds {contents(path.parent)}")
     if path.suffix != ".npz":
         return read(path)
     try:

@@ -21,7 +21,7 @@ CASES = (*instances.MASKS, "dropout")
 
 PAGE = """# Parity
 
-Printed by `attention-bridge parity --markdown` with {versions}.
+Printed by `attention-bridge parity --all --markdown` with {versions}.
 
 {platforms}
 

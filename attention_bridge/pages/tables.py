@@ -32,7 +32,7 @@ def mechanism_rows(mechanisms: Sequence[Mechanism]) -> list[dict[str, Any]]:
             "no_decoding": mechanism.no_decoding,
             "peers": list(mechanism.peers),
             "no_peer": mechanism.no_peer,
-            "models": model_types(mechanism.module.name),
+            "models": model_types(class_name(mechanism)),
             "proofs": proofs.of(mechanism.name),
             "files": [f"torch_attention/{mechanism.file}", f"jax_attention/{mechanism.file}"],
         }
@@ -58,13 +58,18 @@ def mechanism_lines(mechanism: Mechanism) -> list[str]:
         ("paper", f"{paper.authors} {paper.year}, {paper.address}"),
         ("decoding", decoding),
         ("peers", ", ".join(m.peers) or f"none: {m.no_peer}"),
-        ("models", ", ".join(model_types(m.module.name)) or "no model type that load_pretrained reads"),
+        ("models", ", ".join(model_types(class_name(m))) or "no model type that load_pretrained reads"),
         ("proof", f"attention-bridge parity '{m.name}'"),
     ]
     lines = [m.name, *(f"  {title:<10}{text}" for title, text in rows), *proofs.lines(m.name)]
     for package in ("torch_attention", "jax_attention"):
-        lines += ["", f"{package}/{m.file}", *_signatures(package, m.module.name)]
+        lines += ["", f"{package}/{m.file}", *_signatures(package, class_name(m))]
     return lines
+
+
+def class_name(mechanism: Mechanism) -> str:
+    """The name of a mechanism's class; a positional encoding is proven in a layer, but has a class of its own."""
+    return mechanism.name.partition("-")[0]
 
 
 def _signatures(package: str, name: str) -> Iterator[str]:

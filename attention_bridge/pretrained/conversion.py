@@ -19,7 +19,7 @@ import numpy as np
 from attention_bridge import checkpoints
 from attention_bridge.checkpoints.atomic import ending_by_signal
 from attention_bridge.checkpoints.faults import writing
-from attention_bridge.errors import CheckpointError, InputError
+from attention_bridge.errors import CheckpointError, InputError, unknown
 from attention_bridge.pretrained.keras import files as keras_files
 from attention_bridge.pretrained.source import Source
 from attention_bridge.weights import Report, stream
@@ -116,6 +116,7 @@ def convert_checkpoint(
     if there and not (force or dry_run):
         raise InputError(f"{goal} exists and was left as it is; --force overwrites it")
     not_finite: list[str] = []
+    _check_axes(axes or {}, source, target)
     with _opened(source_path, config) as opened:
         reader = opened.reader
         if not reader.specs:
@@ -170,6 +171,19 @@ def _opened(
     return nullcontext(source) if isinstance(source, Source) else Source.open(source, config)
 
 
+def _check_axes(axes: Mapping[str, int], *layouts: str) -> None:
+    """Raise InputError for the size of an axis that the layouts do not have."""
+    from attention_bridge.weights.layouts import LAYOUTS
+
+    moves = [move for name in layouts for move in (*LAYOUTS[name].to_hub, *LAYOUTS[name].from_hub)]
+    known = sorted({axis for move in moves for axis in move.unknown_axes({})})
+    for name in axes:
+        if name.rpartition(".")[2] not in known:
+            raise InputError(
+                f"--axis {name}: the layouts {' and '.join(layouts)} need sizes of {', '.join(known) or 'no axis'}"
+            )
+
+
 def _unless_given(stored: Mapping[str, int], axes: Mapping[str, int]) -> dict[str, int]:
     """The stored axis sizes, except axes whose size `axes` gives for all modules."""
     return {name: size for name, size in stored.items() if name.rpartition(".")[2] not in axes}
@@ -193,7 +207,7 @@ def check_layouts(*names: str) -> None:
 
     for name in names:
         if name not in LAYOUTS:
-            raise InputError(f"a layout is one of {', '.join(LAYOUTS)}, but got {name!r}")
+            raise InputError(unknown("layout", name, LAYOUTS, "layouts"))
 
 
 def read_axes(given: Iterable[str]) -> dict[str, int]:
@@ -206,9 +220,9 @@ def read_axes(given: Iterable[str]) -> dict[str, int]:
     for text in given:
         name, equals, size = text.partition("=")
         if not (equals and _is_axis(name) and SIZE.fullmatch(size)):
-            raise InputError(f"an axis is given as a name and a size, such as d=64, but got {text!r:.100}")
+            raise InputError(f"--axis must be a name and a size, such as d=64, got {text!r:.100}")
         if name in axes:
-            raise InputError(f"an axis is given once, but got {name} twice: {axes[name]} and {size}")
+            raise InputError(f"--axis must give each axis once, got {name} twice: {axes[name]} and {size}")
         axes[name] = int(size)
     return axes
 
@@ -230,7 +244,7 @@ def read_places(given: Iterable[str]) -> dict[str, str]:
         path, equals, place = text.partition("=")
         if not (equals and (place == "." or all(x.isidentifier() for x in place.strip("/").split("/")))):
             raise InputError(
-                "a place is given as two paths, such as encoder.attention=layers/multi_head_attention, but got "
+                "--place must be two paths, such as encoder.attention=layers/multi_head_attention, got "
                 f"{text!r}"
             )
         places[path] = place

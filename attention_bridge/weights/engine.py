@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from attention_bridge.errors import Fault, FaultKind
+from attention_bridge.errors import Fault, FaultKind, unknown
 from attention_bridge.weights.configured import Configured, read_config
 from attention_bridge.weights.grouped import GroupedMove
 from attention_bridge.weights.layout import Layout, ZeroBias, entry_for
@@ -102,7 +102,7 @@ def find_layout(layout: Layout | str) -> Layout:
     from attention_bridge.weights.layouts import LAYOUTS  # here, because the tables import the rules
 
     if layout not in LAYOUTS:
-        raise ValueError(f"a layout is one of {', '.join(LAYOUTS)}, but got {layout!r}")
+        raise ValueError(unknown("layout", layout, LAYOUTS, "layouts"))
     return LAYOUTS[layout]
 
 

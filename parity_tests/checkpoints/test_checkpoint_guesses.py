@@ -173,7 +173,7 @@ class TestOrbax:
 class TestAxes:
     @pytest.mark.parametrize("text", ["d=²", "d=٤", f"d={'9' * 5000}", "d=0", "d=04", "d=+4"])
     def test_text_that_is_no_size_raises(self, text):
-        with pytest.raises(InputError, match="an axis is given as a name and a size"):
+        with pytest.raises(InputError, match="--axis must be a name and a size"):
             read_axes([text])
 
     def test_duplicate_axis_raises(self):

@@ -347,7 +347,7 @@ class TestPlaces:
         arguments = (tmp_path / "theirs.pt", target, "--from", "torch.mha", *to)
         assert "two tensors would be called" in refused(*arguments, "--place", "a=x", "--place", "b=x")
         for wrong in ("a", "a=", "a=x y", "a=x/0/y", "a=../y"):
-            assert "a place is given as two paths" in refused(*arguments, "--place", wrong)
+            assert "--place must be two paths" in refused(*arguments, "--place", wrong)
         assert "its name must end in .weights.h5" in refused(
             tmp_path / "alone.pt", tmp_path / "b.h5", "--from", "torch.mha", *to
         )

@@ -30,6 +30,7 @@ def test_list_as_json_has_one_object_per_mechanism() -> None:
     rows = json.loads(run(app, ["list", "--json"]).stdout)
     assert [row["name"] for row in rows] == [mechanism.name for mechanism in CATALOGUE]
     said = {"name", "family", "paper", "year", "address", "equation", "files", "dtypes", "peers", "no_peer"}
+    said |= {"models", "proofs"}
     assert set(rows[0]) == said | {"decoding", "no_decoding"}
 
 
@@ -95,7 +96,7 @@ def test_parity_exits_with_1_and_names_the_difference(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["parity", "FlashAttention"], "unknown mechanism FlashAttention: expected one of BasicAttention, "),
+        (["parity", "FlashAttention"], "unknown mechanism 'FlashAttention'; did you mean "),
         (["parity"], "expected either names of mechanisms or --all"),
         (["parity", "SelfAttention", "--all"], "expected either names of mechanisms or --all"),
         (
@@ -165,6 +166,33 @@ def test_show_has_figures_of_every_proof_within_their_bounds():
             assert 0 <= max(figures["torch_err"], figures["jax_err"]) <= 1.05 * figures["tolerance"]
             gradient = max(figures["torch_gradient_err"], figures["jax_gradient_err"])
             assert 0 <= gradient <= 1.05 * figures["gradient_tolerance"]
+
+
+@pytest.mark.parametrize(
+    ("name", "constructor", "models"),
+    [
+        ("ALiBi", "ALiBi(num_heads", "bloom"),
+        ("RotaryEmbedding-yarn", "RotaryEmbedding(head_dim", "deepseek_v3, falcon, "),
+        ("T5Bias", "T5Bias(num_heads", "t5"),
+        ("LearnedEmbedding", "LearnedEmbedding(", "no model type"),
+    ],
+)
+def test_show_of_a_positional_encoding_has_its_own_constructor_and_models(name, constructor, models):
+    done = CliRunner().invoke(app, ["show", name])
+    assert done.output.count(f"  {constructor}") == 2, done.output
+    assert f"models    {models}" in done.output
+
+
+def test_choices_of_options_are_in_the_help():
+    shown = CliRunner().invoke(app, ["doctor", "--help"], env={"COLUMNS": "200"}).output
+    assert "none|half|interleaved" in shown
+    assert "relu|gelu|gelu_tanh" in shown
+
+
+@pytest.mark.parametrize("command", [["list"], ["parity", "Encoder"]])
+def test_two_forms_of_output_raise(command):
+    done = CliRunner().invoke(app, [*command, "--json", "--markdown"])
+    assert (done.exit_code, done.output) == (2, "attention-bridge: expected --json or --markdown, not both\n")
 
 
 def test_figures_of_a_failed_proof_raise():

@@ -259,8 +259,11 @@ def wrong(gpt2, tmp_path):
     ways = ("--from", "torch.mha")
     return [
         ((tmp_path / "none", new, *ways), "does not exist"),
-        ((old, new, "--from", "torch.mma"), "a layout is one of"),
-        ((old, new, *ways, "--to", "nowhere"), "a layout is one of"),
+        ((old, new, "--from", "torch.mma"), "--from: unknown layout 'torch.mma'; did you mean torch.mha"),
+        (
+            (old, new, *ways, "--to", "nowhere"),
+            "--to: unknown layout 'nowhere'; `attention-bridge layouts` lists all",
+        ),
         ((old, new), "has no config.json that gives its layout"),
         ((old, old, *ways), "source and target must be two files"),
         ((tmp_path / "cut.safetensors", new, *ways), "cut.safetensors"),
@@ -268,9 +271,20 @@ def wrong(gpt2, tmp_path):
         ((old, tmp_path / "new.gguf", *ways), "its name must end in"),
         ((old, tmp_path / "new.txt", *ways), "its name must end in"),
         ((old, tmp_path / "no" / "such" / "new.safetensors", *ways), "is not a directory"),
-        ((old, new, *ways, "--axis", "d"), "such as d=64, but got 'd'"),
-        ((old, new, *ways, "--axis", "d=-1"), "such as d=64, but got 'd=-1'"),
+        ((old, new, *ways, "--axis", "d"), "--axis must be a name and a size, such as d=64, got 'd'"),
+        ((old, new, *ways, "--axis", "d=-1"), "such as d=64, got 'd=-1'"),
         ((old, new, *ways, "--config", tmp_path / "strange.json"), "must have a model_type of"),
+        (
+            (old, new, *ways, "--axis", "q=8"),
+            "--axis q: the layouts torch.mha and torch_attention need sizes of",
+        ),
+        (
+            (old, new, *ways, "--config", tmp_path / "none.json"),
+            "--config must be a file or directory that exists",
+        ),
+        ((old, new, *ways, "--to", "hf.bert", "--config", gpt2), "describes a model in the layout hf.gpt2"),
+        ((old, "jax_attention", *ways), "is the name of a layout: give it with --to"),
+        ((gpt2 / "config.json", new, *ways), "give its directory"),
         ((old, new, *ways, "--verify", "--dry-run"), "not both: a dry run writes no target"),
         ((gpt2, new, "--from", "hf.llama"), "unexpected"),
         ((old, tmp_path / "there.safetensors", *ways), "--force overwrites it"),

@@ -331,7 +331,7 @@ class TestBadInput:
             (["--file", "."], "--file . cannot be read: Is a directory"),
             (
                 ["--checkpoint", "none"],
-                "none/config.json cannot be read: No such file or directory",
+                "--checkpoint must be a file or directory that exists, got none",
             ),
         ],
     )

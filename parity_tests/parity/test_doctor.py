@@ -842,7 +842,7 @@ def test_bad_outputs_raise(reference: Any, candidate: Any, sentence: str) -> Non
     [
         ({"num_heads": 0}, "num_heads must be positive, got 0"),
         ({"num_heads": 4, "num_kv_heads": 3}, "num_heads=4 must be a multiple of num_kv_heads=3"),
-        ({"num_heads": 4, "window": 3}, "window=3 needs is_causal=True"),
+        ({"num_heads": 4, "window": 3}, "--window=3 needs --causal"),
         ({"num_heads": 4, "rope": "full"}, "rope must be one of none, half, interleaved, got 'full'"),
         ({"num_heads": 4, "norm": "batch"}, "norm must be one of layer, rms, got 'batch'"),
         (
@@ -922,13 +922,16 @@ def test_command_rejects_bad_input_in_one_sentence_with_exit_code_2(tmp_path: Pa
     broken = tmp_path / "broken.npz"
     broken.write_bytes(b"PK\x03\x04 and no more")
     for arguments, sentence in (
-        ([str(tmp_path / "none.npz"), *OPTIONS], "none.npz cannot be read as .npz"),
+        ([str(tmp_path / "none.npz"), *OPTIONS], "none.npz does not exist"),
         ([str(tmp_path / "none.safetensors"), *OPTIONS], "none.safetensors does not exist"),
         ([str(broken), *OPTIONS], "broken.npz cannot be read as .npz"),
         ([str(bare), *OPTIONS], "bare.npz must hold x, reference and candidate, but has no reference"),
         ([case, *HEADS], "the given setting, weights or inputs do not match the reference"),
-        ([case, *HEADS, "--window", "3"], "window=3 needs is_causal=True"),
-        ([case, *OPTIONS, "--from", "nowhere"], "layout must be one of torch_attention"),
+        ([case, *HEADS, "--window", "3"], "--window=3 needs --causal"),
+        (
+            [case, *OPTIONS, "--from", "nowhere"],
+            "--from: unknown layout 'nowhere'; `attention-bridge layouts` lists all",
+        ),
     ):
         result = run(app, ["doctor", *arguments])
         assert result.exit_code == 2, arguments

@@ -107,7 +107,7 @@ def test_picture_is_drawn_of_a_whole_file(weights, tmp_path):
         (["w.npz", "-o", "a.html", "--head", "2"], "--head must be from 0 to 1, got 2"),
         (
             ["w.npz", "-o", "a.png", "--tokens", "a,b"],
-            "query_tokens must be 3 labels, as the shape of the weights needs, got 2",
+            "--tokens must be 3 labels, as the shape of the weights needs, got 2",
         ),
         (
             ["w.npz", "-o", "a.html", "--tokens", "@no"],

@@ -4,6 +4,7 @@ import json
 
 from attention_bridge.catalogue import CATALOGUE
 from attention_bridge.catalogue.part import build
+from attention_bridge.pages.tables import class_name
 from attention_bridge.pretrained.families import FAMILIES, read_config
 from attention_bridge.pretrained.families.mechanisms import MECHANISMS, model_types
 from parity_tests.helpers import families
@@ -12,7 +13,7 @@ SAME = {"RefinedWeb": "falcon", "RefinedWebModel": "falcon", "meta.llama": "llam
 
 
 def test_mechanisms_of_model_types_are_the_modules_of_their_models():
-    names = {mechanism.module.name for mechanism in CATALOGUE}
+    names = {class_name(mechanism) for mechanism in CATALOGUE}
     found = {}
     for case in families.CASES.values():
         config = json.loads(case.config(**case.fields).to_json_string(use_diff=False))
