@@ -51,7 +51,7 @@ test: lint  ## Run `check` and the essential tests: under ten minutes on two cor
 	$(MAKE) --no-print-directory --jobs=2 types test-quick
 
 test-quick: $(TESTED)
-	$(BIN)/python -m pytest -m "not slow and not survey" -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-slow: $(TESTED_SLOW)  ## Run the slow tests, without the shape checks that the other tests add
 	$(BIN)/python -m pytest -m "slow and not survey" -n 2 --dist loadgroup --override-ini addopts="-ra --strict-markers"
@@ -67,7 +67,7 @@ test-newest:  ## Test the JAX mirror with the newest JAX, Flax and NumPy, on Pyt
 			beartype chex pytest pytest-xdist; \
 		$(NEWEST)/bin/python -m pip list --disable-pip-version-check 2>/dev/null \
 			| grep -E "^(jax|jaxlib|flax|numpy|optax|chex|einops) "; \
-		$(NEWEST)/bin/python -m pytest --noconftest -n 2 -W error::DeprecationWarning parity_tests/mechanisms/test_jax_alone.py; \
+		$(NEWEST)/bin/python -m pytest --noconftest -n 2 -W error::DeprecationWarning -m "" parity_tests/mechanisms/test_jax_alone.py; \
 	fi
 
 test-floors:  ## Test with the lowest versions that pyproject.toml allows, on Python 3.11

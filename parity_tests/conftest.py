@@ -21,23 +21,6 @@ import pytest
 from attention_bridge.parity.comparison import pinned_precision
 from attention_bridge.parity.proof import forget_compiled
 
-# Test files of mechanism families, slow tests that go beyond the proof of every mechanism.
-FAMILIES = (
-    "classic",
-    "delta",
-    "gates",
-    "heads",
-    "latents",
-    "linear_attention",
-    "low_rank",
-    "patterns",
-    "positions",
-    "scores",
-    "sparse",
-    "vision",
-)
-
-
 GROUPS_AT_ONCE = 8
 _groups: set[tuple[str, ...]] = set()
 
@@ -46,8 +29,6 @@ _groups: set[tuple[str, ...]] = set()
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Group tests by mechanism, or else by file, so that one process reuses compiled code (`--dist loadgroup`)."""
     for item in items:
-        if item.path.stem.removeprefix("test_") in FAMILIES:
-            item.add_marker(pytest.mark.slow)
         mechanism = item.callspec.params.get("mechanism") if hasattr(item, "callspec") else None
         item.add_marker(pytest.mark.xdist_group(getattr(mechanism, "name", item.path.name)))
 

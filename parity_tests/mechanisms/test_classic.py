@@ -70,6 +70,7 @@ def assert_close(given, expected):
 
 
 class TestLocationAwareAttention:
+    @pytest.mark.slow
     def test_first_step_is_additive_attention_and_second_is_not(self, mirror, query_key_value, rng):
         w = weights(rng, "LocationAwareAttention", **LOCATED)
         located = mirror("LocationAwareAttention", w, **LOCATED)(*query_key_value)
@@ -88,6 +89,7 @@ class TestLocationAwareAttention:
             mirror("BasicAttention", basic, **COMPARED, bias=True)(*query_key_value),
         )
 
+    @pytest.mark.slow
     def test_single_steps_with_state_equal_one_call(self, mirror, query_key_value, rng):
         w = weights(rng, "LocationAwareAttention", **LOCATED)
         attention = mirror("LocationAwareAttention", w, **LOCATED)
@@ -109,6 +111,7 @@ class TestLocationAwareAttention:
         assert none is None
         assert_close([output, state], attention(*query_key_value)[:2])
 
+    @pytest.mark.slow
     def test_filter_can_shift_attention_by_one_key_per_step(self, mirror, rng):
         # F reads the previous key; U and w give it a large score: from the third key on, attention moves right.
         sizes = {**LOCATED, "num_filters": 1}
@@ -133,6 +136,7 @@ class TestLocationAwareAttention:
         mean = np.einsum("bqk,bkd->bqd", kept * numpy(whole.weights) / 0.5, numpy(query_key_value[2]))
         assert_close([dropped.output], [mean])
 
+    @pytest.mark.slow
     def test_espnet_doubles_its_scores_by_default(self, mirror):
         found = load_file(FIXTURE)
         given = {name.removeprefix("given."): x for name, x in found.items() if name.startswith("given.")}
@@ -182,6 +186,7 @@ class TestHierarchicalAttentionPooling:
         expected = mirror("BasicAttention", basic, **COMPARED, bias=True)(query, x, x, mask)
         assert_close(mirror("HierarchicalAttentionPooling", w, **POOLING)(x, mask), expected)
 
+    @pytest.mark.slow
     def test_element_order_and_padding_do_not_matter(self, mirror, rng):
         pooling = mirror(
             "HierarchicalAttentionPooling", weights(rng, "HierarchicalAttentionPooling", **POOLING), **POOLING
@@ -291,6 +296,7 @@ CASES = [
 
 @pytest.mark.usefixtures("as_shipped")
 class TestBadInput:
+    @pytest.mark.slow
     @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
     def test_bad_call_raises_the_same_error_in_both(self, case):
         assert_refused(case)

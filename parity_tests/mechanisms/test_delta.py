@@ -118,6 +118,7 @@ def assert_same(ours, theirs, bound=EXACT):
 
 
 class TestForms:
+    @pytest.mark.slow
     @each_mirror
     @each_rule
     def test_chunks_of_any_size_equal_single_steps(self, mirror, rule, rng, memory):
@@ -298,6 +299,7 @@ class TestDecays:
         for name, options in ((f"recurrent_{rule}", {}), (f"chunked_{rule}", {"chunk_size": 3})):
             assert all(np.isfinite(x).all() for x in jax.tree.leaves(both(mirror, name, arrays, **options)))
 
+    @pytest.mark.slow
     @each_mirror
     def test_initial_decays_equal_those_of_trained_models(self, mirror):
         options = {"torch": {}, "jax": {"rngs": nnx.Rngs(0)}}[mirror]
@@ -364,6 +366,7 @@ def read(mirror, name, x, mask=None, state=None):
 
 
 class TestLayers:
+    @pytest.mark.slow
     @each_mirror
     @each_layer
     def test_two_calls_with_a_state_equal_one_call(self, mirror, name, rng):
@@ -376,6 +379,7 @@ class TestLayers:
             assert error(joined, whole.output) <= EXACT
             assert_same(second.state, whole.state)
 
+    @pytest.mark.slow
     @each_mirror
     @each_layer
     def test_single_token_steps_equal_one_call(self, mirror, name, rng):
@@ -387,6 +391,7 @@ class TestLayers:
         assert error(np.concatenate(outputs, axis=1), whole.output) <= EXACT
         assert_same(state, whole.state)
 
+    @pytest.mark.slow
     @each_mirror
     @each_layer
     def test_both_parts_of_a_state_are_read(self, mirror, name, rng):
@@ -408,6 +413,7 @@ class TestLayers:
         assert_same(padded.state, alone.state)
         assert error(padded.weights[:, :, 3:, 3:], alone.weights) <= EXACT
 
+    @pytest.mark.slow
     @each_mirror
     @each_layer
     def test_right_padding_leaves_the_state_unchanged(self, mirror, name, rng):
@@ -576,6 +582,7 @@ IMPOSSIBLE = [
 
 @pytest.mark.usefixtures("as_shipped")
 class TestRefusals:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "case", [case for name in LAYERS for case in refused(name)], ids=lambda c: c.name
     )

@@ -16,6 +16,7 @@ GROUPED = {"embed_dim": 12, "num_heads": 6, "num_kv_heads": 2}
 
 
 class TestGated:
+    @pytest.mark.slow
     @pytest.mark.parametrize(("kind", "gates"), [("GatedAttention", 12), ("HeadwiseGatedAttention", 6)])
     @each_mirror
     def test_half_open_gates_halve_the_head_outputs(self, mirror, kind, gates, rng):
@@ -44,6 +45,7 @@ class TestGated:
         wrong = run(mirror, module(mirror, "GatedAttention", tiled, **GROUPED), x)
         assert error(wrong[0], headwise[0]) > 0.01
 
+    @pytest.mark.slow
     @each_mirror
     def test_norms_as_arguments_make_it_attention_with_qk_norm(self, mirror, rng):
         x, weights = numbers(rng, 2, 5, 12), weights_for(rng, "QKNormAttention", **GROUPED)
@@ -58,6 +60,7 @@ class TestGated:
 
 
 class TestDifferential:
+    @pytest.mark.slow
     @each_mirror
     def test_pairs_of_heads_are_adjacent_as_in_the_paper(self, mirror, rng):
         """Another order, in which head h is subtracted from head h - H, gives another result."""
@@ -93,6 +96,7 @@ class TestDifferential:
         assert at(1) == pytest.approx(0.8 - 0.6 * np.exp(-0.3))
         assert at(100) == pytest.approx(0.8)
 
+    @pytest.mark.slow
     @each_mirror
     def test_position_applies_to_the_heads_of_each_softmax(self, mirror, rng):
         """ALiBi has one slope per difference: both softmaxes of a pair have the same slope."""
@@ -112,6 +116,7 @@ class TestDifferential:
 
 
 class TestForgetting:
+    @pytest.mark.slow
     @each_mirror
     def test_open_gates_make_it_causal_self_attention(self, mirror, rng):
         x, plain = numbers(rng, 2, 5, 12), weights_for(rng, "CausalSelfAttention", **SIZES)

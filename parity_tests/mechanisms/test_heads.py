@@ -74,6 +74,7 @@ def assert_close(given, expected):
 
 
 class TestHeadsThatShare:
+    @pytest.mark.slow
     def test_one_key_head_is_multi_query_attention(self, mirror, array, rng):
         w = weights(rng, "MultiQueryAttention", embed_dim=EMBED, num_heads=HEADS)
         x = array(rng.standard_normal((BATCH, LENGTH, EMBED)))
@@ -88,6 +89,7 @@ class TestHeadsThatShare:
         grouped = mirror("GroupedQueryAttention", w, embed_dim=EMBED, num_heads=HEADS, num_kv_heads=HEADS)
         assert_close(grouped(x), multi_head(x))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("num_kv_heads", [1, 2])
     def test_shared_heads_are_multi_head_attention_with_repeated_key_heads(
         self, mirror, array, num_kv_heads, rng
@@ -138,6 +140,7 @@ class TestLatentAttention:
         shapes = ({key: x.shape for key, x in module.state_dict().items()} for module in (full, absorbed))
         assert next(shapes) == next(shapes)
 
+    @pytest.mark.slow
     @each_query
     @pytest.mark.parametrize("need_weights", [True, False])
     def test_absorbed_form_equals_the_full_form(self, pair, x, need_weights):
@@ -148,6 +151,7 @@ class TestLatentAttention:
         else:
             assert absorbed.weights is None
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("split", range(1, LENGTH))
     def test_two_calls_with_a_cache_equal_one_call(self, pair, x, split):
         full, absorbed = pair
@@ -162,6 +166,7 @@ class TestLatentAttention:
         assert_close(second.cache.entries, absorbed(x, cache=growing(x)).cache.entries)
         assert_close(second.cache.entries, full(x, cache=growing(x)).cache.entries)
 
+    @pytest.mark.slow
     def test_single_positions_under_a_mask_equal_one_call(self, pair, x, array, rng):
         full, absorbed = pair
         mask = rng.random((BATCH, 1, 1, LENGTH)) < 0.6
@@ -173,6 +178,7 @@ class TestLatentAttention:
                 [output, step], [expected.output[:, i : i + 1], expected.weights[:, :, i : i + 1, : i + 1]]
             )
 
+    @pytest.mark.slow
     def test_both_forms_have_the_same_gradients(self, arguments, rng):
         w = weights(rng, "MultiHeadLatentAttention", **arguments)
         given = {"x": rng.standard_normal((BATCH, LENGTH, EMBED)), "need_weights": True}

@@ -62,6 +62,7 @@ def assert_close(ours, theirs):
 
 
 class TestOrder:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("name", "arguments"), [("SetAttentionBlock", SIZES), ("InducedSetAttentionBlock", INDUCED)]
     )
@@ -75,6 +76,7 @@ class TestOrder:
             rows = one["weights"][:, :, order]
             assert_close(other["weights"], rows[..., order] if name == "SetAttentionBlock" else rows)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("name", "arguments", "dim"),
         [
@@ -93,6 +95,7 @@ class TestOrder:
             assert_close(other["output"], one["output"])
             assert_close(other["weights"], one["weights"][..., order])
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("name", "arguments", "dim"),
         [
@@ -112,6 +115,7 @@ class TestOrder:
         for one, other in zip(masked, results(name, weights, arguments, x=x[:, :4], **given), strict=True):
             assert_close(one["output"][:, : other["output"].shape[1]], other["output"])
 
+    @pytest.mark.slow
     def test_permuted_noise_permutes_the_slots(self, rng):
         weights, x = weights_for(rng, "SlotAttention", **SLOTS), rng.standard_normal((2, 7, 10))
         noise, order = rng.standard_normal((2, 4, 6)), np.array([2, 0, 3, 1])
@@ -201,6 +205,7 @@ class TestPooling:
 
 
 class TestPerceiver:
+    @pytest.mark.slow
     def test_latents_may_be_arguments_and_more_than_the_learned_ones(self, rng):
         weights, x = weights_for(rng, "PerceiverAttention", **PERCEIVER), rng.standard_normal((2, 7, 10))
         learned = np.stack([weights["latents"]] * 2)
@@ -239,6 +244,7 @@ class TestSlots:
         for found in results("SlotAttention", weights, SLOTS, x=x, noise=noise):
             assert np.abs(found["assignments"].sum(-1) - 1).max() > 0.01
 
+    @pytest.mark.slow
     def test_fully_masked_slots_and_their_gradients_are_finite(self, rng):
         weights, x = weights_for(rng, "SlotAttention", **SLOTS), rng.standard_normal((2, 7, 10))
         noise, mask = rng.standard_normal((2, 4, 6)), np.ones((2, 1, 1, 7), bool)
@@ -407,6 +413,7 @@ IMPOSSIBLE = [
 
 @pytest.mark.usefixtures("as_shipped")
 class TestRefusals:
+    @pytest.mark.slow
     @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
     def test_bad_input_raises_the_same_error_before_any_arithmetic(self, case):
         assert_refused(case)

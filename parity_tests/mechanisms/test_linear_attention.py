@@ -152,6 +152,7 @@ def run(mirror, rule, function, arrays, state, **options):
         return [np.asarray(x) for x in (*flat, *(gradients[name] for name in everything))]
 
 
+@pytest.mark.slow
 @each_rule
 @pytest.mark.parametrize("mirror", ["torch", "jax"])
 @pytest.mark.parametrize("going_on", [False, True], ids=["from nothing", "from a state"])
@@ -235,6 +236,7 @@ def compiled(module):
     return lambda *args, state=None: run(parameters, *args, state=state)
 
 
+@pytest.mark.slow
 @each_module
 @pytest.mark.parametrize("mirror", ["torch", "jax"])
 def test_two_calls_and_single_steps_equal_one_call(mirror, name, rng):
@@ -272,6 +274,7 @@ def test_masked_token_has_no_effect(name, rng):
     assert error(module(x).output[:, mask].detach().numpy(), short.output.detach().numpy()) > 1e-3
 
 
+@pytest.mark.slow
 @each_module
 def test_fully_masked_sequence_keeps_the_state_and_finite_gradients(name, rng):
     ours, theirs = build(name)
@@ -404,6 +407,7 @@ class TestRetention:
 
 
 class TestPerformer:
+    @pytest.mark.slow
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
     def test_features_are_orthogonal_per_block_and_keep_their_norms(self, dtype, rng):
         normal = rng.standard_normal((11, 4)).astype(dtype)
@@ -428,6 +432,7 @@ class TestPerformer:
         found = torch.einsum("bhqf,bhkf->bhqk", *maps)
         assert error(found.numpy(), torch.exp(query @ key.mT / 2).numpy()) < 0.05
 
+    @pytest.mark.slow
     def test_module_starts_with_orthogonal_features_in_both(self):
         ours, theirs = (
             torch_attention.PerformerAttention(8, 2, num_features=6),
@@ -477,6 +482,7 @@ class TestPerformer:
         assert error(theirs(arrays, 0.0), ours(arrays)) < EXACT
 
 
+@pytest.mark.slow
 def test_benchmark_times_every_form_in_both_frameworks():
     for form in FORMS:
         assert hasattr(torch_attention.linear, form.function)

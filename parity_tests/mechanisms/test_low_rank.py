@@ -64,6 +64,7 @@ def test_masked_position_is_in_no_mixture(rng):
         assert error(hidden.outputs["output"][:, :5], short.outputs["output"]) < CLOSE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_iterations", [6, 20])
 def test_landmark_at_every_position_is_dense_attention_up_to_the_inverse(num_iterations, rng):
     dense = Part("MultiHeadSelfAttention", HEADS)
@@ -89,6 +90,7 @@ class TestPseudoInverse:
         matrix = left[..., :4] @ (np.linspace(1.0, 2.0, 4)[:, None] * right[..., :4, :])  # of rank 4
         assert error(self.invert(mirror, matrix, 8), np.linalg.pinv(matrix)) < 1e-10
 
+    @pytest.mark.slow
     def test_inverse_of_zeros_is_zero_and_matrices_are_independent(self, mirror, rng):
         matrix = np.concatenate([np.zeros((1, 5, 5)), rng.random((1, 5, 5)), 100 * rng.random((1, 5, 5))])
         together = self.invert(mirror, matrix, 6)
@@ -97,6 +99,7 @@ class TestPseudoInverse:
             assert error(together[i], self.invert(mirror, matrix[i : i + 1], 6)[0]) < CLOSE
 
 
+@pytest.mark.slow
 def test_padding_equals_the_package_at_real_positions(rng):
     """A segment of padding only differs: the package lets it attend to all landmarks equally."""
     shown = np.arange(9)[None] < 7
@@ -107,6 +110,7 @@ def test_padding_equals_the_package_at_real_positions(rng):
             assert error(rows, x[..., :7, :]) < CLOSE, name
 
 
+@pytest.mark.slow
 def test_padding_of_whole_segments_changes_nothing(rng):
     short = Part("NystromAttention", {**HEADS, "num_landmarks": 3, "kernel_size": 3})
     long = Part("NystromAttention", {**HEADS, "num_landmarks": 5, "kernel_size": 3})

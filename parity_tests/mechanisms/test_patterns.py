@@ -101,6 +101,7 @@ class TestConventionsOfTheWindow:
         ours = torch_attention.local_global_mask(nobody, one_sided_window=4)
         assert keys_of(ours[0, 0], 8) == list(range(4, 13))
 
+    @pytest.mark.slow
     @pytest.mark.filterwarnings("default")  # raised by Keras
     def test_keras_causal_window_includes_the_own_key(self, rng):
         import keras
@@ -111,6 +112,7 @@ class TestConventionsOfTheWindow:
             _, scores = layer(x, x, use_causal_mask=is_causal, return_attention_scores=True)
             assert keys_of(keras.ops.convert_to_numpy(scores)[0, 0] > 0, 8) == expected
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("window", [4, (4, 0)])
     def test_jax_nn_window_counts_the_keys_before_the_own(self, window, rng):
         query = jnp.asarray(rng.standard_normal((1, LENGTH, 1, LENGTH)), jnp.float32)
@@ -120,6 +122,7 @@ class TestConventionsOfTheWindow:
         assert keys_of(seen, 8) == [4, 5, 6, 7, 8]
         np.testing.assert_array_equal(seen, jax_attention.sliding_window_mask(LENGTH, window=5))
 
+    @pytest.mark.slow
     @pytest.mark.filterwarnings("default")  # raised by x-transformers
     def test_x_transformers_window_counts_the_keys_before_the_own(self, rng):
         import x_transformers
@@ -138,6 +141,7 @@ class TestConventionsOfTheWindow:
 class TestLadder:
     """Equalities between a class and a simpler one, as stated in docstrings."""
 
+    @pytest.mark.slow
     def test_window_as_long_as_the_text_is_causal_attention(self, x):
         assert_equal(
             run(both("SlidingWindowAttention", 12, 3, LENGTH), x), run(both("CausalSelfAttention", 12, 3), x)
@@ -152,6 +156,7 @@ class TestLadder:
             run(both("ChunkedAttention", 12, 3, LENGTH), x), run(both("CausalSelfAttention", 12, 3), x)
         )
 
+    @pytest.mark.slow
     def test_chunks_are_independent(self, x):
         whole = run(both("ChunkedAttention", 12, 3, 4), x)
         parts = [list(run(both("ChunkedAttention", 12, 3, 4), x[:, i : i + 4].copy())) for i in (0, 4, 8)]
@@ -159,6 +164,7 @@ class TestLadder:
             joined = np.concatenate([part[mirror][0] for part in parts], axis=1)
             assert error(joined, output) < 8 * EPS
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("position", [None, rotary])
     def test_streaming_without_sinks_is_a_sliding_window(self, x, position):
         assert_equal(
@@ -166,6 +172,7 @@ class TestLadder:
             run(both("SlidingWindowAttention", 12, 3, 3, position=position), x),
         )
 
+    @pytest.mark.slow
     def test_longformer_without_global_tokens_is_a_window_on_both_sides(self, x):
         modules = both("LongformerAttention", 12, 3, 2)
         assert_equal(run(modules, x), run(modules, x, global_tokens=np.zeros((2, LENGTH), bool)))
@@ -182,11 +189,13 @@ class TestLadder:
             run((ours, theirs), x, global_tokens=everybody), run((plain, transfer(plain, mirrored)), x)
         )
 
+    @pytest.mark.slow
     def test_big_bird_with_three_blocks_is_dense_attention(self, x):
         assert_equal(
             run(both("BigBirdAttention", 12, 3, 4), x), run(both("MultiHeadSelfAttention", 12, 3), x)
         )
 
+    @pytest.mark.slow
     def test_very_low_sink_is_plain_attention_and_very_high_sink_takes_all_weight(self, x):
         ours, theirs = both("LearnedSinkAttention", 12, 3)
         with torch.no_grad():
@@ -217,6 +226,7 @@ class TestSinks:
             assert (weights.sum(-1) < 1).all()
             assert (weights.sum(-1) > 0).all()
 
+    @pytest.mark.slow
     def test_fully_masked_row_is_zero_and_so_are_its_gradients(self, x):
         mask = np.tril(np.ones((LENGTH, LENGTH), bool))
         mask[3] = False
@@ -242,6 +252,7 @@ class TestSinks:
         for weights in (ours, theirs):
             np.testing.assert_array_equal(np.asarray(weights)[:, 0, 0], expected)
 
+    @pytest.mark.slow
     def test_grouped_heads_windows_and_causal_masks_are_those_of_other_classes(self, x):
         modules = both("LearnedSinkAttention", 12, 6, num_kv_heads=2, head_dim=4, is_causal=True, window=3)
         seen = np.asarray(torch_attention.sliding_window_mask(LENGTH, window=3))
@@ -250,6 +261,7 @@ class TestSinks:
 
 
 class TestPersistentMemory:
+    @pytest.mark.slow
     def test_memories_equal_keys_and_values_of_extra_tokens(self, x, rng):
         further = rng.standard_normal((2, 12)).astype(np.float32)
         text = np.concatenate([x, np.broadcast_to(further, (2, 2, 12))], axis=1)
@@ -260,6 +272,7 @@ class TestPersistentMemory:
         expected = [(output[:, :LENGTH], weights[:, :, :LENGTH]) for output, weights in run(plain, text)]
         assert_equal(run((ours[0], transfer(*ours)), x), expected)
 
+    @pytest.mark.slow
     def test_fully_masked_row_attends_only_to_memories(self, x):
         mask = np.tril(np.ones((LENGTH, LENGTH), bool))
         mask[3] = False
@@ -276,6 +289,7 @@ class TestPersistentMemory:
             expected = ours.out_proj(torch.from_numpy(heads.reshape(2, LENGTH, 12))).detach().numpy()
             assert error(output, expected) < 8 * EPS
 
+    @pytest.mark.slow
     def test_causal_query_attends_to_visible_keys_and_all_memories(self, x):
         seen = np.tril(np.ones((LENGTH, LENGTH), bool))
         padding = np.arange(LENGTH) < np.array([[LENGTH], [7]])
@@ -287,6 +301,7 @@ class TestPersistentMemory:
         for _, weights in run(causal, x):
             assert (weights[..., LENGTH:] > 0).all()
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "position",
         [rotary, lambda m: m.ALiBi(3), lambda m: m.T5Bias(3), lambda m: m.ShawEmbedding(4, 3)],
@@ -313,6 +328,7 @@ class TestStreaming:
     def streaming(self):
         return both("StreamingAttention", 12, 3, 3, 2, position=rotary)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "position",
         [None, rotary, lambda m: m.ALiBi(3), lambda m: m.T5Bias(3), lambda m: m.ShawEmbedding(4, 3)],
@@ -330,6 +346,7 @@ class TestStreaming:
                 assert error(output[:, i], expected[these, -1]) < 8 * EPS
                 assert error(weights[:, :, i, cache], of_cache[these, :, -1]) < 8 * EPS
 
+    @pytest.mark.slow
     def test_later_tokens_do_not_change_earlier_outputs(self, streaming, x):
         for (whole, _), (part, _) in zip(run(streaming, x), run(streaming, x[:, :7].copy()), strict=True):
             assert error(part, whole[:, :7]) < 8 * EPS
@@ -363,6 +380,7 @@ class TestStreaming:
 
 
 class TestBigBird:
+    @pytest.mark.slow
     def test_random_block_is_visible_only_to_its_head_and_block(self):
         blocks = np.full((3, 6, 1), -1, np.int32)
         blocks[1, 1] = 4
@@ -405,6 +423,7 @@ class TestBigBird:
         assert error(np.asarray(run_jit(state, jnp.asarray(x), blocks)), np.asarray(eager)) < 2e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mirror", ["torch", "jax"])
 @pytest.mark.parametrize("name", ["local_global_mask", "block_sparse_mask"])
 def test_docstring_matrices_are_the_values_of_their_expressions(name, mirror):
@@ -631,6 +650,7 @@ def test_impossible_patterns_raise_the_same_error(case):
     assert_impossible(case)
 
 
+@pytest.mark.slow
 @as_shipped
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
 def test_bad_input_raises_the_same_error(case):

@@ -386,6 +386,7 @@ class TestRelativeScores:
         slow = torch.stack([torch.einsum("bqd,bqkd->bqk", x[:, h], rows[h][row[:, 0]]) for h in range(3)], 1)
         assert torch.allclose(relative_scores(x, rows, row), slow, rtol=1e-12)
 
+    @pytest.mark.slow
     def test_transformer_xl_scores_equal_the_definition_with_their_gradients(self, rng):
         query, key, weight = heads(rng, 2, 3, 5, 4), heads(rng, 2, 3, 7, 4), heads(rng, 8, 3, 4)
         frequencies = torch.tensor(rotary_frequencies(8), dtype=torch.float64)
@@ -459,6 +460,7 @@ class TestAbsolute:
         assert torch.equal(halves, paper[..., [0, 2, 4, 1, 3, 5]])
         assert not torch.equal(halves, paper)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["SinusoidalEmbedding", "LearnedEmbedding"])
     def test_default_positions_start_at_0(self, name, rng):
         (mechanism,) = select([name])
@@ -468,6 +470,7 @@ class TestAbsolute:
                 np.asarray(module(x).tolist()), np.asarray(module(x, array(np.arange(5))).tolist())
             )
 
+    @pytest.mark.slow
     def test_compiled_code_does_not_read_the_values_of_positions(self, as_shipped):
         ours, theirs = pair(Part("LearnedEmbedding", {"max_len": 7, "embed_dim": 6}))
         compiled = torch.compile(ours, fullgraph=True, backend="aot_eager")
@@ -662,6 +665,7 @@ class TestRefusals:
         assert_impossible(case)
 
 
+@pytest.mark.slow
 def test_scale_is_that_of_the_scores(rng):
     plain = in_torch(Part("MultiHeadSelfAttention", {"embed_dim": 12, "num_heads": 3}))
     for holder in ("MultiHeadSelfAttention", "CausalSelfAttention"):

@@ -36,6 +36,7 @@ SCORES = {
 
 
 class TestSoftcap:
+    @pytest.mark.slow
     @each_mirror
     def test_scores_far_below_the_cap_give_grouped_query_attention(self, mirror, rng):
         x, arguments = numbers(rng, 2, 5, 12), {"embed_dim": 12, "num_heads": 6, "num_kv_heads": 2}
@@ -46,6 +47,7 @@ class TestSoftcap:
         assert_alike(capped, plain)
         assert error(tight[1], plain[1]) > 0.01
 
+    @pytest.mark.slow
     @each_mirror
     def test_mask_is_applied_after_the_cap(self, mirror, rng):
         """A cap on masked scores would turn -inf into -c: masked keys would have weights."""
@@ -67,6 +69,7 @@ class TestSoftcap:
 
 
 class TestQKNorm:
+    @pytest.mark.slow
     @each_mirror
     def test_both_kinds_are_the_same_with_one_head(self, mirror, rng):
         x, arguments = numbers(rng, 2, 5, 12), {"embed_dim": 12, "num_heads": 1}
@@ -112,6 +115,7 @@ class TestQKNorm:
 
 
 class TestCosine:
+    @pytest.mark.slow
     @each_mirror
     def test_factor_is_clipped_and_has_no_gradient_beyond_its_bound(self, mirror, rng):
         x = numbers(rng, 2, 5, 12)
@@ -131,6 +135,7 @@ class TestCosine:
             gradient = jax.grad(lambda state: nnx.merge(graphdef, state)(jnp.asarray(x)).output.sum())(state)
             assert not gradient["logit_scale"][...].any()
 
+    @pytest.mark.slow
     @each_mirror
     def test_zero_vector_has_finite_gradients(self, mirror):
         """The norm has no gradient at zero: dividing by it, or by its square root, gives NaN there."""
@@ -154,6 +159,7 @@ class TestSigmoid:
         assert np.allclose(shifted, 1 / 51, rtol=1e-6)  # sigma(-log n) = 1 / (n + 1)
         assert np.all(np.asarray(mirror.package.scores.sigmoid_weights(zeros, shift=0.0)) == 0.5)
 
+    @pytest.mark.slow
     @each_mirror
     def test_masked_key_does_not_change_the_other_weights(self, mirror, rng):
         x = numbers(rng, 2, 5, 12)
@@ -168,6 +174,7 @@ class TestSigmoid:
 
 
 class TestSparse:
+    @pytest.mark.slow
     @pytest.mark.parametrize("kind", SCORES)
     @each_transform
     @each_mirror
@@ -184,6 +191,7 @@ class TestSparse:
         if kind == "far apart":  # in most rows all weights but one are zero
             assert (weights == 0).mean() > 0.5
 
+    @pytest.mark.slow
     @each_transform
     @each_mirror
     def test_weights_equal_the_oracle_in_float32_and_sum_to_one(self, mirror, name, rng):
@@ -195,6 +203,7 @@ class TestSparse:
         for row, found in zip(scores.reshape(-1, 8), weights.reshape(-1, 8), strict=True):
             assert error(found, TRANSFORMS[name][0](row.astype(np.float64))) < 1e-6
 
+    @pytest.mark.slow
     @each_transform
     @each_mirror
     def test_masked_keys_have_zero_weight_and_masked_rows_zero_gradients(self, mirror, name, rng):
@@ -210,6 +219,7 @@ class TestSparse:
             if seen.any():
                 assert error(found[seen], TRANSFORMS[name][0](row[seen])) < 1e-12
 
+    @pytest.mark.slow
     @each_transform
     @each_mirror
     def test_equal_scores_have_equal_weights(self, mirror, name):
@@ -218,6 +228,7 @@ class TestSparse:
         )
         assert np.allclose(weights, 0.25, atol=1e-7)
 
+    @pytest.mark.slow
     @each_transform
     @each_mirror
     def test_huge_scores_give_finite_weights_and_gradients(self, mirror, name):
@@ -228,6 +239,7 @@ class TestSparse:
         assert np.array_equal(weights, [[1.0, 0.0, 0.0, 0.0]])
         assert np.isfinite(gradient).all()
 
+    @pytest.mark.slow
     @each_mirror
     def test_entmax_has_more_nonzero_weights_than_sparsemax_and_fewer_than_softmax(self, mirror, rng):
         scores = mirror.array(2 * numbers(rng, 40, 12))

@@ -107,6 +107,7 @@ def test_selecting_all_keys_is_dense_attention(sparse, dense, rng):
         assert_same(found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("top_k", [2, 7])
 def test_indexer_that_selects_all_keys_is_the_attention_itself(top_k, rng):
     attention = Part(
@@ -178,6 +179,7 @@ NATIVE = {"num_heads": 4, "num_kv_heads": 2}
 
 
 class TestNativeSparseAttention:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("size", "stride", "selected", "length", "hidden_dim"),
         [(4, 2, 6, 14, 3), (3, 1, 2, 13, None), (2, 2, 4, 14, 3), (4, 4, 4, 3, 3), (4, 2, 6, 1, None)],
@@ -208,6 +210,7 @@ class TestNativeSparseAttention:
             assert error(found.outputs["weights"], expected) < CLOSE
         assert_same(first, second)
 
+    @pytest.mark.slow
     def test_heads_that_share_keys_select_alike_and_always_three_blocks(self, rng):
         coarse = rng.random((2, 6, 12, 5)).astype(np.float32)
         visible = np.array(np.broadcast_to(np.tri(12, dtype=bool), (2, 6, 12, 12)))
@@ -228,6 +231,7 @@ class TestNativeSparseAttention:
                 assert ours[:, :, t, 2 * block].all()
             assert (ours[:, :, t, ::2].sum(-1) == min(own + 1, 4)).all()
 
+    @pytest.mark.slow
     def test_gates_in_another_order_are_detected(self, rng):
         sizes = {"compressed_size": 2, "stride": 2, "selected_size": 2, "num_selected": 3, "window": 3}
         part = Part("NativeSparseAttention", {"embed_dim": 8, **NATIVE, **sizes})
@@ -244,6 +248,7 @@ LSH = {**HEADS, "num_buckets": 4, "chunk_length": 3, "num_rounds": 3}
 
 
 class TestLSH:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("flags", "padded"),
         [
@@ -280,6 +285,7 @@ class TestLSH:
             gradients.append(leaf.grad.numpy())
         assert error(*gradients) < CLOSE
 
+    @pytest.mark.slow
     def test_each_option_of_the_authors_code_changes_the_output(self, rng):
         weights, x = weights_for(rng, Part("LSHAttention", LSH)), rng.standard_normal((2, 12, 12))
         outputs = [
@@ -323,6 +329,7 @@ class TestLSH:
         assert np.array_equal(np.asarray(ours) == 4, np.broadcast_to(~mask, ours.shape))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["TopKAttention", "MixtureOfBlockAttention", "NativeSparseAttention"])
 def test_masked_key_does_not_count_towards_the_selection(name, rng):
     """With half of the keys masked, the full number of visible keys is still selected."""

@@ -68,6 +68,7 @@ def changed_places(name, weights, x, place, **arguments):
         yield (before["output"] != after["output"]).any(axis=(0, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mechanism", [m for m in VISION_FAMILY if not m.masks], ids=lambda mechanism: mechanism.name
 )
@@ -88,6 +89,7 @@ def test_gradients_without_a_mask_equal_the_oracle(mechanism: Mechanism, rng) ->
 
 
 class TestViT:
+    @pytest.mark.slow
     def test_patches_equal_the_oracle(self, rng):
         weights, image = weights_for(rng, "PatchEmbedding", **PATCHES), rng.standard_normal((2, 4, 6, 5))
         expected = oracles.patch_embedding(weights, image)
@@ -108,6 +110,7 @@ class TestViT:
         for one, two in zip(before, results("PatchEmbedding", weights, other, **PATCHES), strict=True):
             assert (one["output"] != two["output"]).any(axis=(0, 2)).tolist() == [False] * 3 + [True, False]
 
+    @pytest.mark.slow
     def test_block_with_zero_output_projections_is_the_identity(self, rng):
         weights, x = weights_for(rng, "ViTBlock", **SIZES), rng.standard_normal((2, 5, 6))
         for name in ("attention.out_proj", "ffn.down_proj"):
@@ -120,6 +123,7 @@ class TestViT:
 
 
 class TestWindows:
+    @pytest.mark.slow
     def test_shift_of_zero_is_window_attention(self, rng):
         weights, x = weights_for(rng, "WindowAttention", **WINDOWS), rng.standard_normal((2, 4, 7, 6))
         shifted = {f"attention.{name}": w for name, w in weights.items()}
@@ -132,6 +136,7 @@ class TestWindows:
         for mirror in MIRRORS.values():
             assert mirror.ShiftedWindowAttention(6, 3, 5).shift == 2
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("height", [2, 3])
     def test_grid_within_one_window_is_not_shifted(self, height, rng):
         weights, x = weights_for(rng, "WindowAttention", **WINDOWS), rng.standard_normal((2, height, 7, 6))
@@ -141,6 +146,7 @@ class TestWindows:
             results("WindowAttention", weights, x, **WINDOWS),
         )
 
+    @pytest.mark.slow
     def test_one_window_without_biases_is_multi_head_attention(self, rng):
         weights, x = weights_for(rng, "WindowAttention", **WINDOWS), rng.standard_normal((2, 3, 3, 6))
         weights["position_bias"][:] = 0.0
@@ -152,6 +158,7 @@ class TestWindows:
             assert error(found["output"], all_places["output"].reshape(x.shape)) < CLOSE
             assert error(found["weights"][:, 0], all_places["weights"]) < CLOSE
 
+    @pytest.mark.slow
     def test_position_is_visible_only_in_its_window(self, rng):
         weights, x = weights_for(rng, "WindowAttention", **WINDOWS), rng.standard_normal((2, 6, 6, 6))
         for changed in changed_places("WindowAttention", weights, x, (1, 4), **WINDOWS):
@@ -159,6 +166,7 @@ class TestWindows:
                 (y, c) for y in range(3) for c in range(3, 6)
             }
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("place", "rows", "columns"),
         [
@@ -183,6 +191,7 @@ class TestWindows:
             assert not differs[:, 1:4, 1:4].any()
             assert differs[:, 0].any(axis=(0, 2)).all()
 
+    @pytest.mark.slow
     def test_grid_that_windows_do_not_tile_is_padded_with_visible_zeros(self, rng):
         weights, x = weights_for(rng, "ShiftedWindowAttention", **SHIFTED), rng.standard_normal((2, 4, 7, 6))
         padded = np.zeros((2, 6, 9, 6))
@@ -194,6 +203,7 @@ class TestWindows:
             assert error(found["output"], whole["output"][:, :4, :7]) < CLOSE
             assert error(found["weights"], whole["weights"]) < CLOSE
 
+    @pytest.mark.slow
     def test_masked_weights_and_fully_masked_rows_are_zero(self, rng):
         weights, x = weights_for(rng, "WindowAttention", **WINDOWS), rng.standard_normal((2, 6, 3, 6))
         mask = rng.random((2, 2, 3, 9, 9)) < 0.6
@@ -224,6 +234,7 @@ class TestWindows:
 
 
 class TestSpatialReduction:
+    @pytest.mark.slow
     def test_reduction_of_one_is_multi_head_attention(self, rng):
         weights = weights_for(rng, "MultiHeadSelfAttention", **SIZES)
         x = rng.standard_normal((2, 4, 5, 6))
@@ -234,6 +245,7 @@ class TestSpatialReduction:
             assert error(found["output"], all_places["output"].reshape(x.shape)) < CLOSE
             assert error(found["weights"], all_places["weights"]) < CLOSE
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("place", "count"), [((1, 1), 20), ((4, 0), 1)])
     def test_position_is_visible_to_all_unless_beyond_the_last_whole_patch(self, place, count, rng):
         arguments = {**SIZES, "reduction": 2}
@@ -245,6 +257,7 @@ class TestSpatialReduction:
 
 
 class TestAxial:
+    @pytest.mark.slow
     def test_position_is_visible_in_its_row_and_column(self, rng):
         weights, x = weights_for(rng, "AxialAttention", **SIZES), rng.standard_normal((2, 5, 4, 6))
         for changed in changed_places("AxialAttention", weights, x, (3, 1), **SIZES):
@@ -252,6 +265,7 @@ class TestAxial:
             expected[3, :] = expected[:, 1] = True
             assert np.array_equal(changed, expected)
 
+    @pytest.mark.slow
     def test_single_row_is_multi_head_attention_plus_each_position_by_itself(self, rng):
         weights, x = weights_for(rng, "AxialAttention", **SIZES), rng.standard_normal((2, 1, 4, 6))
         down, across = (
@@ -290,6 +304,7 @@ class TestAxial:
 
 
 class TestDecomposedPositions:
+    @pytest.mark.slow
     def test_attention_without_positions_is_multi_head_attention(self, rng):
         weights, x = (
             weights_for(rng, "DecomposedPositionAttention", **GRID),
@@ -322,6 +337,7 @@ class TestDecomposedPositions:
         for found in results("DecomposedPositionAttention", weights, x, **GRID):
             assert error(found["weights"], by_paper) > 0.01
 
+    @pytest.mark.slow
     def test_score_depends_only_on_the_distance(self, rng):
         """With the same input everywhere, equal distances have equal scores: ratios of weights repeat."""
         weights = weights_for(rng, "DecomposedPositionAttention", **GRID)
