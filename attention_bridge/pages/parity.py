@@ -36,8 +36,8 @@ with u the unit roundoff and n the number of terms summed (3 n for gradients); 1
 the error of PyTorch's own operations on the same inputs or, where PyTorch has none, of the module in float64 with every
 result rounded to bfloat16, and at most 0.1 for outputs and 0.2 for gradients.
 `same`: share of the output values that, rounded to float32, have the same bits in both frameworks, rounded down.
-Of the {elements:,} values computed in float64 and rounded to float32, the number that differ between the frameworks is
-{different:,}; the number of zeros of opposite sign among these, whose sign depends on the order of a sum, is {zeros:,}.
+Of {elements:,} values computed in float64, {same:,} round to the same float32 in both frameworks; of the other
+{different:,}, {zeros:,} differ only in the sign of a zero, which depends on the order of a sum.
 
 {table}
 
@@ -60,6 +60,7 @@ def verdict_page(verdicts: Sequence[Verdict]) -> str:
         versions=", ".join(f"{package} {version(package)}" for package in ("torch", "jax", "flax")),
         platforms=table(("platform", "how", "mechanisms"), _platforms(verdicts)),
         elements=elements,
+        same=same,
         different=elements - same,
         zeros=zeros,
         table=table(HEADINGS, [verdict_cells(verdict) for verdict in verdicts]),
