@@ -4,6 +4,8 @@ The chips are only descriptions, as in `compilation`. The shardings of the argum
 program shows the memory of each chip and the collectives between them.
 """
 
+from __future__ import annotations
+
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -105,7 +107,7 @@ def decoder_on(mesh: Mesh, config: ModelSpec, tokens: tuple[int, int]) -> Progra
     )
     given = jax.ShapeDtypeStruct(tokens, "int32", sharding=NamedSharding(mesh, _spec(mesh, DATA, SEQUENCE)))
 
-    def loss(state: nnx.State, tokens: jax.Array) -> jax.Array:
+    def loss(state: nnx.State[Any, Any], tokens: jax.Array) -> jax.Array:
         return jax.nn.logsumexp(nnx.merge(graphdef, state)(tokens).output, axis=-1).mean()
 
     return Program("decoder", jax.grad(loss), (placed, given))

@@ -234,18 +234,20 @@ def arguments_in_jax(
 
 @partial(jax.jit, static_argnames=("graphdef", "static", "loss_over", "positional"))
 def forward_backward(
-    graphdef: nnx.GraphDef,
-    parameters: nnx.State,
-    rest: nnx.State,
+    graphdef: nnx.GraphDef[Any],
+    parameters: nnx.State[Any, Any],
+    rest: nnx.State[Any, Any],
     floats: dict[str, jax.Array],
     others: dict[str, jax.Array],
     static: tuple[tuple[str, Any], ...],
     loss_over: frozenset[str] | None,
     positional: tuple[str, ...],
-) -> tuple[dict[str, jax.Array], tuple[nnx.State, dict[str, jax.Array]]]:
+) -> tuple[dict[str, jax.Array], tuple[nnx.State[Any, Any], dict[str, jax.Array]]]:
     """Outputs of a module, and gradients of its parameters and floating-point inputs, compiled."""
 
-    def loss(parameters: nnx.State, floats: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def loss(
+        parameters: nnx.State[Any, Any], floats: dict[str, jax.Array]
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         module = nnx.merge(graphdef, parameters, rest)
         outputs = real_outputs(call_with(module, {**floats, **others, **dict(static)}, positional))
         counted = [

@@ -3,6 +3,8 @@
 Each takes a catalogue entry, tries the tool, and returns `"yes"` or the reason for a failure in one sentence.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -85,21 +87,23 @@ def calls(mechanism: Mechanism) -> Iterator[tuple[dict[str, bool], bool]]:
 
 def runner(
     mechanism: Mechanism, options: Mapping[str, bool], dtype: str = "float32"
-) -> tuple[Callable[[nnx.State, Arrays], Arrays], nnx.State]:
+) -> tuple[Callable[[nnx.State[Any, Any], Arrays], Arrays], nnx.State[Any, Any]]:
     """The call of a mechanism as a function of parameters and arrays, and the parameters."""
     graph, *states = nnx.split(jax_module(mechanism, dtype), nnx.Param, ...)
     parameters, rest = states
 
-    def run(parameters: nnx.State, given: Arrays) -> Arrays:
+    def run(parameters: nnx.State[Any, Any], given: Arrays) -> Arrays:
         return named_outputs(nnx.merge(graph, parameters, rest)(**given, **options))
 
     return run, parameters
 
 
-def loss_of(run: Callable[[nnx.State, Arrays], Arrays]) -> Callable[[nnx.State, Arrays, Arrays], Array]:
+def loss_of(
+    run: Callable[[nnx.State[Any, Any], Arrays], Arrays],
+) -> Callable[[nnx.State[Any, Any], Arrays, Arrays], Array]:
     """A scalar loss of all outputs, as a function of parameters, floating-point arrays and other arrays."""
 
-    def loss(parameters: nnx.State, floats: Arrays, others: Arrays) -> Array:
+    def loss(parameters: nnx.State[Any, Any], floats: Arrays, others: Arrays) -> Array:
         outputs = run(parameters, {**floats, **others})
         return sum((jnp.sin(x.astype(jnp.float32)).sum() for x in outputs.values()), jnp.float32(0))
 
@@ -211,7 +215,9 @@ def shape_text(given: Arrays) -> str:
     return ", ".join(f"{name} {tuple(x.shape)}" for name, x in given.items())
 
 
-def without_weights(mechanism: Mechanism) -> tuple[Callable[[nnx.State, Arrays], Arrays], nnx.State]:
+def without_weights(
+    mechanism: Mechanism,
+) -> tuple[Callable[[nnx.State[Any, Any], Arrays], Arrays], nnx.State[Any, Any]]:
     """The call without attention weights, and the parameters."""
     return runner(mechanism, {"need_weights": False} if mechanism.weights else {})
 
@@ -230,7 +236,7 @@ def hessian_vector(mechanism: Mechanism) -> str:
     floats, others = parted(arrays(shapes(mechanism)))
     loss = loss_of(run)
 
-    def inner(parameters: nnx.State, floats: Arrays) -> Array:
+    def inner(parameters: nnx.State[Any, Any], floats: Arrays) -> Array:
         first = jax.tree.leaves(jax.grad(loss, (0, 1))(parameters, floats, others))
         return sum((jnp.cos(x).sum() for x in first), jnp.float32(0))
 
