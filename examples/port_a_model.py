@@ -121,7 +121,7 @@ def run_in_both(
     directory: Path, texts: list[str]
 ) -> tuple["SentenceEncoder", tuple[Any, Any], "Batch", tuple["Encoded", "Encoded"]]:
     """Step 5: load the model in both frameworks and encode the sentences."""
-    from attention_bridge.demo import jax_half, torch_half
+    from attention_bridge.demo import in_jax, in_torch
     from attention_bridge.demo.checkpoint import read_sentence_encoder
     from attention_bridge.demo.tokens import tokenise
     from attention_bridge.pretrained.load import load_pretrained
@@ -131,7 +131,7 @@ def run_in_both(
     models = load_pretrained(directory, "torch"), load_pretrained(directory, "jax")
     encoder = read_sentence_encoder(directory)
     batch = tokenise(encoder, texts)
-    results = torch_half.encode(models[0], batch), jax_half.encode(models[1], batch)
+    results = in_torch.encode(models[0], batch), in_jax.encode(models[1], batch)
     say(f"Both have encoded {len(texts)} sentences, the longest with {batch.tokens.shape[1]} tokens.")
     return encoder, models, batch, results
 
@@ -173,7 +173,7 @@ def break_it(models: tuple[Any, Any], batch: "Batch", results: tuple["Encoded", 
     """Step 8: make a mistake that keeps all shapes; returns whether the doctor finds it."""
     from flax import nnx
 
-    from attention_bridge.demo import jax_half
+    from attention_bridge.demo import in_jax
     from attention_bridge.doctor import Setting, diagnose
     from attention_bridge.parity.stages import jax_stages, torch_stages
     from attention_bridge.weights.leaves import to_numpy
@@ -186,7 +186,7 @@ def break_it(models: tuple[Any, Any], batch: "Batch", results: tuple["Encoded", 
     length = int(batch.lengths[0])
     given = {"tokens": batch.tokens[:1, :length]}
     right, wrong = torch_stages(torch_model, given), jax_stages(broken, given)
-    alike = float(jax_half.encode(broken, batch).embeddings[0] @ results[0].embeddings[0])
+    alike = float(in_jax.encode(broken, batch).embeddings[0] @ results[0].embeddings[0])
     say(
         f"the cosine similarity of the first sentence's embedding to the correct one is {alike:.2f} instead of 1."
     )

@@ -30,8 +30,8 @@ from pathlib import Path
 import numpy as np
 
 from attention_bridge.checkpoints import (
-    finding,
     flax_msgpack,
+    format_detection,
     gguf_file,
     keras_archive,
     keras_h5,
@@ -45,7 +45,7 @@ from attention_bridge.checkpoints import (
 from attention_bridge.checkpoints.atomic import check_place, replacing
 from attention_bridge.checkpoints.dtypes import check_writable
 from attention_bridge.checkpoints.faults import contents
-from attention_bridge.checkpoints.finding import Found
+from attention_bridge.checkpoints.format_detection import Found
 from attention_bridge.checkpoints.reader import Reader, check_unchanged, file_state
 from attention_bridge.checkpoints.safetensors_file import DTYPES, save_file
 from attention_bridge.errors import CheckpointError
@@ -106,7 +106,7 @@ def find(path: str | os.PathLike[str]) -> Found:
     Raises:
         CheckpointError: there is no checkpoint of a known format, or name and content disagree.
     """
-    return finding.find(Path(path))
+    return format_detection.find(Path(path))
 
 
 def open(path: str | os.PathLike[str] | Found) -> Reader:
@@ -163,7 +163,7 @@ def save(
         TypeError: metadata is not text.
     """
     path = Path(path)
-    format = format or finding.named(path)
+    format = format or format_detection.named(path)
     if format not in WRITERS:
         raise CheckpointError(
             f"{path} cannot be written: a format is one of {', '.join(FORMATS)}, but its name suggests {format}"

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from attention_bridge.checkpoints.dtypes import ALL, check_writable, native, supported
+from attention_bridge.checkpoints.duplicate_keys import unique
 from attention_bridge.checkpoints.faults import reading, writing
-from attention_bridge.checkpoints.giving import Items, check_names, gathered, no_metadata
-from attention_bridge.checkpoints.nests import flatten, nest
+from attention_bridge.checkpoints.nested_trees import flatten, nest
 from attention_bridge.checkpoints.reader import Reader
-from attention_bridge.checkpoints.unique import unique
+from attention_bridge.checkpoints.write_checks import Items, check_names, gathered, no_metadata
 from attention_bridge.errors import require
 from attention_bridge.weights.leaves import Spec
 

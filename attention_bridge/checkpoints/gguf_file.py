@@ -16,8 +16,8 @@ import numpy as np
 
 from attention_bridge.checkpoints.dtypes import read_at
 from attention_bridge.checkpoints.faults import nbytes, reading
-from attention_bridge.checkpoints.giving import Items
 from attention_bridge.checkpoints.reader import Reader
+from attention_bridge.checkpoints.write_checks import Items
 from attention_bridge.errors import CheckpointError
 from attention_bridge.weights.leaves import Spec
 

@@ -17,11 +17,11 @@ import numpy as np
 
 from attention_bridge.checkpoints import hdf5_walk, isolated
 from attention_bridge.checkpoints.dtypes import ALL, EXTENDED, check_writable, native, supported
+from attention_bridge.checkpoints.duplicate_keys import unique
 from attention_bridge.checkpoints.faults import check_inflation, nbytes, reading, writing
-from attention_bridge.checkpoints.giving import Items, check_names, no_metadata, promised
 from attention_bridge.checkpoints.held_file import HeldFile
 from attention_bridge.checkpoints.reader import Reader
-from attention_bridge.checkpoints.unique import unique
+from attention_bridge.checkpoints.write_checks import Items, check_names, no_metadata, promised
 from attention_bridge.errors import CheckpointError, require
 from attention_bridge.weights.leaves import Spec
 

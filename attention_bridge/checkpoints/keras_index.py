@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from attention_bridge.checkpoints import keras_h5
+from attention_bridge.checkpoints.duplicate_keys import unique
 from attention_bridge.checkpoints.faults import contents, nbytes, reading
 from attention_bridge.checkpoints.index import LARGEST, check_shard
 from attention_bridge.checkpoints.reader import Reader
-from attention_bridge.checkpoints.unique import unique
 from attention_bridge.errors import CheckpointError
 from attention_bridge.weights.leaves import Spec
 

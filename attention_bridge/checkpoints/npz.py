@@ -19,10 +19,10 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from attention_bridge.checkpoints.dtypes import ALL, EXTENDED, blocks, check_writable, native, supported
+from attention_bridge.checkpoints.duplicate_keys import unique
 from attention_bridge.checkpoints.faults import nbytes, reading, writing
-from attention_bridge.checkpoints.giving import Items, check_names, promised
 from attention_bridge.checkpoints.reader import Reader
-from attention_bridge.checkpoints.unique import unique
+from attention_bridge.checkpoints.write_checks import Items, check_names, promised
 from attention_bridge.checkpoints.zips import CHUNK, open_zip
 from attention_bridge.errors import CheckpointError
 from attention_bridge.weights.leaves import Spec

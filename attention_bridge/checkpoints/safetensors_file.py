@@ -17,8 +17,8 @@ from safetensors import safe_open
 
 from attention_bridge.checkpoints.dtypes import ahead, blocks, check_writable, native, read_at
 from attention_bridge.checkpoints.faults import nbytes, reading, writing
-from attention_bridge.checkpoints.giving import Items, check_names, promised
 from attention_bridge.checkpoints.reader import Reader
+from attention_bridge.checkpoints.write_checks import Items, check_names, promised
 from attention_bridge.errors import CheckpointError
 from attention_bridge.weights.leaves import Spec
 

@@ -19,9 +19,9 @@ from attention_bridge.checkpoints.atomic import (
     replacing,
 )
 from attention_bridge.checkpoints.faults import nbytes, writing
-from attention_bridge.checkpoints.giving import Items, promised
 from attention_bridge.checkpoints.reader import Reader
 from attention_bridge.checkpoints.temporaries import remove, remove_stale, temporary_name
+from attention_bridge.checkpoints.write_checks import Items, promised
 from attention_bridge.errors import CheckpointError
 from attention_bridge.weights.leaves import Spec
 

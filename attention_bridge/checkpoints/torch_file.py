@@ -15,11 +15,11 @@ import numpy as np
 from attention_bridge.checkpoints import index
 from attention_bridge.checkpoints.dtypes import ALL, check_writable, supported
 from attention_bridge.checkpoints.faults import check_inflation, nbytes, reading, writing
-from attention_bridge.checkpoints.giving import Items, check_names, gathered, no_metadata
-from attention_bridge.checkpoints.nests import flatten
+from attention_bridge.checkpoints.nested_trees import flatten
 from attention_bridge.checkpoints.pickle_scan import scan
 from attention_bridge.checkpoints.reader import Reader
 from attention_bridge.checkpoints.torch_zip import TorchZip, dtype_of
+from attention_bridge.checkpoints.write_checks import Items, check_names, gathered, no_metadata
 from attention_bridge.errors import CheckpointError, require
 from attention_bridge.weights.leaves import Spec, is_torch, to_numpy, to_torch
 

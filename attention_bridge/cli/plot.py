@@ -37,11 +37,11 @@ def plot(
     if not is_page:
         require(["matplotlib"], extra="plot")
     from attention_bridge import plots
-    from attention_bridge.plots import arrays, reading
+    from attention_bridge.plots import arrays, weight_files
 
-    stored = reading.read_weights(source)
-    queries = stored.tokens if tokens is None else reading.read_tokens("--tokens", tokens)
-    keys = stored.key_tokens if key_tokens is None else reading.read_tokens("--key-tokens", key_tokens)
+    stored = weight_files.read_weights(source)
+    queries = stored.tokens if tokens is None else weight_files.read_tokens("--tokens", tokens)
+    keys = stored.key_tokens if key_tokens is None else weight_files.read_tokens("--key-tokens", key_tokens)
     shape = arrays.layers_of("weights", stored.layers).shape
     for option, index, length in (("--layer", layer, shape[0]), ("--head", head, shape[1])):
         if index is not None:

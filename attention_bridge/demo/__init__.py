@@ -112,7 +112,7 @@ def run(
 def _run(texts: list[str], query: int, checkpoint: Path | None, figure: Path, step: Step) -> Demonstration:
     import jax
 
-    from attention_bridge.demo import comparison, jax_half, picture, torch_half
+    from attention_bridge.demo import comparison, in_jax, in_torch, picture
     from attention_bridge.demo.checkpoint import read_sentence_encoder
     from attention_bridge.demo.tokens import tokenise
 
@@ -120,11 +120,11 @@ def _run(texts: list[str], query: int, checkpoint: Path | None, figure: Path, st
         encoder = read_sentence_encoder(shipped_checkpoint() if checkpoint is None else checkpoint)
         batch = tokenise(encoder, texts)
     with step("convert the weights into both mirrors"):
-        torch_model, jax_model = torch_half.build(encoder), jax_half.build(encoder)
+        torch_model, jax_model = in_torch.build(encoder), in_jax.build(encoder)
     with step("run PyTorch"):
-        torch_result = torch_half.encode(torch_model, batch)
+        torch_result = in_torch.encode(torch_model, batch)
     with step("run JAX"):
-        jax_result = jax_half.encode(jax_model, batch)
+        jax_result = in_jax.encode(jax_model, batch)
     with step("run the reference, sentence-transformers"):
         from attention_bridge.demo import reference
 

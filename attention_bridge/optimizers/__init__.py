@@ -21,8 +21,8 @@ One difference remains: PyTorch skips a parameter without a gradient, while in J
 and moments decay.
 """
 
-from attention_bridge.optimizers.back import optimizer_state_to_torch
-from attention_bridge.optimizers.like import optimizer_like
 from attention_bridge.optimizers.states import optimizer_state_to_optax
+from attention_bridge.optimizers.to_optax import optimizer_like
+from attention_bridge.optimizers.to_torch import optimizer_state_to_torch
 
 __all__ = ["optimizer_like", "optimizer_state_to_optax", "optimizer_state_to_torch"]

@@ -24,19 +24,19 @@ row i shows the keys that query i attends to. matplotlib draws without a display
 is drawn, or a matrix `(query, key)`. Functions that draw several layers take a list of these.
 """
 
-from attention_bridge.plots.choosing import plot
 from attention_bridge.plots.comparing import comparison
 from attention_bridge.plots.files import save
 from attention_bridge.plots.grids import head_grid
 from attention_bridge.plots.heads import alignment, alignments, one_head
+from attention_bridge.plots.image_attention import lit_images
 from attention_bridge.plots.images import image_overlay, rollout_overlay
-from attention_bridge.plots.lit import lit_images
 from attention_bridge.plots.losses import curves
 from attention_bridge.plots.masks import draw_mask
 from attention_bridge.plots.pages import html, write_html
 from attention_bridge.plots.posters import Panel, poster
 from attention_bridge.plots.rollouts import rollout
 from attention_bridge.plots.style import HIDDEN, SEEN, heatmap
+from attention_bridge.plots.to_file import plot
 
 __all__ = [
     "HIDDEN",

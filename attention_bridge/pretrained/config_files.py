@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from attention_bridge.checkpoints.unique import unique
+from attention_bridge.checkpoints.duplicate_keys import unique
 from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained.families.shown import cut
 

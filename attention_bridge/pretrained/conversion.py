@@ -258,7 +258,7 @@ def _goal(path: Path) -> Path:
 
 
 def _format(goal: Path) -> str:
-    from attention_bridge.checkpoints.finding import named
+    from attention_bridge.checkpoints.format_detection import named
 
     format = named(goal)
     if format not in checkpoints.FORMATS or format == "gguf":

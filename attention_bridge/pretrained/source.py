@@ -18,7 +18,7 @@ import numpy as np
 
 from attention_bridge import checkpoints
 from attention_bridge.checkpoints import Reader
-from attention_bridge.checkpoints.finding import Found
+from attention_bridge.checkpoints.format_detection import Found
 from attention_bridge.errors import CheckpointError, InputError
 from attention_bridge.pretrained.config_files import CONFIGS, find_config, read_json
 from attention_bridge.pretrained.families import Reading, read_config

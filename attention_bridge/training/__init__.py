@@ -14,9 +14,9 @@ A run can be resumed in the other framework: checkpoints hold weights and moment
 
 from attention_bridge.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from attention_bridge.training.command import Options, example
-from attention_bridge.training.keeps import keep_masks
+from attention_bridge.training.dropout_masks import keep_masks
 from attention_bridge.training.lessons import IGNORED, AdamW, Batch, Lesson, State
-from attention_bridge.training.running import NAMES, Outcome, apart, learner_of, run, train
+from attention_bridge.training.runs import NAMES, Outcome, apart, learner_of, run, train
 
 __all__ = [
     "IGNORED",

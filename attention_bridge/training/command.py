@@ -14,7 +14,7 @@ import typer
 
 from attention_bridge.errors import REFUSALS
 from attention_bridge.training.lessons import Lesson
-from attention_bridge.training.running import NAMES, Outcome, make_directory, run
+from attention_bridge.training.runs import NAMES, Outcome, make_directory, run
 
 FRAMEWORK = Annotated[Literal["torch", "jax", "both"], typer.Option(help="Framework to train in.")]
 QUICK = Annotated[bool, typer.Option("--quick", help="A short run that does not need to reach the target.")]

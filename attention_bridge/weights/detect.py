@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from attention_bridge.weights.engine import enter, move, route
-from attention_bridge.weights.ghosts import ghost
 from attention_bridge.weights.layout import Layout, entry_for
 from attention_bridge.weights.leaves import Spec
+from attention_bridge.weights.placeholders import ghost
 from attention_bridge.weights.report import Report
 from attention_bridge.weights.unknown import takes_anything, unknown
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from attention_bridge.weights.ghosts import concatenated
 from attention_bridge.weights.names import NamePattern, alternatives
+from attention_bridge.weights.placeholders import concatenated
 
 FUSED = "(g (n q k v) d) ..."
 APART = "(g n d) ..., (g d) ..., (g d) ..."

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from einops import EinopsError, rearrange
 
-from attention_bridge.weights.ghosts import stacked
 from attention_bridge.weights.names import NamePattern, alternatives
+from attention_bridge.weights.placeholders import stacked
 
 IDENTITY = "... -> ..."
 

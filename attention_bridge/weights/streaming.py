@@ -11,10 +11,10 @@ import numpy as np
 from attention_bridge.errors import Fault
 from attention_bridge.weights.configured import Configured
 from attention_bridge.weights.engine import Traced, resolve, route
-from attention_bridge.weights.ghosts import ghost
 from attention_bridge.weights.layout import Layout, entry_for
 from attention_bridge.weights.leaves import Spec
 from attention_bridge.weights.names import NamePattern
+from attention_bridge.weights.placeholders import ghost
 from attention_bridge.weights.report import Match, Report
 from attention_bridge.weights.unknown import unknown
 

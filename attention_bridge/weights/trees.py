@@ -12,7 +12,7 @@ from attention_bridge.weights.containers import Container, open_container, tied_
 from attention_bridge.weights.engine import Traced, describe, find_layout, route
 from attention_bridge.weights.layout import Layout, entry_for
 from attention_bridge.weights.leaves import spec, to_numpy
-from attention_bridge.weights.live import refusals
+from attention_bridge.weights.module_checks import refusals
 from attention_bridge.weights.options import differences
 from attention_bridge.weights.report import Match, Note, Report
 

@@ -25,7 +25,6 @@ from jax_attention.linear.kimi_delta import KimiDeltaAttention as KimiDeltaAtten
 from jax_attention.linear.kimi_delta import chunked_kimi_delta_rule as chunked_kimi_delta_rule
 from jax_attention.linear.kimi_delta import kimi_delta_rule_weights as kimi_delta_rule_weights
 from jax_attention.linear.kimi_delta import recurrent_kimi_delta_rule as recurrent_kimi_delta_rule
-from jax_attention.linear.memory import MemoryState as MemoryState
 from jax_attention.linear.performer import PerformerAttention as PerformerAttention
 from jax_attention.linear.performer import PerformerState as PerformerState
 from jax_attention.linear.performer import bidirectional_performer as bidirectional_performer
@@ -47,3 +46,4 @@ from jax_attention.linear.state_space import chunked_state_space as chunked_stat
 from jax_attention.linear.state_space import parallel_state_space as parallel_state_space
 from jax_attention.linear.state_space import recurrent_state_space as recurrent_state_space
 from jax_attention.linear.state_space import state_space_weights as state_space_weights
+from jax_attention.linear.states import MemoryState as MemoryState

@@ -28,13 +28,13 @@ from jax_attention.arguments import checked
 from jax_attention.arrays import einsum
 from jax_attention.checks import check_divisible, check_positive
 from jax_attention.layers import Factory, conv1d, linear, normalise_wide, rms_norm
-from jax_attention.linear.memory import check_read, first_memory
 from jax_attention.linear.short_conv import (
     ConvolvedState,
     cut,
     short_convolution,
     visible_only,
 )
+from jax_attention.linear.states import check_read, first_memory
 from jax_attention.ops import (
     at_least_float32,
     join_chunks,

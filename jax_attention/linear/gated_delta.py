@@ -27,16 +27,16 @@ from jax_attention.arguments import checked
 from jax_attention.arrays import einsum
 from jax_attention.checks import check_divisible, check_positive
 from jax_attention.layers import Factory, conv1d, linear, normalise_wide, rms_norm, uniform_parameter
+from jax_attention.linear.decay_rates import LOG_STEPS, RATES, log_fading, step_bias
 from jax_attention.linear.delta import unit_length
 from jax_attention.linear.delta_chunks import scan_decayed_chunks
-from jax_attention.linear.fading import LOG_STEPS, RATES, log_fading, step_bias
-from jax_attention.linear.memory import check_read, first_memory
 from jax_attention.linear.short_conv import (
     ConvolvedState,
     cut,
     short_convolution,
     visible_only,
 )
+from jax_attention.linear.states import check_read, first_memory
 from jax_attention.ops import (
     at_least_float32,
     decay_matrix,

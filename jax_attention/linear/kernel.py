@@ -31,7 +31,7 @@ from jax_attention.arguments import checked
 from jax_attention.arrays import einsum
 from jax_attention.checks import check_above_zero, check_divisible, check_positive
 from jax_attention.layers import Factory, linear
-from jax_attention.linear.memory import check_one_way, check_read, first_memory, hide
+from jax_attention.linear.states import check_one_way, check_read, first_memory, hide
 from jax_attention.ops import at_least_float32, join_chunks, merge_heads, scan, split_chunks, split_heads
 from jax_attention.outputs import AttentionOutput, RecurrentOutput
 

@@ -34,7 +34,6 @@ from jax_attention.arguments import checked
 from jax_attention.arrays import einsum
 from jax_attention.checks import check_divisible
 from jax_attention.layers import Factory, linear, normal_buffer
-from jax_attention.linear.memory import check_one_way, check_read, first_memory, hide
 from jax_attention.linear.random_features import (
     divide,
     empty_exponent,
@@ -43,6 +42,7 @@ from jax_attention.linear.random_features import (
     over_largest,
     query_features,
 )
+from jax_attention.linear.states import check_one_way, check_read, first_memory, hide
 from jax_attention.ops import at_least_float32, join_chunks, merge_heads, scan, split_chunks, split_heads
 from jax_attention.outputs import AttentionOutput, RecurrentOutput
 

@@ -29,14 +29,14 @@ from jax_attention.arguments import checked
 from jax_attention.arrays import einsum
 from jax_attention.checks import check_divisible, check_positive
 from jax_attention.layers import Factory, constant_parameter, conv1d, linear, uniform_parameter
-from jax_attention.linear.fading import LOG_STEPS, RATES, step_bias, time_step
-from jax_attention.linear.memory import check_read, first_memory
+from jax_attention.linear.decay_rates import LOG_STEPS, RATES, step_bias, time_step
 from jax_attention.linear.short_conv import (
     ConvolvedState,
     cut,
     short_convolution,
     visible_only,
 )
+from jax_attention.linear.states import check_read, first_memory
 from jax_attention.ops import (
     at_least_float32,
     decay_matrix,

@@ -23,8 +23,15 @@ from jax_attention.arrays import stable_order
 from jax_attention.checks import check_positive
 from jax_attention.models.evaluation import evaluate
 from jax_attention.models.generation import target_start
+from jax_attention.models.incremental_decoding import (
+    Writer,
+    check_request,
+    decode,
+    prefill,
+    prompt_mask,
+    select,
+)
 from jax_attention.models.special_tokens import end_and_padding
-from jax_attention.models.writing import Writer, check_request, decode, prefill, prompt_mask, select
 from jax_attention.ops import scan
 
 

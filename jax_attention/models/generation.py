@@ -10,10 +10,17 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from jax_attention.arguments import checked
 from jax_attention.models.evaluation import evaluate, evaluate_while
+from jax_attention.models.incremental_decoding import (
+    Writer,
+    Written,
+    check_request,
+    decode,
+    prefill,
+    prompt_mask,
+)
 from jax_attention.models.sampling import Sampling, check_draws
 from jax_attention.models.sequence import SequenceToSequence
 from jax_attention.models.special_tokens import end_and_padding, first_tokens
-from jax_attention.models.writing import Writer, Written, check_request, decode, prefill, prompt_mask
 from jax_attention.ops.arrays import known_values
 
 

@@ -25,19 +25,19 @@ from jax_attention.checks import check_padding_mask, check_pairs, check_tokens
 from jax_attention.layers import Factory, embedding, linear, normalise, similarities
 from jax_attention.models.arrangements import ARRANGEMENTS
 from jax_attention.models.arrangements.layer import Layer, LayerCall
-from jax_attention.models.building import build
 from jax_attention.models.depth import run_layers
 from jax_attention.models.description import LayerSpec, ModelSpec
-from jax_attention.models.mixing import (
+from jax_attention.models.part_builder import build
+from jax_attention.models.token_masks import token_mask
+from jax_attention.models.token_mixers import (
     build_mixer,
     check_memory,
     check_no_padding,
     first_memory,
     is_padded_in_front,
 )
-from jax_attention.models.places import places
-from jax_attention.models.token_masks import token_mask
 from jax_attention.models.token_numbers import check_numbers, check_types
+from jax_attention.models.token_positions import places
 from jax_attention.outputs import HiddenOutput, LanguageOutput, all_weights
 from jax_attention.positions.protocol import check_shape
 

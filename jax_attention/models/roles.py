@@ -26,7 +26,7 @@ from jax_attention import (
     self_attention,
     sparse,
 )
-from jax_attention.models.kinds import call_arguments, call_results, is_module_class
+from jax_attention.models.module_classes import call_arguments, call_results, is_module_class
 from jax_attention.models.tasks import (
     classification,
     embedding,

@@ -32,11 +32,11 @@ from jax_attention.layers import (
     similarities,
 )
 from jax_attention.models.encoder_decoder import StackConfig
-from jax_attention.models.places import places
 from jax_attention.models.sequence import SequenceModel, check_decoding, sequence_output
 from jax_attention.models.special_tokens import SpecialTokens
 from jax_attention.models.token_masks import token_mask
 from jax_attention.models.token_numbers import check_numbers
+from jax_attention.models.token_positions import places
 from jax_attention.outputs import EncoderOutput, SequenceOutput, all_weights
 from jax_attention.vision.vit import ViTBlock
 

@@ -20,12 +20,12 @@ from jaxtyping import Int, Shaped
 
 from jax_attention.arguments import checked
 from jax_attention.layers import Factory
-from jax_attention.models.building import build
 from jax_attention.models.decoder import Decoder, DecoderConfig
 from jax_attention.models.description import ModelSpec, Part, check_described, described, plain
 from jax_attention.models.encoder import Encoder, EncoderConfig
-from jax_attention.models.kinds import call_arguments
 from jax_attention.models.language import LanguageModel
+from jax_attention.models.module_classes import call_arguments
+from jax_attention.models.part_builder import build
 from jax_attention.models.token_masks import token_mask
 from jax_attention.models.vision_transformer import VisionTransformer, VisionTransformerConfig
 from jax_attention.outputs import EmbeddingOutput, LogitsOutput, RewardOutput, SpanOutput

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from jax_attention.arrays import REALS
 from jax_attention.ops.call import Call, Implementation
 from jax_attention.ops.definition import call_masks, reference_attention
-from jax_attention.ops.hidden import ignoring_dead_keys
+from jax_attention.ops.masked_values import ignoring_dead_keys
 from jax_attention.ops.rules import DotProductRule, Visibility
 from jax_attention.ops.softmax import share_of_keys
 from jax_attention.ops.tile_loop import attend_tiles

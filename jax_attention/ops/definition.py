@@ -28,7 +28,7 @@ from jax_attention.checks import check_keep, check_read
 from jax_attention.ops.arrays import known_finite
 from jax_attention.ops.call import Call, Implementation, checked_call
 from jax_attention.ops.heads import repeat_heads
-from jax_attention.ops.hidden import finite, spoiled_output, spoiled_scores
+from jax_attention.ops.masked_values import finite, spoiled_output, spoiled_scores
 from jax_attention.ops.rules import visible_pairs
 from jax_attention.ops.softmax import at_least_float32, masked_logsumexp, masked_softmax, sink_softmax
 

@@ -21,7 +21,7 @@ from jaxtyping import Float
 
 from jax_attention.ops.call import Call, Implementation
 from jax_attention.ops.definition import call_masks
-from jax_attention.ops.hidden import ignoring_dead_keys
+from jax_attention.ops.masked_values import ignoring_dead_keys
 from jax_attention.ops.tiles import pad_axis
 
 LANES = 128  # a TPU's vector width: the tiles of splash attention are multiples of it

@@ -13,7 +13,7 @@ import torch
 from flax import serialization
 
 from attention_bridge import checkpoints
-from attention_bridge.checkpoints import finding
+from attention_bridge.checkpoints import format_detection
 from attention_bridge.errors import CheckpointError
 from parity_tests.helpers.checkpoint_samples import (
     DTYPES,
@@ -445,4 +445,4 @@ class TestFinding:
                 checkpoints.open(tmp_path / name)
 
     def test_every_detected_format_can_be_opened(self):
-        assert {*finding.SUFFIXES.values()} | {"orbax"} == checkpoints.OPENERS.keys()
+        assert {*format_detection.SUFFIXES.values()} | {"orbax"} == checkpoints.OPENERS.keys()

@@ -256,7 +256,7 @@ class TestTorch:
         assert refusal(tmp_path / "x.pt") == "holds no tensors"
 
     def test_endlessly_nested_trees(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("attention_bridge.checkpoints.nests.MOST_ENTRIES", 1000)
+        monkeypatch.setattr("attention_bridge.checkpoints.nested_trees.MOST_ENTRIES", 1000)
         loop = [torch.ones(2)]
         loop.append(loop)
         torch.save(loop, tmp_path / "x.pt")

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from attention_bridge import checkpoints
-from attention_bridge.checkpoints.finding import Found
+from attention_bridge.checkpoints.format_detection import Found
 from attention_bridge.cli import app
 from attention_bridge.pretrained import families as readers
 from attention_bridge.pretrained.source import Source

@@ -15,7 +15,7 @@ from matplotlib.image import imread
 from typer.testing import CliRunner
 
 from attention_bridge.cli import app
-from attention_bridge.demo import comparison, inputs, jax_half, picture, torch_half
+from attention_bridge.demo import comparison, in_jax, in_torch, inputs, picture
 from attention_bridge.demo.checkpoint import read_sentence_encoder
 from attention_bridge.demo.encoded import Encoded
 from attention_bridge.demo.tokens import tokenise
@@ -76,9 +76,9 @@ def halves():
     """The real model in both mirrors, its input batch, and the results of both."""
     encoder = read_sentence_encoder(MINILM)
     batch = tokenise(encoder, TEXTS)
-    models = torch_half.build(encoder), jax_half.build(encoder)
+    models = in_torch.build(encoder), in_jax.build(encoder)
     with pinned_precision():
-        return batch, models, (torch_half.encode(models[0], batch), jax_half.encode(models[1], batch))
+        return batch, models, (in_torch.encode(models[0], batch), in_jax.encode(models[1], batch))
 
 
 def compared(batch, torch_result, jax_result, reference):
@@ -152,7 +152,7 @@ class TestTheMirrors:
         changed = nnx.clone(model)
         kernel = changed.layers[3].attention.q_proj.kernel
         kernel.set_value(kernel.get_value() * 1.01)
-        rows = compared(batch, torch_result, jax_half.encode(changed, batch), torch_result)
+        rows = compared(batch, torch_result, in_jax.encode(changed, batch), torch_result)
         found = comparison.divergence(rows)
         assert found.startswith(
             "the JAX mirror diverges from PyTorch and from the reference at layers.3 attention"
@@ -164,7 +164,7 @@ class TestTheMirrors:
         changed = copy.deepcopy(model)
         with torch.no_grad():
             changed.layers[0].attention.k_proj.weight[0, 0] += 0.1
-        rows = compared(batch, torch_half.encode(changed, batch), jax_result, torch_result)
+        rows = compared(batch, in_torch.encode(changed, batch), jax_result, torch_result)
         found = comparison.divergence(rows)
         assert found.startswith(
             "the PyTorch mirror diverges from JAX and from the reference at layers.0 attention"
@@ -223,7 +223,7 @@ class TestNeighbours:
     def test_proverbs_with_one_meaning_are_neighbours(self):
         encoder = read_sentence_encoder(MINILM)
         texts, query = inputs.with_query(inputs.shipped(), None)
-        result = torch_half.encode(torch_half.build(encoder), tokenise(encoder, texts))
+        result = in_torch.encode(in_torch.build(encoder), tokenise(encoder, texts))
         nearest = [texts[n.sentence] for n in comparison.neighbours(result.embeddings, query)[:2]]
         assert nearest == ["Haste makes waste.", "Slow and steady wins the race."]
 
@@ -270,7 +270,7 @@ class TestAnotherCheckpoint:
 
     @pytest.mark.slow
     def test_differing_mirrors_exit_with_1_and_name_the_layer(self, tiny, monkeypatch):
-        build = jax_half.build
+        build = in_jax.build
 
         def wrong(encoder):
             model = build(encoder)
@@ -278,7 +278,7 @@ class TestAnotherCheckpoint:
             kernel.set_value(kernel.get_value() * 1.1)
             return model
 
-        monkeypatch.setattr(jax_half, "build", wrong)
+        monkeypatch.setattr(in_jax, "build", wrong)
         result = invoke("--checkpoint", tiny)
         assert result.exit_code == 1
         last = result.stdout.splitlines()[-1]
@@ -292,13 +292,13 @@ class TestAnotherCheckpoint:
 
     @pytest.mark.slow
     def test_non_finite_result_is_not_equal_and_valid_json(self, tiny, monkeypatch):
-        encode = jax_half.encode
+        encode = in_jax.encode
 
         def wrong(model, batch):
             result = encode(model, batch)
             return Encoded(result.embeddings * np.nan, result.weights)
 
-        monkeypatch.setattr(jax_half, "encode", wrong)
+        monkeypatch.setattr(in_jax, "encode", wrong)
         result = invoke("--checkpoint", tiny, "--json")
         assert result.exit_code == 1
         told = json.loads(result.stdout, parse_constant=pytest.fail)
@@ -349,7 +349,7 @@ class TestBadInput:
         assert self.refused("--file", "latin.txt") == expected
 
     def test_figure_that_cannot_be_written_raises_before_the_work(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(torch_half, "build", None)
+        monkeypatch.setattr(in_torch, "build", None)
         (tmp_path / "taken.png").mkdir()
         ending = self.refused("--figure", "picture.doc")
         assert ending == f"--figure must end in .png, .pdf, .svg, got {tmp_path}/picture.doc"

@@ -124,15 +124,15 @@ class TestPortAModel:
         assert_is_a_picture(tmp_path / "port_a_model.png")
 
     def test_differing_models_exit_with_1(self, tmp_path, monkeypatch):
-        from attention_bridge.demo import jax_half
+        from attention_bridge.demo import in_jax
 
-        encode = jax_half.encode
+        encode = in_jax.encode
 
         def wrong(model, batch):
             result = encode(model, batch)
             return Encoded(result.embeddings + 1e-4, result.weights)
 
-        monkeypatch.setattr(jax_half, "encode", wrong)
+        monkeypatch.setattr(in_jax, "encode", wrong)
         result = invoke(load("port_a_model"), "--quick", "--output", tmp_path)
         assert result.exit_code == 1
         assert (

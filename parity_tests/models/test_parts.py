@@ -15,7 +15,7 @@ import torch_attention.models as torch_models
 from attention_bridge.errors import InputError
 from attention_bridge.pretrained import save_pretrained
 from jax_attention.models.roles import OF_MODELS as JAX_ROLES
-from torch_attention.models.building import _parts
+from torch_attention.models.part_builder import _parts
 from torch_attention.models.roles import OF_MODELS, OF_MODULES, OF_NUMBERS
 
 MODELS = {"torch": torch_models, "jax": jax_models}

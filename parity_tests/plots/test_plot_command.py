@@ -14,7 +14,7 @@ import attention_bridge
 from attention_bridge import plots
 from attention_bridge.cli import app
 from attention_bridge.errors import InputError
-from attention_bridge.plots import choosing
+from attention_bridge.plots import to_file
 
 QUERIES, KEYS = ["a", "</script>", "c"], ["w", "x", "y", "z"]
 
@@ -79,8 +79,8 @@ def test_layer_and_head_select_the_picture(weights, tmp_path, monkeypatch, endin
         drawn.append(("one", number, head))
         return plots.draw_mask(np.ones((2, 2), bool))
 
-    monkeypatch.setattr(choosing, "head_grid", grid)
-    monkeypatch.setattr(choosing, "one_head", one)
+    monkeypatch.setattr(to_file, "head_grid", grid)
+    monkeypatch.setattr(to_file, "one_head", one)
     np.savez("w.npz", weights)
     assert run("w.npz", "-o", f"out.{ending}", *options).exit_code == 0
     assert drawn == [expected]

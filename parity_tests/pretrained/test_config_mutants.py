@@ -272,7 +272,7 @@ def test_declarations_are_those_of_the_dataclasses():
     import dataclasses
 
     import torch_attention.models as theirs
-    from torch_attention.models import building
+    from torch_attention.models import part_builder
 
     for name, fields in declarations.configurations().items():
         kept = dataclasses.fields(getattr(theirs, name))
@@ -280,7 +280,7 @@ def test_declarations_are_those_of_the_dataclasses():
         assert [field.default is field.default_factory is dataclasses.MISSING for field in kept] == [
             d.required for d in fields.values()
         ]
-    names = building._parts()
+    names = part_builder._parts()
     assert names.keys() <= declarations.parts().keys()
     for name, made in names.items():
         signature = inspect.signature(made.__init__ if inspect.isclass(made) else made)

@@ -45,7 +45,7 @@ OWN_CODE = {
     "layers.py",
     "models/depth.py",
     "models/evaluation.py",
-    "models/kinds.py",
+    "models/module_classes.py",
     "ops/arrays.py",
     "ops/block_mask.py",
     "ops/blockwise.py",

@@ -28,7 +28,7 @@ from attention_bridge.training import (
     run,
     train,
 )
-from attention_bridge.training.running import _together
+from attention_bridge.training.runs import _together
 from parity_tests.helpers.lessons import curve, lesson_of, rounding_bound
 
 LESSON = lesson_of("Decoder", 24)

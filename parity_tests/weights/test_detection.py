@@ -7,9 +7,9 @@ from attention_bridge.catalogue import CATALOGUE
 from attention_bridge.catalogue.part import build
 from attention_bridge.weights import convert, detect
 from attention_bridge.weights.engine import enter
-from attention_bridge.weights.ghosts import ghost
 from attention_bridge.weights.layouts import LAYOUTS
 from attention_bridge.weights.leaves import Spec
+from attention_bridge.weights.placeholders import ghost
 from attention_bridge.weights.report import Report
 
 F32 = np.dtype("float32")

@@ -10,8 +10,8 @@ from attention_bridge.catalogue.part import build
 from attention_bridge.cli import app
 from attention_bridge.pretrained.families import read_config
 from attention_bridge.weights import convert
-from attention_bridge.weights.ghosts import ghost
 from attention_bridge.weights.layouts import LAYOUTS
+from attention_bridge.weights.placeholders import ghost
 from attention_bridge.weights.unknown import unknown
 from parity_tests.helpers import families
 

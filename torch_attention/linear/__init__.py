@@ -29,7 +29,6 @@ from torch_attention.linear.kimi_delta import KimiDeltaAttention as KimiDeltaAtt
 from torch_attention.linear.kimi_delta import chunked_kimi_delta_rule as chunked_kimi_delta_rule
 from torch_attention.linear.kimi_delta import kimi_delta_rule_weights as kimi_delta_rule_weights
 from torch_attention.linear.kimi_delta import recurrent_kimi_delta_rule as recurrent_kimi_delta_rule
-from torch_attention.linear.memory import MemoryState as MemoryState
 from torch_attention.linear.performer import PerformerAttention as PerformerAttention
 from torch_attention.linear.performer import PerformerState as PerformerState
 from torch_attention.linear.performer import bidirectional_performer as bidirectional_performer
@@ -51,3 +50,4 @@ from torch_attention.linear.state_space import chunked_state_space as chunked_st
 from torch_attention.linear.state_space import parallel_state_space as parallel_state_space
 from torch_attention.linear.state_space import recurrent_state_space as recurrent_state_space
 from torch_attention.linear.state_space import state_space_weights as state_space_weights
+from torch_attention.linear.states import MemoryState as MemoryState

@@ -29,7 +29,7 @@ from torch_attention.arguments import checked
 from torch_attention.arrays import einsum
 from torch_attention.checks import check_above_zero, check_divisible, check_positive
 from torch_attention.layers import Factory, linear
-from torch_attention.linear.memory import check_one_way, check_read, first_memory, hide
+from torch_attention.linear.states import check_one_way, check_read, first_memory, hide
 from torch_attention.ops import at_least_float32, join_chunks, merge_heads, scan, split_chunks, split_heads
 from torch_attention.outputs import AttentionOutput, RecurrentOutput
 

@@ -32,7 +32,6 @@ from torch_attention.arguments import checked
 from torch_attention.arrays import einsum
 from torch_attention.checks import check_divisible
 from torch_attention.layers import Factory, linear, normal_buffer
-from torch_attention.linear.memory import check_one_way, check_read, first_memory, hide
 from torch_attention.linear.random_features import (
     divide,
     empty_exponent,
@@ -41,6 +40,7 @@ from torch_attention.linear.random_features import (
     over_largest,
     query_features,
 )
+from torch_attention.linear.states import check_one_way, check_read, first_memory, hide
 from torch_attention.ops import at_least_float32, join_chunks, merge_heads, scan, split_chunks, split_heads
 from torch_attention.outputs import AttentionOutput, RecurrentOutput
 

@@ -22,8 +22,15 @@ from torch_attention.arrays import stable_order
 from torch_attention.checks import check_positive
 from torch_attention.models.evaluation import evaluate
 from torch_attention.models.generation import target_start
+from torch_attention.models.incremental_decoding import (
+    Writer,
+    check_request,
+    decode,
+    prefill,
+    prompt_mask,
+    select,
+)
 from torch_attention.models.special_tokens import end_and_padding
-from torch_attention.models.writing import Writer, check_request, decode, prefill, prompt_mask, select
 from torch_attention.ops import scan
 
 

@@ -10,10 +10,17 @@ from torch import Tensor
 
 from torch_attention.arguments import checked
 from torch_attention.models.evaluation import evaluate, evaluate_while
+from torch_attention.models.incremental_decoding import (
+    Writer,
+    Written,
+    check_request,
+    decode,
+    prefill,
+    prompt_mask,
+)
 from torch_attention.models.sampling import Sampling, check_draws
 from torch_attention.models.sequence import SequenceToSequence
 from torch_attention.models.special_tokens import end_and_padding, first_tokens
-from torch_attention.models.writing import Writer, Written, check_request, decode, prefill, prompt_mask
 from torch_attention.ops.arrays import known_values
 
 

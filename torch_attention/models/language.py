@@ -23,19 +23,19 @@ from torch_attention.checks import check_padding_mask, check_pairs, check_tokens
 from torch_attention.layers import Factory, embedding, linear, normalise, similarities
 from torch_attention.models.arrangements import ARRANGEMENTS
 from torch_attention.models.arrangements.layer import Layer, LayerCall
-from torch_attention.models.building import build
 from torch_attention.models.depth import run_layers
 from torch_attention.models.description import LayerSpec, ModelSpec
-from torch_attention.models.mixing import (
+from torch_attention.models.part_builder import build
+from torch_attention.models.token_masks import token_mask
+from torch_attention.models.token_mixers import (
     build_mixer,
     check_memory,
     check_no_padding,
     first_memory,
     is_padded_in_front,
 )
-from torch_attention.models.places import places
-from torch_attention.models.token_masks import token_mask
 from torch_attention.models.token_numbers import check_numbers, check_types
+from torch_attention.models.token_positions import places
 from torch_attention.outputs import HiddenOutput, LanguageOutput, all_weights
 from torch_attention.positions.protocol import check_shape
 

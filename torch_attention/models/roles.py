@@ -26,7 +26,7 @@ from torch_attention import (
     self_attention,
     sparse,
 )
-from torch_attention.models.kinds import call_arguments, call_results, is_module_class
+from torch_attention.models.module_classes import call_arguments, call_results, is_module_class
 from torch_attention.models.tasks import (
     classification,
     embedding,

@@ -30,11 +30,11 @@ from torch_attention.layers import (
     similarities,
 )
 from torch_attention.models.encoder_decoder import StackConfig
-from torch_attention.models.places import places
 from torch_attention.models.sequence import SequenceModel, check_decoding, sequence_output
 from torch_attention.models.special_tokens import SpecialTokens
 from torch_attention.models.token_masks import token_mask
 from torch_attention.models.token_numbers import check_numbers
+from torch_attention.models.token_positions import places
 from torch_attention.outputs import EncoderOutput, SequenceOutput, all_weights
 from torch_attention.vision.vit import ViTBlock
 

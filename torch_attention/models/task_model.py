@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from torch_attention.arguments import checked
 from torch_attention.layers import Factory
-from torch_attention.models.building import build
 from torch_attention.models.decoder import Decoder, DecoderConfig
 from torch_attention.models.description import ModelSpec, Part, check_described, described, plain
 from torch_attention.models.encoder import Encoder, EncoderConfig
-from torch_attention.models.kinds import call_arguments
 from torch_attention.models.language import LanguageModel
+from torch_attention.models.module_classes import call_arguments
+from torch_attention.models.part_builder import build
 from torch_attention.models.token_masks import token_mask
 from torch_attention.models.vision_transformer import VisionTransformer, VisionTransformerConfig
 from torch_attention.outputs import EmbeddingOutput, LogitsOutput, RewardOutput, SpanOutput

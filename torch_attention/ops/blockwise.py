@@ -9,7 +9,7 @@ from torch import Tensor
 from torch_attention.arrays import REALS
 from torch_attention.ops.call import Call, Implementation
 from torch_attention.ops.definition import call_masks, reference_attention
-from torch_attention.ops.hidden import ignoring_dead_keys
+from torch_attention.ops.masked_values import ignoring_dead_keys
 from torch_attention.ops.rules import DotProductRule, Visibility
 from torch_attention.ops.softmax import share_of_keys
 from torch_attention.ops.tile_loop import attend_tiles

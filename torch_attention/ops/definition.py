@@ -28,7 +28,7 @@ from torch_attention.checks import check_keep, check_read
 from torch_attention.ops.arrays import known_finite
 from torch_attention.ops.call import Call, Implementation, checked_call
 from torch_attention.ops.heads import repeat_heads
-from torch_attention.ops.hidden import finite, spoiled_output, spoiled_scores
+from torch_attention.ops.masked_values import finite, spoiled_output, spoiled_scores
 from torch_attention.ops.rules import visible_pairs
 from torch_attention.ops.softmax import at_least_float32, masked_logsumexp, masked_softmax, sink_softmax
 

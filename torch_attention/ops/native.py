@@ -20,7 +20,7 @@ from torch_attention.checks import dtype_name
 from torch_attention.ops.arrays import known_above, known_within, may_be_learned
 from torch_attention.ops.call import Call, Implementation
 from torch_attention.ops.definition import call_masks
-from torch_attention.ops.hidden import ignoring_dead_keys
+from torch_attention.ops.masked_values import ignoring_dead_keys
 from torch_attention.ops.rules import Visibility, sees, visible_pairs
 from torch_attention.ops.softmax import share_of_keys
 

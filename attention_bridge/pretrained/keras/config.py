@@ -12,7 +12,7 @@ from typing import Any
 from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained.families.shown import cut
 from attention_bridge.pretrained.keras.layers import Heads
-from attention_bridge.weights.live import keras_refusal
+from attention_bridge.weights.module_checks import keras_refusal
 
 MHA = "MultiHeadAttention"
 GQA = ("GroupQueryAttention", "GroupedQueryAttention")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from attention_bridge.checkpoints.unique import unique
+from attention_bridge.checkpoints.duplicate_keys import unique
 from attention_bridge.errors import CheckpointError
 from attention_bridge.weights.layout import Layout, entry_for
 from attention_bridge.weights.layouts.keras_mha import LEAVES, PARTS

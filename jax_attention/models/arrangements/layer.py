@@ -6,8 +6,8 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from jax_attention.models.kinds import call_arguments
-from jax_attention.models.mixing import mix
+from jax_attention.models.module_classes import call_arguments
+from jax_attention.models.token_mixers import mix
 from jax_attention.outputs import CachedOutput
 
 

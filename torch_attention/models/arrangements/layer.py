@@ -5,8 +5,8 @@ from typing import Any, TypedDict
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from torch_attention.models.kinds import call_arguments
-from torch_attention.models.mixing import mix
+from torch_attention.models.module_classes import call_arguments
+from torch_attention.models.token_mixers import mix
 from torch_attention.outputs import CachedOutput
 
 

@@ -1,4 +1,4 @@
-"""The JAX half of the demonstration; `torch_half` does the same in PyTorch."""
+"""The JAX half of the demonstration; `in_torch` does the same in PyTorch."""
 
 import jax
 import jax.numpy as jnp

@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from jax import Array
 from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
-from jax_attention.caches import Cache, GrowingCache, StaticCache
-from jax_attention.models.building import build
-from jax_attention.models.description import Part
-from jax_attention.models.kinds import call_arguments
-from jax_attention.ops.arrays import known_values
-from jax_attention.outputs import CachedOutput
+from torch_attention.caches import Cache, GrowingCache, StaticCache
+from torch_attention.models.description import Part
+from torch_attention.models.module_classes import call_arguments
+from torch_attention.models.part_builder import build
+from torch_attention.ops.arrays import known_values
+from torch_attention.outputs import CachedOutput
 
 
 def build_mixer(part: Part, embed_dim: int, factory: dict[str, Any], *, is_causal: bool) -> Any:
@@ -35,11 +35,11 @@ def build_mixer(part: Part, embed_dim: int, factory: dict[str, Any], *, is_causa
 
 def mix(
     mixer: Any,
-    x: Float[Array, "batch length embed"],
-    mask: Bool[Array, "..."] | None,
+    x: Float[Tensor, "batch length embed"],
+    mask: Bool[Tensor, "..."] | None,
     *,
     names: frozenset[str],
-    positions: Int[Array, "..."] | None,
+    positions: Int[Tensor, "..."] | None,
     memory: Any,
     reads_on: bool,
     need_weights: bool,
@@ -118,7 +118,7 @@ def check_no_padding(layers: Any) -> None:
             )
 
 
-def is_padded_in_front(mask: Bool[Array, "..."] | None) -> bool:
+def is_padded_in_front(mask: Bool[Tensor, "..."] | None) -> bool:
     """Whether a mask `(batch, 1, 1, length)` is known to mask a token in front of a real one."""
     known = None if mask is None or mask.shape[1:3] != (1, 1) else known_values(mask)
     return known is not None and bool((known[..., 1:] & ~known[..., :-1]).any())

@@ -6,23 +6,23 @@ A decoder continues a prompt. An encoder-decoder encodes a source and generates 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
-from jax import Array
+import torch
 from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
 
-from jax_attention.arrays import is_integer, stable_order
-from jax_attention.caches import select_rows
-from jax_attention.checks import check_padding_mask, check_positive, check_tokens
-from jax_attention.models.decoder import Decoder
-from jax_attention.models.evaluation import capacity_for
-from jax_attention.models.language import LanguageModel
-from jax_attention.models.mixing import check_no_padding
-from jax_attention.models.sequence import SequenceToSequence
-from jax_attention.models.special_tokens import check_within, special_tokens
-from jax_attention.models.token_masks import token_mask
-from jax_attention.models.token_numbers import check_numbers
-from jax_attention.ops import at_least_float32
-from jax_attention.ops.arrays import known_values
+from torch_attention.arrays import is_integer, stable_order
+from torch_attention.caches import select_rows
+from torch_attention.checks import check_padding_mask, check_positive, check_tokens
+from torch_attention.models.decoder import Decoder
+from torch_attention.models.evaluation import capacity_for
+from torch_attention.models.language import LanguageModel
+from torch_attention.models.sequence import SequenceToSequence
+from torch_attention.models.special_tokens import check_within, special_tokens
+from torch_attention.models.token_masks import token_mask
+from torch_attention.models.token_mixers import check_no_padding
+from torch_attention.models.token_numbers import check_numbers
+from torch_attention.ops import at_least_float32
+from torch_attention.ops.arrays import known_values
 
 Writer = Decoder | LanguageModel | SequenceToSequence
 
@@ -38,14 +38,14 @@ class Written(NamedTuple):
     """
 
     caches: tuple[Any, ...]
-    position: Int[Array, "rows 1"] | None
-    memory: Float[Array, "rows source embed"] | None
-    memory_mask: Bool[Array, "..."] | None
+    position: Int[Tensor, "rows 1"] | None
+    memory: Float[Tensor, "rows source embed"] | None
+    memory_mask: Bool[Tensor, "..."] | None
 
 
 def prompt_mask(
-    model: Writer, inputs: Shaped[Array, "batch ..."], mask: Shaped[Array, "..."] | None, eos: Sequence[int]
-) -> Shaped[Array, "..."] | None:
+    model: Writer, inputs: Shaped[Tensor, "batch ..."], mask: Shaped[Tensor, "..."] | None, eos: Sequence[int]
+) -> Shaped[Tensor, "..."] | None:
     """The mask of a prompt or source, `(batch, 1, 1, length)` for tokens.
 
     Without a mask, tokens equal to the configuration's padding token are padding, unless it is also an end token.
@@ -63,9 +63,9 @@ def prompt_mask(
 
 def check_request(
     model: Writer,
-    inputs: Shaped[Array, "batch ..."],
+    inputs: Shaped[Tensor, "batch ..."],
     num_tokens: int,
-    mask: Shaped[Array, "..."] | None,
+    mask: Shaped[Tensor, "..."] | None,
     start: Sequence[int],
 ) -> None:
     """Raise unless the model can generate `num_tokens` tokens, at least one, from these inputs."""
@@ -93,13 +93,13 @@ def check_request(
 
 def prefill(
     model: Writer,
-    inputs: Shaped[Array, "batch ..."],
-    mask: Shaped[Array, "..."] | None,
+    inputs: Shaped[Tensor, "batch ..."],
+    mask: Shaped[Tensor, "..."] | None,
     *,
     num_tokens: int,
     start: tuple[int, ...],
     eos: tuple[int, ...],
-) -> tuple[Float[Array, "batch vocab"], Written]:
+) -> tuple[Float[Tensor, "batch vocab"], Written]:
     """Run the model on the inputs.
 
     Args:
@@ -118,12 +118,12 @@ def prefill(
     """
     if isinstance(model, SequenceToSequence):
         if mask is not None:
-            mask = jnp.broadcast_to(mask, (inputs.shape[0], *mask.shape[1:]))  # batch ...
+            mask = torch.broadcast_to(mask, (inputs.shape[0], *mask.shape[1:]))  # batch ...
         if mask is not None and inputs.ndim == 2:  # padding to the end, so that it shifts no position
             inputs, mask = _ordered(inputs, mask, last=False)
         memory = model.encode(inputs, mask).output  # batch source embed
-        first = jnp.asarray(start)[None]  # 1 start
-        target = jnp.broadcast_to(first, (memory.shape[0], len(start)))  # batch start
+        first = torch.as_tensor(start, device=memory.device)[None]  # 1 start
+        target = torch.broadcast_to(first, (memory.shape[0], len(start)))  # batch start
         caches = model.start(len(start) - 1 + num_tokens)
         scores, written = _write(model, target, Written(caches, None, memory, mask))
         check_within("start_token", start, scores.shape[-1])
@@ -132,9 +132,9 @@ def prefill(
     length = inputs.shape[1]
     if mask is not None:  # padding to the front, so that it never separates two tokens
         inputs, mask = _ordered(inputs, mask, last=True)
-    real = jnp.ones_like(inputs, dtype=jnp.bool_) if mask is None else mask[:, 0, 0]  # batch length
+    real = torch.ones_like(inputs, dtype=torch.bool) if mask is None else mask[:, 0, 0]  # batch length
     count = real.cumsum(-1)  # batch length
-    positions = jnp.where(real, count - 1, 0)  # batch length
+    positions = torch.where(real, count - 1, 0)  # batch length
     read = model.read(
         inputs,
         mask,
@@ -147,8 +147,8 @@ def prefill(
 
 
 def decode(
-    model: Writer, token: Int[Array, " rows"], written: Written
-) -> tuple[Float[Array, "rows vocab"], Written]:
+    model: Writer, token: Int[Tensor, " rows"], written: Written
+) -> tuple[Float[Tensor, "rows vocab"], Written]:
     """Run one decode step: read a token, return the logits of the next one and the new state."""
     if isinstance(model, SequenceToSequence):
         return _write(model, token[:, None], written)
@@ -160,7 +160,7 @@ def decode(
     return scores, written._replace(caches=read.caches or (), position=following)
 
 
-def select(written: Written, rows: Int[Array, " rows"]) -> Written:
+def select(written: Written, rows: Int[Tensor, " rows"]) -> Written:
     """Select the state of these batch rows, in this order; a row may be repeated."""
     mask = written.memory_mask
     return Written(
@@ -172,8 +172,8 @@ def select(written: Written, rows: Int[Array, " rows"]) -> Written:
 
 
 def told(
-    model: Decoder | LanguageModel, positions: Int[Array, "batch length"]
-) -> Int[Array, "batch length"] | None:
+    model: Decoder | LanguageModel, positions: Int[Tensor, "batch length"]
+) -> Int[Tensor, "batch length"] | None:
     """The positions to pass to a model, or None.
 
     A `LanguageModel` without learned positions uses only distances, which left padding does not change.
@@ -182,18 +182,18 @@ def told(
 
 
 def _ordered(
-    inputs: Int[Array, "batch length"], mask: Bool[Array, "batch 1 1 length"], *, last: bool
-) -> tuple[Int[Array, "batch length"], Bool[Array, "batch 1 1 length"]]:
+    inputs: Int[Tensor, "batch length"], mask: Bool[Tensor, "batch 1 1 length"], *, last: bool
+) -> tuple[Int[Tensor, "batch length"], Bool[Tensor, "batch 1 1 length"]]:
     """Move the real tokens to the end, after the padding, or to the front, in order; return tokens and mask."""
     real = mask[:, 0, 0]  # batch length
-    order = stable_order(jnp.asarray(real if last else ~real, dtype=jnp.int32))  # batch length
-    inputs = jnp.take_along_axis(inputs, order, axis=-1)  # batch length
-    return inputs, jnp.take_along_axis(real, order, axis=-1)[:, None, None]
+    order = stable_order(torch.as_tensor(real if last else ~real, dtype=torch.int32))  # batch length
+    inputs = torch.take_along_dim(inputs, order, dim=-1)  # batch length
+    return inputs, torch.take_along_dim(real, order, dim=-1)[:, None, None]
 
 
 def _write(
-    model: SequenceToSequence, target: Int[Array, "rows new"], written: Written
-) -> tuple[Float[Array, "rows vocab"], Written]:
+    model: SequenceToSequence, target: Int[Tensor, "rows new"], written: Written
+) -> tuple[Float[Tensor, "rows vocab"], Written]:
     memory: Any = written.memory
     read = model.decode(target, memory, None, written.memory_mask, caches=written.caches)
     return at_least_float32(read.output[:, -1]), written._replace(caches=read.caches or ())

@@ -1,4 +1,4 @@
-"""The PyTorch half of the demonstration; `jax_half` does the same in JAX."""
+"""The PyTorch half of the demonstration; `in_jax` does the same in JAX."""
 
 import torch
 

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-import jax_attention.models.experts as experts
-import jax_attention.models.routing as routing
-from jax_attention import feed_forward, layers, positions
-from jax_attention.models.description import Part
-from jax_attention.models.kinds import is_module_class
-from jax_attention.models.roles import (
+import torch_attention.models.experts as experts
+import torch_attention.models.routing as routing
+from torch_attention import feed_forward, layers, positions
+from torch_attention.models.description import Part
+from torch_attention.models.module_classes import is_module_class
+from torch_attention.models.roles import (
     FILLED_IN,
     HEADS,
     MECHANISMS,
@@ -20,8 +20,8 @@ from jax_attention.models.roles import (
     Role,
     is_defined_in,
 )
-from jax_attention.models.tasks import pooling
-from jax_attention.ranges import refuse
+from torch_attention.models.tasks import pooling
+from torch_attention.ranges import refuse
 
 # Modules whose classes a description may name.
 ROOMS = (*MECHANISMS, *HEADS, experts, feed_forward, pooling, routing)
