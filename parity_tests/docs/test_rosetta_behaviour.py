@@ -40,7 +40,7 @@ from parity_tests.helpers.rosetta.cases import (
     public,
 )
 
-pytestmark = [*WARNINGS, pytest.mark.slow]
+pytestmark = WARNINGS
 
 
 class TestShapes:
@@ -65,6 +65,7 @@ class TestShapes:
         """The same mask for each batch element, for calls under vmap."""
         return array(peer, np.broadcast_to(mask, (BATCH, *mask.shape)) if "vmap" in peer.call else mask)
 
+    @pytest.mark.slow
     @each()
     def test_shapes_are_accepted_misread_or_rejected_as_stated(self, peer, rng):
         bench, outcomes = Bench(peer, rng), {}
@@ -207,12 +208,14 @@ class TestWeights:
         assert (np.abs(sums - 1).max() > 0.1) == peer.dropped
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("default", DEFAULTS, ids=lambda default: default.name)
 def test_defaults(default):
     stated = {name: getattr(default, name) for name in ("torch", "flax", "keras", "equinox", "haiku")}
     assert defaults.MEASURED[default.name](names()) == stated
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trap", TRAPS, ids=lambda trap: trap.name)
 def test_trap_is_real_and_its_cure_works(trap, rng):
     for name in trap.names:

@@ -20,8 +20,6 @@ import torch_attention
 import torch_attention.models
 from attention_bridge.weights import transfer
 
-pytestmark = pytest.mark.slow
-
 BATCH, HEADS, QUERY, KEY, EMBED, MEMORY, FFN = 2, 3, 5, 7, 12, 10, 9
 HEAD_DIM = EMBED // HEADS
 # The longest sum is in a projection.

@@ -10,8 +10,6 @@ import torch
 from parity_tests.helpers.refusals import Case, assert_refused
 from parity_tests.helpers.translators import SOURCE, call, mirror, numpy, padded, pair, sums, tokens
 
-pytestmark = pytest.mark.slow
-
 START, STOP, PAD = 1, 2, 0
 MARKS = {"start_token": START, "eos_token": STOP, "pad_token": PAD}
 SMALL = 4  # tokens; few, so that all sequences can be enumerated
@@ -131,6 +129,7 @@ def test_plain_search_differs_from_the_exhaustive_search():
     assert narrow != everything
 
 
+@pytest.mark.slow
 @each_framework
 @each_model
 def test_greedy_decoding_takes_the_most_likely_token_of_the_full_pass(name, framework):
@@ -170,6 +169,7 @@ def test_single_token_needs_no_decode_step(framework):
     np.testing.assert_array_equal(numpy(beams.tokens)[..., 0], best)
 
 
+@pytest.mark.slow
 @each_framework
 def test_lower_token_comes_first_among_equal_scores(framework):
     """With equally likely tokens, sequences come in the order of their tokens."""

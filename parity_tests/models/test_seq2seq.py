@@ -28,8 +28,6 @@ from parity_tests.helpers.translators import (
     tokens,
 )
 
-pytestmark = pytest.mark.slow
-
 RECURRENT = ("Bahdanau", "Luong, dot", "Luong, general")
 NAMES = ("SimpleSeq2Seq", *RECURRENT)
 BOUNDS = {"float64": lambda name: 1e-12, "float32": lambda name: 4 * 2.0**-24 * np.sqrt(sums(name))}
@@ -190,6 +188,7 @@ def test_recurrent_decoder_equals_its_equations(framework):
     assert error(numpy(found.weights), weights) <= 1e-12
 
 
+@pytest.mark.slow
 @each_in_time
 @each_model
 def test_source_padding_changes_nothing_and_counts_without_a_mask(name, framework):
@@ -222,6 +221,7 @@ def test_scores_do_not_depend_on_later_target_tokens(name, framework):
     assert error(after[:, 3:], before[:, 3:]) > 1e-3
 
 
+@pytest.mark.slow
 @each_in_time
 @each_model
 def test_chunks_with_caches_equal_the_whole(name, framework):
@@ -238,6 +238,7 @@ def test_chunks_with_caches_equal_the_whole(name, framework):
     assert error(np.concatenate(found, axis=1), expected) <= 1e-12
 
 
+@pytest.mark.slow
 @each_in_time
 @each_model
 def test_cache_selected_by_text_equals_the_cache_of_these_texts(name, framework):

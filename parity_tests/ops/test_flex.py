@@ -13,8 +13,6 @@ import torch_attention.ops
 from attention_bridge import oracles
 from attention_bridge.parity.comparison import tolerances
 
-pytestmark = pytest.mark.slow
-
 BATCH, HEADS, KV_HEADS, QUERY, KEY, HEAD_DIM, VALUE_DIM = 2, 6, 3, 11, 17, 4, 5
 SHAPES = {
     "query": (BATCH, HEADS, QUERY, HEAD_DIM),
@@ -109,12 +107,14 @@ def error(found, expected):
 
 
 class TestOneFunctionForBoth:
+    @pytest.mark.slow
     def test_output_equals_the_oracle_with_the_same_bias_and_mask(self, mirror, rng):
         arrays = draw(rng)
         expected, _ = reference(arrays)
         found = attend(mirror, {name: mirror.array(x) for name, x in arrays.items()})
         assert error(found, expected) <= EXACT
 
+    @pytest.mark.slow
     def test_gradients_equal_the_oracle_including_captured_arrays(self, mirror, rng):
         arrays = draw(rng)
         cotangent = rng.standard_normal((BATCH, HEADS, QUERY, VALUE_DIM))
@@ -122,6 +122,7 @@ class TestOneFunctionForBoth:
         for name, gradient in gradients(mirror, arrays, cotangent).items():
             assert error(gradient, expected[name]) <= EXACT, name
 
+    @pytest.mark.slow
     def test_float32_output_is_within_its_tolerance(self, mirror, rng):
         arrays = {name: x.astype(np.float32) for name, x in draw(rng).items()}
         expected, _ = reference({name: x.astype(np.float64) for name, x in arrays.items()})
@@ -139,6 +140,7 @@ class TestOneFunctionForBoth:
         assert np.array_equal(np.isneginf(np.asarray(log_sum)), empty)
         assert not np.asarray(output)[empty].any()
 
+    @pytest.mark.slow
     def test_flex_without_functions_is_dot_product_attention(self, mirror, rng):
         arrays = {name: mirror.array(x) for name, x in draw(rng).items() if name in ("query", "key", "value")}
         found = mirror.ops.flex_attention(**arrays, scale=0.3, enable_gqa=True)
@@ -161,6 +163,7 @@ class TestBlocks:
                 assert bool(made.live[0, 0, row, column]) == part.any()
                 assert bool(made.full[0, 0, row, column]) == part.all()
 
+    @pytest.mark.slow
     def test_dead_tiles_are_never_read(self, mirror, rng):
         """A weight of zero times NaN is NaN: the result is finite only if dead tiles are skipped."""
         arrays = {n: rng.standard_normal((1, 2, 24, 4)) for n in ("query", "key", "value")}
