@@ -181,4 +181,4 @@ def unexplained(rng: Rng) -> None:
         theirs.v_proj.weight.copy_(theirs.v_proj.weight.T.clone())
     found = theirs(x).output.detach().numpy()
     said = diagnose(expected, found, x=x.numpy(), weights=weights, setting=Setting(num_heads=HEADS)).verdict
-    assert "v_proj not transposed" in said
+    assert "v_proj without transposing it" in said
