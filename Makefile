@@ -9,6 +9,9 @@ TESTED := $(VENV)/installed-test,tpu-aot
 # And a browser, some 670 MB, in which the page of weights is tried.
 TESTED_SLOW := $(VENV)/installed-test,tpu-aot,browser
 
+# And the ONNX exporter and runtime.
+TESTED_ALL := $(VENV)/installed-test,tpu-aot,browser,onnx
+
 # Set NEWEST_PYTHON to name the Python of `make test-newest`; by default it is looked for, beside pyenv's.
 NEWEST_PYTHON = $(shell for each in python3.13 python3.12 \
 	$$(ls -r $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.1[23].*/bin/python 2>/dev/null); do \
@@ -56,7 +59,7 @@ test-quick: $(TESTED)
 test-slow: $(TESTED_SLOW)  ## Run the slow tests, without the shape checks that the other tests add
 	$(BIN)/python -m pytest -m "slow and not survey" -n 2 --dist loadgroup --override-ini addopts="-ra --strict-markers"
 
-survey: $(TESTED_SLOW)  ## Compile, export, transform and count every mechanism; too long for CI
+survey: $(TESTED_ALL)  ## Compile, export, transform and count every mechanism; too long for CI
 	$(BIN)/python -m pytest -m survey -n 2 --dist loadgroup --override-ini addopts="-ra --strict-markers"
 
 test-newest:  ## Test the JAX mirror with the newest JAX, Flax and NumPy, on Python 3.13 or 3.12

@@ -29,6 +29,7 @@ SAMPLE = (
     "ScaledDotProductAttention",
     "GatedLinearAttention",
 )
+RECURRENT = [each for each in CATALOGUE if each.decoding == "state" and each.name not in SAMPLE]
 # As many as fit into `make test`; the others are slow tests.
 sampled = pytest.mark.parametrize(
     "mechanism",
@@ -333,7 +334,7 @@ class TestSizes:
         assert torch_uses.exported(mechanism) == torch_uses.YES
 
     @pytest.mark.survey
-    @pytest.mark.parametrize("mechanism", select(list(SAMPLE)), ids=lambda each: each.name)
+    @pytest.mark.parametrize("mechanism", [*select(list(SAMPLE)), *RECURRENT], ids=lambda each: each.name)
     def test_inductor_gives_the_same_at_all_sizes(self, mechanism):
         torch._dynamo.reset()
         module = torch_module(mechanism, "float32")
