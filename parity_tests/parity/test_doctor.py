@@ -842,7 +842,7 @@ def test_bad_outputs_raise(reference: Any, candidate: Any, sentence: str) -> Non
     [
         ({"num_heads": 0}, "num_heads must be positive, got 0"),
         ({"num_heads": 4, "num_kv_heads": 3}, "num_heads=4 must be a multiple of num_kv_heads=3"),
-        ({"num_heads": 4, "window": 3}, "--window=3 needs --causal"),
+        ({"num_heads": 4, "window": 3}, "window=3 needs is_causal=True"),
         ({"num_heads": 4, "rope": "full"}, "rope must be one of none, half, interleaved, got 'full'"),
         ({"num_heads": 4, "norm": "batch"}, "norm must be one of layer, rms, got 'batch'"),
         (

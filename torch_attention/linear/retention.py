@@ -113,8 +113,7 @@ def chunked_retention(
         query, key, value, log_decay, state: as in `recurrent_retention`.
         chunk_size: number of tokens in a chunk.
     """
-    arrays = (query, key, value, log_decay)
-    q, k, v, g = (split_chunks(at_least_float32(x), chunk_size) for x in arrays)
+    q, k, v, g = (split_chunks(at_least_float32(x), chunk_size) for x in (query, key, value, log_decay))
     between = decay_matrix(g)  # chunks batch heads size size
     since_start = torch.exp(torch.cumsum(g, dim=-1))[..., None]  # chunks batch heads size 1
     memory, output = scan_faded_chunks(
