@@ -47,7 +47,8 @@ position of all layers: head_dim=6
 feed-forward of all layers: activation=silu, bias=False
 norm of all layers: eps=1e-06, unit_offset=False
 final norm: rms_norm(eps=1e-06, unit_offset=False)
-head: a matrix of its own, logit_softcap=None"""
+head: a matrix of its own, logit_softcap=None
+special tokens: eos=(2), bos=1"""
 
 
 def configuration(name):

@@ -14,6 +14,7 @@ from attention_bridge.catalogue.part import Part
 from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained.families import decoders, encoders, images, own, rotary_decoders, sequences
 from attention_bridge.pretrained.families.declared import check_sizes
+from attention_bridge.pretrained.families.defaults import defaults_of
 from attention_bridge.pretrained.families.family import Family, Reading
 from attention_bridge.pretrained.families.fields import Fields
 from attention_bridge.pretrained.families.shown import cut, shown
@@ -46,7 +47,7 @@ def read_config(
             outputs.
     """
     try:
-        return _read(Fields(given, source), names)
+        return _read(Fields(given, source, defaults_of(given.get("model_type"))), names)
     except CheckpointError as error:
         raise CheckpointError(cut(str(error))) from error
 
@@ -60,7 +61,7 @@ def _read(fields: Fields, names: Collection[str]) -> Reading:
         raise CheckpointError(f"{fields.source} must have a model_type of {known}, got {shown(model_type)}")
     reading = FAMILIES[model_type].read(fields, names)
     fields.finish()
-    reading = replace(reading, model=with_special_tokens(reading.model, fields.given))
+    reading = replace(reading, model=with_special_tokens(reading.model, {**fields.defaults, **fields.given}))
     if isinstance(names, Mapping):
         check_sizes(reading, names, fields.source)
     return replace(reading, axes={**_head_axes(reading.model), **reading.axes})

@@ -162,17 +162,27 @@ class Fields:
     Args:
         given: content of the configuration.
         source: name of the configuration in messages.
+        defaults: values of fields that are absent; a field that is null has none.
     """
 
-    def __init__(self, given: Mapping[str, Any], source: object = "config.json"):
+    def __init__(
+        self,
+        given: Mapping[str, Any],
+        source: object = "config.json",
+        defaults: Mapping[str, Any] | None = None,
+    ):
         self.given = given
         self.source = source
+        self.defaults = defaults or {}
         self.seen: set[str] = set()
 
     def raw(self, *names: str, default: Any = None) -> Any:
-        """The unchecked value of the first of these names that exists and is not null."""
+        """The unchecked value of the first of these names that exists and is not null, or else the default."""
         self.seen.update(names)
-        return next((self.given[name] for name in names if self.given.get(name) is not None), default)
+        found = next((self.given[name] for name in names if self.given.get(name) is not None), None)
+        if found is None and not any(name in self.given for name in names):
+            found = next((self.defaults[name] for name in names if name in self.defaults), None)
+        return default if found is None else found
 
     def size(self, *names: str, default: Any = _REQUIRED, most: int = LARGEST) -> int:
         """A positive integer."""
@@ -231,8 +241,8 @@ class Fields:
         return words[value]
 
     def only(self, name: str, *accepted: object) -> None:
-        """Raise unless the field has one of these values, of the same type; an absent field has the first one."""
-        value = self.given.get(name, accepted[0])
+        """Raise unless the field, or its default, has one of these values, of the same type."""
+        value = self.given.get(name, self.defaults.get(name, accepted[0]))
         self.seen.add(name)
         if not any(type(value) is type(each) and value == each for each in accepted):
             raise CheckpointError(f"{self.source} must have {name} {accepted[0]!r}, got {shown(value)}")
@@ -252,12 +262,12 @@ class Fields:
                 f"{self.source} must have a {whole} that {part} divides, got {whole_size} and {part_size}"
             )
 
-    def part(self, name: str) -> Fields:
-        """The fields of a nested object."""
-        value = self.raw(name)
+    def part(self, name: str, defaults: Mapping[str, Any] | None = None) -> Fields:
+        """The fields of a nested object; with `defaults` it may be absent."""
+        value = self.raw(name, default=None if defaults is None else {})
         if not isinstance(value, Mapping):
             raise CheckpointError(f"{self.source} must have the fields {name}, got {shown(value)}")
-        return Fields(value, f"{name} of {self.source}")
+        return Fields(value, f"{name} of {self.source}", defaults)
 
     def finish(self) -> None:
         """Raise if there are unread fields that are not known to be harmless.
@@ -266,7 +276,7 @@ class Fields:
             CheckpointError: there are such fields; the message names them.
         """
         for name, accepted in NEUTRAL.items():
-            if name not in self.seen:
+            if name in self.given and name not in self.seen:
                 self.only(name, *accepted)
         self.refuse_unread(
             "fields that may change the arithmetic and are not understood", HARMLESS | GENERATION
@@ -286,6 +296,4 @@ class Fields:
             raise CheckpointError(f"{self.source} has {what}: {listed(unread)}")
 
     def _value(self, names: tuple[str, ...], default: object) -> Any:
-        self.seen.update(names)
-        given = [self.given[name] for name in names if self.given.get(name) is not None]
-        return given[0] if given else None if default is _REQUIRED else default
+        return self.raw(*names, default=None if default is _REQUIRED else default)

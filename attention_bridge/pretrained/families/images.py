@@ -7,6 +7,7 @@ from typing import Any
 
 from attention_bridge.catalogue.part import Part
 from attention_bridge.errors import CheckpointError
+from attention_bridge.pretrained.families.defaults import defaults_of
 from attention_bridge.pretrained.families.family import Family, Reading, model
 from attention_bridge.pretrained.families.fields import ACTIVATIONS, LARGEST, Fields
 from attention_bridge.pretrained.families.shown import shown
@@ -39,7 +40,9 @@ def read_vit(fields: Fields, names: Collection[str]) -> Reading:
 def read_clip(fields: Fields, names: Collection[str]) -> Reading:
     """Read a CLIP configuration (Radford et al. 2021)."""
     fields.raw("text_config_dict", "vision_config_dict")
-    text, image = fields.part("text_config"), fields.part("vision_config")
+    text, image = (
+        fields.part(f"{half}_config", defaults_of(f"clip_{half}_model")) for half in ("text", "vision")
+    )
     dim, heads = text.dim_and_heads(("hidden_size",), ("num_attention_heads",), defaults=(512, 8))
     end = text.whole("eos_token_id", default=49407)
     reads = Part(
