@@ -96,6 +96,12 @@ def convert(
             show_default="beside the source",
         ),
     ] = None,
+    model_type: Annotated[
+        str | None, typer.Option(help="Type of the model, such as llama.", show_default="from config.json")
+    ] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option(help="Field of config.json that is not read; repeatable.")
+    ] = None,
     axis: Annotated[
         list[str] | None,
         typer.Option(help="Axis size that the shapes do not determine, such as d=64; repeatable."),
@@ -134,7 +140,8 @@ def convert(
         raise InputError(
             f"the target {target} is the name of a layout: give it with --to, and a file as target"
         )
-    with Source.open(source, config) as opened:
+    changes = None if model_type is None else {"model_type": model_type}
+    with Source.open(source, config, changes=changes, ignore=ignore or ()) as opened:
         given_layout = source_layout or opened.layout()
         if config is not None:
             _check_config(opened, config, given_layout, target_layout)

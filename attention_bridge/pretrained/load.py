@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,14 @@ from attention_bridge.weights import convert, transfer
 Framework = Literal["torch", "jax"]
 # Exceptions that the mirrors' configurations raise for impossible sizes.
 _UNBUILT = (ArithmeticError, AttributeError, LookupError, RuntimeError, StopIteration, TypeError, ValueError)
+DTYPES = ("float32", "bfloat16", "float16", "float64", "float8_e4m3fn", "float8_e5m2")
+SHORT_DTYPES = {
+    "bf16": "bfloat16",
+    "fp16": "float16",
+    "half": "float16",
+    "fp32": "float32",
+    "float": "float32",
+}
 PACKAGES = {"torch": "torch_attention", "jax": "jax_attention"}
 
 
@@ -39,16 +47,27 @@ class Pretrained:
 
 
 def load_pretrained(
-    source: str | os.PathLike[str], framework: Framework, *, dtype: Any = None, revision: str | None = None
+    source: str | os.PathLike[str],
+    framework: Framework,
+    *,
+    dtype: Any = None,
+    revision: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    model_type: str | None = None,
+    ignore: Collection[str] = (),
 ) -> Any:
     """Load a pretrained model, in evaluation mode.
 
     Args:
-        source: a directory, or the name of a model on the Hugging Face Hub (`"gpt2"`, needs huggingface_hub).
+        source: a file, a directory, or the name of a model on the Hugging Face Hub (`"gpt2"`, needs huggingface_hub),
+            also with a revision (`"gpt2@main"`).
         framework: "torch" or "jax".
-        dtype: dtype of the model's weights in numpy or ml_dtypes ("float32", "bfloat16"); None keeps the dtype of
-            the checkpoint, or float32 or float64 if it has several.
+        dtype: dtype of the model's weights: a name ("float32", "bf16"), or a dtype of numpy, torch or jax; None or
+            "auto" keeps the dtype of the checkpoint, or takes float32 or float64 if it has several.
         revision: branch, tag or commit on the Hugging Face Hub; None for the default branch.
+        config: fields that replace or complete those of `config.json`; None for none.
+        model_type: type of the model, such as "llama"; None for the one in `config.json`, or of its architecture.
+        ignore: fields of `config.json` that are not read.
 
     Returns:
         A module of `torch_attention.models` or `jax_attention.models`.
@@ -56,12 +75,15 @@ def load_pretrained(
     Raises:
         CheckpointError: there is no such checkpoint, a file is damaged, or the configuration is not supported.
         ConversionError: the weights do not fit the configuration.
-        InputError: `framework` is neither "torch" nor "jax".
+        InputError: `framework` is neither "torch" nor "jax", or `dtype` is not a floating-point dtype.
     """
     if framework not in PACKAGES:
         raise InputError(f"framework must be torch or jax, got {framework!r}")
     require(("torch",) if framework == "torch" else ("jax", "flax"), extra=framework)
-    return make_model(read_pretrained(source, dtype=dtype, revision=revision), framework)
+    read = read_pretrained(
+        source, dtype=dtype, revision=revision, config=config, model_type=model_type, ignore=ignore
+    )
+    return make_model(read, framework)
 
 
 def make_model(pretrained: Pretrained, framework: Framework) -> Any:
@@ -125,42 +147,58 @@ def _unfit(directory: Path, error: ConversionError) -> ConversionError:
 
 
 def read_pretrained(
-    source: str | os.PathLike[str], *, dtype: Any = None, revision: str | None = None
+    source: str | os.PathLike[str],
+    *,
+    dtype: Any = None,
+    revision: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    model_type: str | None = None,
+    ignore: Collection[str] = (),
 ) -> Pretrained:
     """Read a checkpoint's configuration and weights, without either framework.
 
     Args:
-        source: a directory, or the name of a model on the Hugging Face Hub (`"gpt2"`, needs huggingface_hub).
-        dtype: dtype of the weights in numpy or ml_dtypes ("float32", "bfloat16"); None keeps the dtype of the
-            checkpoint, or float32 or float64 if it has several.
+        source: a file, a directory, or the name of a model on the Hugging Face Hub (`"gpt2"`, needs huggingface_hub),
+            also with a revision (`"gpt2@main"`).
+        dtype: dtype of the weights: a name ("float32", "bf16"), or a dtype of numpy, torch or jax; None or "auto"
+            keeps the dtype of the checkpoint, or takes float32 or float64 if it has several.
         revision: branch, tag or commit on the Hugging Face Hub; None for the default branch.
+        config: fields that replace or complete those of `config.json`; None for none.
+        model_type: type of the model, such as "llama"; None for the one in `config.json`, or of its architecture.
+        ignore: fields of `config.json` that are not read.
 
     Raises:
         CheckpointError: there is no such checkpoint, a file is damaged, or the configuration is not supported.
         ConversionError: the weights do not fit the configuration.
     """
+    wanted = dtype_name(dtype)
     directory = _directory(source, revision)
-    with Source.open(directory) as opened:
+    changes = {**(config or {}), **({} if model_type is None else {"model_type": model_type})}
+    with Source.open(directory, changes=changes, ignore=ignore) as opened:
         reading = opened.checked()
         tensors = dict(opened.items())
     try:
         weights, _ = convert(tensors, reading.layout, "torch_attention", reading.axes)
     except ConversionError as error:
         raise _unfit(directory, error) from error
-    return Pretrained(directory, reading, _with_dtype(weights, dtype))
+    return Pretrained(directory, reading, _with_dtype(weights, wanted))
 
 
 def _directory(source: str | os.PathLike[str], revision: str | None) -> Path:
     path = Path(source)
     if path.exists() or path.is_absolute() or len(path.parts) > 2:
         return path
+    name, _, after = str(source).partition("@")
+    if after and revision is not None and after != revision:
+        raise InputError(f"revision must be given once, got {source!r} and revision={revision!r}")
+    revision = after or revision
     require(("huggingface_hub",), extra="hub")
     from huggingface_hub import snapshot_download
 
     try:
         for weights in ("*.safetensors", "*.bin"):
             patterns = ["*.json", weights]
-            directory = Path(snapshot_download(str(source), revision=revision, allow_patterns=patterns))
+            directory = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
             if any(directory.glob(weights)):
                 break
         return directory
@@ -177,14 +215,28 @@ def _float_dtype(weights: Mapping[str, np.ndarray]) -> str:
     return name
 
 
-def _with_dtype(weights: dict[str, np.ndarray], dtype: Any) -> dict[str, np.ndarray]:
+def dtype_name(dtype: Any) -> str | None:
+    """The name of a floating-point dtype, given as a name or as a dtype of numpy, torch or jax; None for no choice.
+
+    Raises:
+        InputError: it is not a floating-point dtype.
+    """
+    if dtype is None or dtype == "auto":
+        return None
+    name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", str(dtype))
+    name = name.rpartition(".")[2]
+    name = SHORT_DTYPES.get(name, name)
+    if name not in DTYPES:
+        raise InputError(f"dtype must be auto, {', '.join(DTYPES)} or a dtype of that name, got {dtype!r}")
+    return name
+
+
+def _with_dtype(weights: dict[str, np.ndarray], name: str | None) -> dict[str, np.ndarray]:
     """All weights in one dtype: the given one, else their own, else float64 or float32 if they have several."""
     import ml_dtypes
 
     found = {array.dtype.name for array in weights.values()}
-    if dtype is None:
+    if name is None:
         name = next(iter(found)) if len(found) == 1 else "float64" if "float64" in found else "float32"
-    else:
-        name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
     wanted = np.dtype(getattr(ml_dtypes, name, name))
     return {key: array if array.dtype == wanted else array.astype(wanted) for key, array in weights.items()}

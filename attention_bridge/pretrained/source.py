@@ -8,7 +8,7 @@ with Source.open("path/to/gpt2") as source:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -48,13 +48,22 @@ class Source:
     refusal: str
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], config: Config | None = None) -> Self:
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        config: Config | None = None,
+        *,
+        changes: Mapping[str, Any] | None = None,
+        ignore: Collection[str] = (),
+    ) -> Self:
         """Open a checkpoint, and read its configuration.
 
         Args:
             path: a file, the index of a sharded checkpoint, or a directory with either.
             config: the configuration, as `config.json` holds it, or its file or directory; None for the one beside
                 the checkpoint.
+            changes: fields that replace or complete the configuration's.
+            ignore: fields of the configuration that are not read.
 
         Raises:
             CheckpointError: there is no such checkpoint, it is damaged, or the configuration given is not understood.
@@ -62,7 +71,7 @@ class Source:
         found = checkpoints.find(path)
         reader = checkpoints.open(found)
         try:
-            return cls(found, reader, *_configured(found, reader, config))
+            return cls(found, reader, *_configured(found, reader, config, changes or {}, ignore))
         except CheckpointError:
             reader.close()
             raise
@@ -138,24 +147,30 @@ def read_config_file(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]
 
 
 def _configured(
-    found: Found, reader: Reader, config: Config | None
+    found: Found,
+    reader: Reader,
+    config: Config | None,
+    changes: Mapping[str, Any],
+    ignore: Collection[str],
 ) -> tuple[Path | None, Reading | None, str]:
-    """The file of a configuration, its reading, and why there is none."""
+    """The file of a configuration, its reading, and the reason if there is no reading."""
     names = reader.specs.keys()
     if isinstance(config, Mapping):
-        return None, read_config(config, names), ""
+        return None, read_config({**config, **changes}, names, ignore=ignore), ""
     if config is not None:
         file, content = read_config_file(config)
-        return file, read_config(content, names, source=file), ""
+        return file, read_config({**content, **changes}, names, file, ignore=ignore), ""
     directory = found.path if found.path.is_dir() else found.path.parent
     beside = find_config(directory)
-    if beside is None:
+    if beside is None and not changes:
         return (
             None,
             None,
             f"{directory} has neither {' nor '.join(CONFIGS)}, one of which must describe its model",
         )
     try:
-        return beside, read_config(read_json(beside), names, source=beside), ""
+        content = {} if beside is None else read_json(beside)
+        reading = read_config({**content, **changes}, names, beside or "config", ignore=ignore)
     except CheckpointError as error:
         return beside, None, str(error)
+    return beside, reading, ""

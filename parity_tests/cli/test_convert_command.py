@@ -116,6 +116,17 @@ class TestConvert:
         assert said["verified"]["ok"]
         assert 0 < said["verified"]["error"] < 1e-5
 
+    def test_fields_of_the_configuration_may_be_ignored_and_the_type_given(self, neox, tmp_path):
+        config = json.loads((neox / "config.json").read_text())
+        del config["model_type"], config["architectures"]
+        (tmp_path / "config.json").write_text(json.dumps({**config, "attention_twist": 3}))
+        (tmp_path / "model.safetensors").write_bytes((neox / "model.safetensors").read_bytes())
+        target = tmp_path / "new.npz"
+        refused = run("convert", tmp_path, target, "--model-type", "gpt_neox")
+        assert (refused.exit_code, "attention_twist" in refused.stderr) == (2, True)
+        done = run("convert", tmp_path, target, "--model-type", "gpt_neox", "--ignore", "attention_twist")
+        assert done.exit_code == 0, done.output
+
     @pytest.mark.parametrize("options", [(), ("--verify",)])
     def test_source_and_its_configuration_are_opened_and_read_once(
         self, neox, tmp_path, monkeypatch, options

@@ -101,6 +101,57 @@ def test_weights_keep_their_dtype_or_take_the_requested_one(copied, framework):
     assert str(table[framework](wide).dtype).endswith("float32")
 
 
+@pytest.mark.parametrize(
+    "dtype",
+    ["bf16", "bfloat16", torch.bfloat16, jnp.bfloat16, ml_dtypes.bfloat16, np.dtype(ml_dtypes.bfloat16)],
+)
+def test_dtype_may_be_a_name_or_a_dtype_of_any_library(llama, dtype):
+    assert {x.dtype.name for x in read_pretrained(llama, dtype=dtype).weights.values()} == {"bfloat16"}
+
+
+def test_dtype_auto_keeps_the_dtype(llama):
+    assert {x.dtype.name for x in read_pretrained(llama, dtype="auto").weights.values()} == {"float32"}
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float3", torch.int32, np.int64, 7, "auto "])
+def test_dtype_that_is_not_floating_point_raises(llama, dtype):
+    with pytest.raises(InputError, match=r"^dtype must be auto, float32, bfloat16, .*, got "):
+        read_pretrained(llama, dtype=dtype)
+
+
+def test_fields_may_be_ignored_changed_and_completed(copied):
+    directory = copied.write(attention_twist=3, rms_norm_eps=1e-3, model_type=None, architectures=None)
+    with pytest.raises(CheckpointError, match="must have a model_type of"):
+        read_pretrained(directory)
+    read = read_pretrained(
+        directory, model_type="llama", ignore=("attention_twist",), config={"rms_norm_eps": 1e-5}
+    )
+    assert read.reading.model.arguments["config"].arguments["norm"].arguments["eps"] == 1e-5
+
+
+def test_configuration_may_be_given_whole(copied):
+    directory = copied.write()
+    fields = json.loads((directory / "config.json").read_text())
+    expected = read_pretrained(directory).reading
+    (directory / "config.json").unlink()
+    assert read_pretrained(directory, config=fields).reading == expected
+
+
+def test_file_is_read_as_its_directory(llama):
+    read, expected = read_pretrained(llama / "model.safetensors"), read_pretrained(llama)
+    assert read.reading == expected.reading
+    assert all(np.array_equal(read.weights[name], x) for name, x in expected.weights.items())
+
+
+@pytest.mark.parametrize("name", families.CASES)
+def test_model_type_follows_from_the_architecture(name):
+    case = families.CASES[name]
+    fields = json.loads(json.dumps(case.config(**case.fields).to_dict(), default=str))
+    architecture = {"architectures": [case.model.__name__]}
+    expected = read_config(fields)
+    assert read_config({**fields, **architecture, "model_type": None}).model == expected.model
+
+
 def test_mixed_dtypes_become_the_widest(copied):
     copied.tensors["model.norm.weight"] = copied.tensors["model.norm.weight"].astype(np.float16)
     weights = read_pretrained(copied.write()).weights
@@ -254,6 +305,12 @@ def test_name_is_downloaded_with_the_weights_it_has(copied, tmp_path, monkeypatc
         weights["token_embedding.weight"].tobytes() == copied.tensors["model.embed_tokens.weight"].tobytes()
     )
     assert asked[-1] == ("someone/llama", "main", ("*.json", f"*.{kind}"))
+    read_pretrained("someone/llama@v2")
+    assert asked[-1][:2] == ("someone/llama", "v2")
+    with pytest.raises(
+        InputError, match="revision must be given once, got 'someone/llama@v2' and revision='v3'"
+    ):
+        read_pretrained("someone/llama@v2", revision="v3")
 
 
 def test_configuration_of_another_model_raises_and_writes_nothing(llama, copied, tmp_path):

@@ -6,6 +6,7 @@ loaded model never silently computes something else.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
@@ -29,7 +30,11 @@ FAMILIES: dict[str, Family] = {
 
 
 def read_config(
-    given: Mapping[str, Any], names: Collection[str] = (), source: object = "config.json"
+    given: Mapping[str, Any],
+    names: Collection[str] = (),
+    source: object = "config.json",
+    *,
+    ignore: Collection[str] = (),
 ) -> Reading:
     """Read a model's configuration.
 
@@ -38,6 +43,7 @@ def read_config(
         names: names of the checkpoint's tensors, which show whether there is a pooler or a classifier. For a mapping
             of names to tensors or shapes, sizes larger than the tensors raise an error before a model is built.
         source: name of the configuration in messages.
+        ignore: fields that are not read.
 
     Returns:
         The model with its configuration, the layout of the tensors, and sizes of axes for `convert`.
@@ -46,16 +52,28 @@ def read_config(
         CheckpointError: the family is unknown, a size is missing or impossible, or an unsupported field may affect the
             outputs.
     """
+    given = {name: value for name, value in given.items() if name not in ignore}
+    if given.get("model_type") is None and (found := _model_type(given)) is not None:
+        given["model_type"] = found
     try:
         return _read(Fields(given, source, defaults_of(given.get("model_type"))), names)
     except CheckpointError as error:
         raise CheckpointError(cut(str(error))) from error
 
 
+def _model_type(given: Mapping[str, Any]) -> str | None:
+    """The model type of a configuration without one, by its architecture; None if that is unknown."""
+    architectures = given.get("architectures")
+    name = architectures[0] if isinstance(architectures, list) and architectures else None
+    if isinstance(name, str):
+        stem = re.sub(r"(LMHead)?(Model|For[A-Z]\w*)$", "", name).lower()
+        known = {kind.replace("_", "").removesuffix("text").lower(): kind for kind in FAMILIES}
+        return known.get(stem)
+    return "meta.llama" if {"dim", "n_heads"} <= given.keys() else None
+
+
 def _read(fields: Fields, names: Collection[str]) -> Reading:
-    model_type = fields.raw(
-        "model_type", default="meta.llama" if {"dim", "n_heads"} <= fields.given.keys() else None
-    )
+    model_type = fields.raw("model_type")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         known = ", ".join(name for name in FAMILIES if name not in ("meta.llama", own.MODEL_TYPE))
         raise CheckpointError(f"{fields.source} must have a model_type of {known}, got {shown(model_type)}")
