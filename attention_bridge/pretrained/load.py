@@ -65,7 +65,7 @@ def load_pretrained(
         dtype: dtype of the model's weights: a name ("float32", "bf16"), or a dtype of numpy, torch or jax; None or
             "auto" keeps the dtype of the checkpoint, or takes float32 or float64 if it has several.
         revision: branch, tag or commit on the Hugging Face Hub; None for the default branch.
-        config: fields that replace or complete those of `config.json`; None for none.
+        config: fields that replace or complete the fields of `config.json`; None for none.
         model_type: type of the model, such as "llama"; None for the one in `config.json`, or of its architecture.
         ignore: fields of `config.json` that are not read.
 
@@ -163,7 +163,7 @@ def read_pretrained(
         dtype: dtype of the weights: a name ("float32", "bf16"), or a dtype of numpy, torch or jax; None or "auto"
             keeps the dtype of the checkpoint, or takes float32 or float64 if it has several.
         revision: branch, tag or commit on the Hugging Face Hub; None for the default branch.
-        config: fields that replace or complete those of `config.json`; None for none.
+        config: fields that replace or complete the fields of `config.json`; None for none.
         model_type: type of the model, such as "llama"; None for the one in `config.json`, or of its architecture.
         ignore: fields of `config.json` that are not read.
 

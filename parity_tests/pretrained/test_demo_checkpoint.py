@@ -10,6 +10,7 @@ from attention_bridge import checkpoints
 from attention_bridge.demo.checkpoint import check_mean_pooling, read_sentence_encoder
 from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained.families import read_config
+from attention_bridge.pretrained.families.defaults import defaults_of
 from parity_tests.helpers import families
 from torch_attention.models import EncoderConfig
 
@@ -93,10 +94,13 @@ def test_unsupported_field_raises_with_its_name(field, value, expected):
     assert expected in str(raised.value)
 
 
-def test_fields_that_the_arithmetic_needs_are_required():
-    for field in FIELDS.keys() - {"hidden_dropout_prob", "position_embedding_type"}:
+def test_absent_fields_have_the_defaults_of_bert_and_null_ones_raise():
+    defaults = defaults_of("bert")
+    for field in FIELDS.keys() - {"model_type", "hidden_dropout_prob", "position_embedding_type"}:
+        absent = {name: value for name, value in FIELDS.items() if name != field}
+        assert encoder_config(absent) == encoder_config(FIELDS | {field: defaults[field]}), field
         with pytest.raises(CheckpointError, match=field):
-            encoder_config({name: value for name, value in FIELDS.items() if name != field})
+            encoder_config(FIELDS | {field: None})
 
 
 def test_16_bit_weights_are_widened_exactly(directory):
