@@ -16,14 +16,15 @@ from attention_bridge.parity.comparison import assert_parity, error
 from attention_bridge.parity.instances import cases, inputs, torch_module
 from attention_bridge.parity.run import is_float, named_outputs
 from attention_bridge.weights import transfer
+from parity_tests.helpers import shape_checks
 
 pytestmark = pytest.mark.slow
 ONE_OF_EACH_FAMILY = {mechanism.family: mechanism for mechanism in reversed(CATALOGUE)}.values()
-CHECKED = hasattr(torch_attention.SelfAttention.forward, "__wrapped__")
 
 
 @pytest.mark.skipif(
-    CHECKED, reason="shape checks wrap every function, too many for the compiler: `make test-slow`"
+    shape_checks.are_on(),
+    reason="shape checks wrap every function, too many for the compiler: `make test-slow`",
 )
 @pytest.mark.filterwarnings("ignore")  # raised inside the code generator
 @pytest.mark.parametrize("mechanism", ONE_OF_EACH_FAMILY, ids=lambda mechanism: mechanism.name)

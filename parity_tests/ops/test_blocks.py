@@ -12,6 +12,7 @@ import torch_attention
 from attention_bridge.catalogue import Part
 from attention_bridge.catalogue.part import build
 from attention_bridge.weights import transfer
+from parity_tests.helpers import shape_checks
 
 BATCH, HEADS, LENGTH, EMBED, HEAD_DIM, BLOCK = 2, 3, 300, 12, 4, 5
 SIZES = {"embed_dim": EMBED, "num_heads": HEADS}
@@ -203,7 +204,7 @@ def test_second_derivatives_equal_those_of_all_pairs():
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    hasattr(torch_attention.SelfAttention.forward, "__wrapped__"),
+    shape_checks.are_on(),
     reason="shape checks wrap every function, too many for the compiler: `make test-slow`",
 )
 @pytest.mark.parametrize("kind", ["StreamingAttention", "ChunkedAttention"])

@@ -1,0 +1,8 @@
+"""Whether the tests run with shape checks around every annotated function."""
+
+import sys
+
+
+def are_on() -> bool:
+    """Whether jaxtyping's import hook is installed, as by `make test` and not by `make test-slow`."""
+    return any(type(finder).__module__.startswith("jaxtyping") for finder in sys.meta_path)
