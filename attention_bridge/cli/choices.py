@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from attention_bridge.cli.paths import path
-from attention_bridge.errors import InputError, unknown
+from attention_bridge.errors import InputError
 
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh")
 DTYPES = ("float32", "float64", "bfloat16")
@@ -36,11 +36,12 @@ def layout(option: str) -> Callable[[str], str]:
     """Make a parser for the name of a layout; its error names the option, and the nearest layouts."""
 
     def parse(text: str) -> str:
-        from attention_bridge.weights.layouts import LAYOUTS
+        from attention_bridge.weights.engine import find_layout
 
-        if text not in LAYOUTS:
-            raise OptionError(f"{option}: {unknown('layout', text, LAYOUTS, 'layouts')}")
-        return text
+        try:
+            return find_layout(text).name
+        except InputError as error:
+            raise OptionError(f"{option}: {error}") from error
 
     return parse
 
@@ -66,7 +67,7 @@ def options(**names: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        pattern = rf"\b({'|'.join(names)})\b"
+        pattern = rf"\b({'|'.join(map(re.escape, names))})\b"
         raise InputError(re.sub(pattern, lambda found: names[found[1]], str(error))) from error
 
 

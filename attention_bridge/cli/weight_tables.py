@@ -31,17 +31,10 @@ def layout_rows() -> list[dict[str, Any]]:
                 }
                 for rule in layout.rules
             ],
-            "axes": sorted(axes_of(layout.name)),
+            "axes": sorted(layout.needed_axes()),
         }
         for layout in LAYOUTS.values()
     ]
-
-
-def axes_of(name: str) -> set[str]:
-    """The axes whose sizes a layout cannot infer from shapes, in either direction."""
-    layout = LAYOUTS[name]
-    moves = (*layout.to_hub, *layout.from_hub)
-    return {axis for move in moves for axis in move.unknown_axes({})}
 
 
 def layout_table() -> Table:

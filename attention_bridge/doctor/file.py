@@ -13,9 +13,9 @@ from attention_bridge.checkpoints.faults import contents
 from attention_bridge.doctor.diagnosis import Diagnosis
 from attention_bridge.doctor.search import diagnose
 from attention_bridge.doctor.setting import Setting
-from attention_bridge.errors import InputError, unknown
+from attention_bridge.errors import InputError
 from attention_bridge.weights import convert
-from attention_bridge.weights.layouts import LAYOUTS
+from attention_bridge.weights.engine import find_layout
 
 REQUIRED = ("x", "reference", "candidate")
 OPTIONAL = ("memory", "mask")
@@ -39,8 +39,7 @@ def diagnose_file(
     Raises:
         CheckpointError, ConversionError, InputError: the file cannot be read, or its arrays do not fit together.
     """
-    if layout not in LAYOUTS:
-        raise InputError(unknown("layout", layout, LAYOUTS, "layouts"))
+    find_layout(layout)
     arrays = _read(path)
     if missing := [name for name in REQUIRED if name not in arrays]:
         raise InputError(

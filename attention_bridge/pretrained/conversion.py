@@ -19,10 +19,11 @@ import numpy as np
 from attention_bridge import checkpoints
 from attention_bridge.checkpoints.atomic import ending_by_signal
 from attention_bridge.checkpoints.faults import writing
-from attention_bridge.errors import CheckpointError, InputError, unknown
+from attention_bridge.errors import CheckpointError, InputError
 from attention_bridge.pretrained.keras import files as keras_files
 from attention_bridge.pretrained.source import Source
 from attention_bridge.weights import Report, stream
+from attention_bridge.weights.engine import find_layout
 from attention_bridge.weights.leaves import Spec
 
 Items = Iterable[tuple[str, np.ndarray]]
@@ -167,20 +168,22 @@ def convert_checkpoint(
 def _opened(
     source: str | os.PathLike[str] | Source, config: Mapping[str, Any] | None
 ) -> AbstractContextManager[Source]:
-    """A source to convert; one that is open already stays open."""
-    return nullcontext(source) if isinstance(source, Source) else Source.open(source, config)
+    """Open a source to convert; an opened one stays open, and has its configuration."""
+    if not isinstance(source, Source):
+        return Source.open(source, config)
+    if config is not None:
+        raise InputError("config must be given to Source.open, not beside an opened source")
+    return nullcontext(source)
 
 
 def _check_axes(axes: Mapping[str, int], *layouts: str) -> None:
-    """Raise InputError for the size of an axis that the layouts do not have."""
-    from attention_bridge.weights.layouts import LAYOUTS
-
-    moves = [move for name in layouts for move in (*LAYOUTS[name].to_hub, *LAYOUTS[name].from_hub)]
-    known = sorted({axis for move in moves for axis in move.unknown_axes({})})
+    """Raise InputError for the size of an axis that the layouts do not need."""
+    known = sorted({axis for name in layouts for axis in find_layout(name).needed_axes()})
     for name in axes:
         if name.rpartition(".")[2] not in known:
             raise InputError(
-                f"--axis {name}: the layouts {' and '.join(layouts)} need sizes of {', '.join(known) or 'no axis'}"
+                f"--axis must be of {', '.join(known) or 'no axis'}, whose sizes the layouts {' and '.join(layouts)} "
+                f"need, got {name}"
             )
 
 
@@ -202,12 +205,9 @@ def is_finite(array: np.ndarray, block: int = 2**20) -> bool:
 
 
 def check_layouts(*names: str) -> None:
-    """Raise InputError unless there are layouts of these names."""
-    from attention_bridge.weights.layouts import LAYOUTS
-
+    """Raise InputError for a name that no layout has."""
     for name in names:
-        if name not in LAYOUTS:
-            raise InputError(unknown("layout", name, LAYOUTS, "layouts"))
+        find_layout(name)
 
 
 def read_axes(given: Iterable[str]) -> dict[str, int]:

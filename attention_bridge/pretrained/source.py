@@ -67,7 +67,10 @@ class Source:
 
         Raises:
             CheckpointError: there is no such checkpoint, it is damaged, or the configuration given is not understood.
+            InputError: `ignore` is a text.
         """
+        if isinstance(ignore, str):
+            raise InputError(f"ignore must be a list or tuple of names, got {ignore!r}")
         found = checkpoints.find(path)
         reader = checkpoints.open(found)
         try:
@@ -163,14 +166,13 @@ def _configured(
     directory = found.path if found.path.is_dir() else found.path.parent
     beside = find_config(directory)
     if beside is None and not changes:
-        return (
-            None,
-            None,
-            f"{directory} has neither {' nor '.join(CONFIGS)}, one of which must describe its model",
-        )
+        reason = f"{directory} has neither {' nor '.join(CONFIGS)}, one of which must describe its model"
+        return None, None, reason
     try:
         content = {} if beside is None else read_json(beside)
         reading = read_config({**content, **changes}, names, beside or "config", ignore=ignore)
     except CheckpointError as error:
+        if changes or ignore:  # the caller counts on the configuration
+            raise
         return beside, None, str(error)
     return beside, reading, ""

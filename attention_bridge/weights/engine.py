@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from attention_bridge.errors import Fault, FaultKind, unknown
+from attention_bridge.errors import Fault, FaultKind, InputError, unknown
 from attention_bridge.weights.configured import Configured, read_config
 from attention_bridge.weights.grouped import GroupedMove
 from attention_bridge.weights.layout import Layout, ZeroBias, entry_for
@@ -95,14 +95,14 @@ def find_layout(layout: Layout | str) -> Layout:
     """Return a layout itself, or look it up by name.
 
     Raises:
-        ValueError: there is no layout of that name.
+        InputError: there is no layout of that name.
     """
     if isinstance(layout, Layout):
         return layout
     from attention_bridge.weights.layouts import LAYOUTS  # here, because the tables import the rules
 
     if layout not in LAYOUTS:
-        raise ValueError(unknown("layout", layout, LAYOUTS, "layouts"))
+        raise InputError(unknown("layout", layout, LAYOUTS, "layouts"))
     return LAYOUTS[layout]
 
 

@@ -108,6 +108,10 @@ class Layout:
         """The moves from the canonical layout to this layout."""
         return tuple(move.inverse() for move in self.to_hub)
 
+    def needed_axes(self) -> set[str]:
+        """The axes whose sizes shapes do not give, in either direction."""
+        return {axis for move in (*self.to_hub, *self.from_hub) for axis in move.unknown_axes({})}
+
     def canonical(self, name: str) -> str:
         """The spelling of `name` that the rules use."""
         if self.slashes:

@@ -29,7 +29,16 @@ SAMPLE = (
     "ScaledDotProductAttention",
     "GatedLinearAttention",
 )
-RECURRENT = [each for each in CATALOGUE if each.decoding == "state" and each.name not in SAMPLE]
+# Inductor takes minutes for all of these: two recurrent classes are slow tests.
+INDUCTOR = [
+    pytest.param(
+        x,
+        id=x.name,
+        marks=pytest.mark.slow if x.name in ("LinearAttention", "Mamba2") else pytest.mark.survey,
+    )
+    for x in CATALOGUE
+    if x.name in SAMPLE or x.decoding == "state"
+]
 # As many as fit into `make test`; the others are slow tests.
 sampled = pytest.mark.parametrize(
     "mechanism",
@@ -333,8 +342,7 @@ class TestSizes:
     def test_every_mechanism_is_one_exported_program(self, mechanism):
         assert torch_uses.exported(mechanism) == torch_uses.YES
 
-    @pytest.mark.survey
-    @pytest.mark.parametrize("mechanism", [*select(list(SAMPLE)), *RECURRENT], ids=lambda each: each.name)
+    @pytest.mark.parametrize("mechanism", INDUCTOR)
     def test_inductor_gives_the_same_at_all_sizes(self, mechanism):
         torch._dynamo.reset()
         module = torch_module(mechanism, "float32")

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained.families import read_config
 from attention_bridge.pretrained.families.defaults import defaults_of
 from parity_tests.helpers import config_defaults, families
@@ -15,6 +16,15 @@ SHOWN = {"model_type", "transformers_version"}
 def plain(config):
     """All fields of a configuration of transformers, as JSON holds them."""
     return json.loads(config.to_json_string(use_diff=False))
+
+
+def outcome(config):
+    """The model and the axes that a configuration describes; None if it raises an error."""
+    try:
+        reading = read_config(config)
+    except CheckpointError:
+        return None
+    return reading.model, reading.axes
 
 
 def test_stored_defaults_are_those_of_the_reference():
@@ -33,13 +43,8 @@ def test_absent_field_means_what_the_reference_reads(name):
             reference = plain(case.config.from_dict(dict(rest)))
         except Exception:  # the reference itself needs the field
             continue
-        try:
-            expected = read_config(reference)
-        except Exception:  # sizes that do not fit each other without the field
-            continue
-        found = read_config(rest)
-        assert (found.model, found.axes) == (expected.model, expected.axes), field
-        compared += 1
+        assert outcome(rest) == outcome(reference), field
+        compared += outcome(rest) is not None
     assert compared > len(whole) / 2
 
 

@@ -15,7 +15,9 @@ import torch_attention
 from attention_bridge import checkpoints
 from attention_bridge.errors import CheckpointError, ConversionError, InputError
 from attention_bridge.pretrained import load_pretrained, read_pretrained, save_pretrained
+from attention_bridge.pretrained.conversion import convert_checkpoint
 from attention_bridge.pretrained.families import FAMILIES, read_config
+from attention_bridge.pretrained.source import Source
 from parity_tests.helpers import families
 
 MIRRORS = {
@@ -127,6 +129,22 @@ def test_fields_may_be_ignored_changed_and_completed(copied):
         directory, model_type="llama", ignore=("attention_twist",), config={"rms_norm_eps": 1e-5}
     )
     assert read.reading.model.arguments["config"].arguments["norm"].arguments["eps"] == 1e-5
+
+
+def test_ignored_fields_must_not_be_a_text(llama):
+    with pytest.raises(InputError, match="ignore must be a list or tuple of names, got 'rope_theta'"):
+        read_pretrained(llama, ignore="rope_theta")
+
+
+def test_change_that_is_not_understood_raises_where_a_configuration_beside_would_not(copied):
+    directory = copied.write()
+    with pytest.raises(CheckpointError, match="hidden_size"):
+        Source.open(directory, changes={"hidden_size": -1})
+    (directory / "config.json").write_text('{"model_type": "mamba"}')
+    with Source.open(directory) as source:
+        assert source.reading is None
+        with pytest.raises(InputError, match=r"config must be given to Source\.open"):
+            convert_checkpoint(source, directory / "x.npz", "hf.llama", "jax_attention", config={})
 
 
 def test_configuration_may_be_given_whole(copied):
