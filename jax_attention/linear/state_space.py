@@ -151,9 +151,8 @@ def grouped_rms_norm(
     wide = at_least_float32(x)
     squares = rearrange(wide * wide, "b l (g f) -> b l g f", g=num_groups)
     root = jnp.sqrt(squares.mean(axis=-1) + eps)  # batch length groups
-    return (wide / repeat(root, "b l g -> b l (g f)", f=squares.shape[-1])).astype(x.dtype) * scale[
-        None, None
-    ]
+    normalised = wide / repeat(root, "b l g -> b l (g f)", f=squares.shape[-1])  # batch length features
+    return normalised.astype(x.dtype) * scale[None, None]
 
 
 @checked
