@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 from jax import Array
 from jaxtyping import Float
 
+NO_LOGITS = "this model has no output head and so no logits; its result has last_hidden_state"
+
 
 class AttentionOutput(NamedTuple):
     """Result of attention: `output, weights = attn(x)`.
@@ -104,6 +106,11 @@ class EncoderOutput(NamedTuple):
         """The same as `attentions`."""
         return self.attentions
 
+    @property
+    def logits(self) -> Any:
+        """Raise AttributeError: there is no output head."""
+        raise AttributeError(NO_LOGITS)
+
 
 class HiddenOutput(NamedTuple):
     """Result of a language model without its head.
@@ -122,6 +129,11 @@ class HiddenOutput(NamedTuple):
     def output(self) -> Float[Array, "batch length embed"]:
         """The same as `last_hidden_state`."""
         return self.last_hidden_state
+
+    @property
+    def logits(self) -> Any:
+        """Raise AttributeError: there is no output head."""
+        raise AttributeError(NO_LOGITS)
 
 
 class LanguageOutput(NamedTuple):
@@ -278,6 +290,15 @@ def all_weights(
 ) -> tuple[Float[Array, "batch heads query key"], ...] | None:
     """Tuple of the attention weights of every layer; None if there are none."""
     return tuple(weights for weights in layers if weights is not None) or None
+
+
+def hidden_output(
+    last_hidden_state: Float[Array, "batch length embed"],
+    attentions: tuple[Float[Array, "batch heads length length"], ...] | None,
+    hidden_states: tuple[Float[Array, "batch length embed"], ...] | None,
+) -> HiddenOutput:
+    """Result of a model without a head, from its hidden states and attention weights."""
+    return HiddenOutput(last_hidden_state, None, attentions, hidden_states)
 
 
 def attention_output(

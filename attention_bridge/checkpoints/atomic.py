@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from attention_bridge.checkpoints.faults import writing
@@ -43,6 +43,35 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = temporary_name(path)
     with ending_by_signal():
         yield from _replacing(path, temporary)
+
+
+@contextmanager
+def replacing_all(paths: Sequence[Path]) -> Iterator[dict[Path, Path]]:
+    """Yield temporary paths that replace several files of one directory at the end of the block, in this order.
+
+    If the block fails or is interrupted, all files stay unchanged.
+
+    Raises:
+        CheckpointError: there is no such directory.
+        DiskError: the system cannot write.
+    """
+    for path in paths:
+        check_place(path)
+    if paths:
+        remove_stale(paths[0].parent)
+    temporaries = {path: temporary_name(path) for path in paths}
+    with ending_by_signal(), ExitStack() as stack:
+        for path, temporary in temporaries.items():
+            stack.callback(remove, temporary)
+            stack.enter_context(writing(path))
+            stack.enter_context(calling(temporary, path))
+        yield temporaries
+        for temporary in temporaries.values():
+            flush(temporary)
+        for path, temporary in temporaries.items():
+            swap(temporary, path)
+        for directory in {path.parent for path in paths}:
+            flush_entries(directory)
 
 
 def _replacing(path: Path, temporary: Path) -> Iterator[Path]:

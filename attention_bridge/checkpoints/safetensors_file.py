@@ -135,7 +135,7 @@ def write(path: Path, items: Items, specs: Mapping[str, Spec], metadata: Mapping
         TypeError: metadata is not text.
     """
     check(path, specs, metadata)
-    with Open(path, specs, metadata) as file:
+    with Open(path, *arranged(path, specs, metadata)) as file:
         for name, array in promised(path, items, specs):
             file.put(name, array)
 
@@ -159,9 +159,9 @@ def check(path: Path, specs: Mapping[str, Spec], metadata: Mapping[str, str]) ->
 class Open:
     """A file that is being written: the header first, then the tensors in any order."""
 
-    def __init__(self, path: Path, specs: Mapping[str, Spec], metadata: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, starts: Mapping[str, int], header: bytes) -> None:
         self.path = path
-        self.starts, header = _layout(path, specs, metadata)
+        self.starts = starts
         with writing(path):
             self.file = path.open("wb")
             self.file.write(header)
@@ -181,7 +181,7 @@ class Open:
             self.file.close()
 
 
-def _layout(
+def arranged(
     path: Path, specs: Mapping[str, Spec], metadata: Mapping[str, str]
 ) -> tuple[dict[str, int], bytes]:
     """The offset of each tensor, and the header's bytes. The widest dtypes come first, so that all are aligned."""

@@ -86,7 +86,7 @@ def _replace(
                 placed.append(path.with_name(name))
                 temporary.rename(placed[-1])
             with replacing(target) as new_index:
-                new_index.write_text(json.dumps(_index(names, parts, specs), indent=2), encoding="utf-8")
+                new_index.write_text(json.dumps(index_of(names, parts, specs), indent=2), encoding="utf-8")
     except BaseException:
         if _names_before(target) != names:  # else the interruption came after the new index was written
             for shard in placed:
@@ -141,7 +141,9 @@ def _write_shards(
         files: dict[str, safetensors_file.Open] = {}
         for temporary, part in zip(temporaries, parts, strict=True):
             chosen = {name: specs[name] for name in part}
-            file = stack.enter_context(safetensors_file.Open(temporary, chosen, metadata))
+            file = stack.enter_context(
+                safetensors_file.Open(temporary, *safetensors_file.arranged(temporary, chosen, metadata))
+            )
             files |= dict.fromkeys(part, file)
         for name, array in promised(path, items, specs):
             files[name].put(name, array)
@@ -169,6 +171,7 @@ def _names_before(target: Path) -> list[str]:
         return []
 
 
-def _index(names: list[str], parts: list[list[str]], specs: Mapping[str, Spec]) -> dict[str, object]:
+def index_of(names: list[str], parts: list[list[str]], specs: Mapping[str, Spec]) -> dict[str, object]:
+    """The index of shards, from their names and the tensors of each."""
     weight_map = {name: shard for shard, part in zip(names, parts, strict=True) for name in part}
     return {"metadata": {"total_size": sum(map(nbytes, specs.values()))}, "weight_map": weight_map}

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import ml_dtypes
 import numpy as np
 
-from attention_bridge.catalogue.part import build, jax_shapes
 from attention_bridge.errors import CheckpointError, ConversionError, InputError, require
 from attention_bridge.pretrained.families import Reading
 from attention_bridge.pretrained.families.shown import cut
+from attention_bridge.pretrained.filling import LAYOUTS, PACKAGES, check_fit, empty_model, fill
+from attention_bridge.pretrained.origin import Origin
 from attention_bridge.pretrained.source import Source
-from attention_bridge.weights import convert, transfer
+from attention_bridge.weights import Stream, stream
+from attention_bridge.weights.leaves import Spec
 
 Framework = Literal["torch", "jax"]
 # Exceptions that the mirrors' configurations raise for impossible sizes.
@@ -28,7 +32,6 @@ SHORT_DTYPES = {
     "fp32": "float32",
     "float": "float32",
 }
-PACKAGES = {"torch": "torch_attention", "jax": "jax_attention"}
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,9 @@ def load_pretrained(
     framework: Framework,
     *,
     dtype: Any = None,
+    device: Any = None,
+    mesh: Any = None,
+    task: str | None = None,
     revision: str | None = None,
     config: Mapping[str, Any] | None = None,
     model_type: str | None = None,
@@ -64,26 +70,42 @@ def load_pretrained(
         framework: "torch" or "jax".
         dtype: dtype of the model's weights: a name ("float32", "bf16"), or a dtype of numpy, torch or jax; None or
             "auto" keeps the dtype of the checkpoint, or takes float32 or float64 if it has several.
+        device: device of the weights, such as "cuda:0" or a device of the framework; None for the default one.
+        mesh: mesh whose devices share the weights, of `make_mesh` in the framework's `sharding`; None for one device.
+        task: task of the model, named as a pipeline of transformers: "fill-mask", "text-classification",
+            "token-classification", "question-answering", "image-classification", "text-generation", or
+            "feature-extraction" for no head; None for the head that the checkpoint has.
         revision: branch, tag or commit on the Hugging Face Hub; None for the default branch.
         config: fields that replace or complete the fields of `config.json`; None for none.
         model_type: type of the model, such as "llama"; None for the one in `config.json`, or of its architecture.
         ignore: fields of `config.json` that are not read.
 
     Returns:
-        A module of `torch_attention.models` or `jax_attention.models`.
+        A module of `torch_attention.models` or `jax_attention.models`; a `TaskModel` for a checkpoint with a task head.
+        It remembers the checkpoint, so that `save_pretrained` writes the same files again.
 
     Raises:
         CheckpointError: there is no such checkpoint, a file is damaged, or the configuration is not supported.
         ConversionError: the weights do not fit the configuration.
-        InputError: `framework` is neither "torch" nor "jax", or `dtype` is not a floating-point dtype.
+        InputError: `framework` is neither "torch" nor "jax", `dtype` is not a floating-point dtype, `task` is unknown,
+            or both a device and a mesh are given.
     """
     if framework not in PACKAGES:
         raise InputError(f"framework must be torch or jax, got {framework!r}")
     require(("torch",) if framework == "torch" else ("jax", "flax"), extra=framework)
-    read = read_pretrained(
-        source, dtype=dtype, revision=revision, config=config, model_type=model_type, ignore=ignore
-    )
-    return make_model(read, framework)
+    if device is not None and mesh is not None:
+        raise InputError("device must be None with a mesh, whose devices share the weights")
+    wanted = dtype_name(dtype)
+    directory = _directory(source, revision)
+    with _opened(directory, config, model_type, ignore, task) as opened:
+        reading, converted = _converted(directory, opened, LAYOUTS[framework])
+        name = _common_dtype(converted, wanted)
+        model = _filled(directory, reading, converted, framework, name, device, mesh)
+        origin = Origin.of(opened, reading, converted.report, name, wanted is None)
+    model.origin = origin
+    if (message := origin.warning()) is not None:
+        warnings.warn(message, stacklevel=2)
+    return model
 
 
 def make_model(pretrained: Pretrained, framework: Framework) -> Any:
@@ -97,45 +119,38 @@ def make_model(pretrained: Pretrained, framework: Framework) -> Any:
         CheckpointError: the configuration describes no model that can be built.
         ConversionError: the weights do not fit the configuration.
     """
+    weights = pretrained.weights
+    specs = {name: Spec(array.shape, array.dtype) for name, array in weights.items()}
+    (dtype,) = {spec.dtype.name for spec in specs.values()}
+    converted = stream(specs, weights.__getitem__, "torch_attention", LAYOUTS[framework])
+    return _filled(pretrained.directory, pretrained.reading, converted, framework, dtype)
+
+
+def _filled(
+    directory: Path,
+    reading: Reading,
+    converted: Stream,
+    framework: Framework,
+    dtype: str,
+    device: Any = None,
+    mesh: Any = None,
+) -> Any:
+    """Build a model and fill it with converted weights, in evaluation mode."""
     try:
-        model = _shapes(pretrained, framework)
+        model = empty_model(reading.model, framework, dtype)
     except _UNBUILT as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise CheckpointError(
-            cut(f"The configuration in {pretrained.directory} describes no model that can be built: {reason}")
+            cut(f"The configuration in {directory} describes no model that can be built: {reason}")
         ) from error
-    if framework == "torch":
-        model = _with_memory(model, pretrained)
-    model.eval()
+    origins = {match.target: ", ".join(match.given) for match in converted.report.matched}
     try:
-        return transfer(pretrained.weights, model)
+        check_fit(converted.specs, origins, model, converted.report)
     except ConversionError as error:
-        raise _unfit(pretrained.directory, error) from error
-
-
-def _with_memory(model: Any, pretrained: Pretrained) -> Any:
-    """Allocate the memory of a PyTorch model on the meta device, unless it is far larger than the weights."""
-    wanted = sum(x.numel() for x in model.state_dict().values())
-    given = sum(x.size for x in pretrained.weights.values())
-    if wanted > 2 * given + 2**20:
-        raise ConversionError(
-            cut(
-                f"The weights in {pretrained.directory} do not fit its configuration: "
-                f"it describes {wanted} parameters, but they have {given}"
-            )
-        )
-    return model.to_empty(device="cpu")
-
-
-def _shapes(pretrained: Pretrained, framework: Framework) -> Any:
-    """The model with shapes and dtypes only, without memory for its parameters."""
-    name = _float_dtype(pretrained.weights)
-    if framework == "jax":
-        return jax_shapes(pretrained.reading.model, {"param_dtype": name})
-    import torch
-
-    options = {"device": "meta", "dtype": getattr(torch, name)}
-    return build(pretrained.reading.model, PACKAGES["torch"], options)
+        raise _unfit(directory, error) from error
+    model = fill(model, framework, converted.items(), dtype, device=device, mesh=mesh)
+    model.eval()
+    return model
 
 
 def _unfit(directory: Path, error: ConversionError) -> ConversionError:
@@ -150,6 +165,7 @@ def read_pretrained(
     source: str | os.PathLike[str],
     *,
     dtype: Any = None,
+    task: str | None = None,
     revision: str | None = None,
     config: Mapping[str, Any] | None = None,
     model_type: str | None = None,
@@ -162,6 +178,7 @@ def read_pretrained(
             also with a revision (`"gpt2@main"`).
         dtype: dtype of the weights: a name ("float32", "bf16"), or a dtype of numpy, torch or jax; None or "auto"
             keeps the dtype of the checkpoint, or takes float32 or float64 if it has several.
+        task: task of the model, as in `load_pretrained`; None for the head that the checkpoint has.
         revision: branch, tag or commit on the Hugging Face Hub; None for the default branch.
         config: fields that replace or complete the fields of `config.json`; None for none.
         model_type: type of the model, such as "llama"; None for the one in `config.json`, or of its architecture.
@@ -173,15 +190,41 @@ def read_pretrained(
     """
     wanted = dtype_name(dtype)
     directory = _directory(source, revision)
+    with _opened(directory, config, model_type, ignore, task) as opened:
+        reading, converted = _converted(directory, opened, "torch_attention")
+        name = _common_dtype(converted, wanted)
+        numpy_dtype = np.dtype(getattr(ml_dtypes, name, name))
+        weights = {key: np.asarray(array, numpy_dtype) for key, array in converted.items()}
+    return Pretrained(directory, reading, weights)
+
+
+def _opened(
+    directory: Path,
+    config: Mapping[str, Any] | None,
+    model_type: str | None,
+    ignore: Collection[str],
+    task: str | None,
+) -> Source:
+    """Open a checkpoint with the changes of its configuration that were asked for."""
     changes = {**(config or {}), **({} if model_type is None else {"model_type": model_type})}
-    with Source.open(directory, changes=changes, ignore=ignore) as opened:
-        reading = opened.checked()
-        tensors = dict(opened.items())
+    return Source.open(directory, changes=changes, ignore=ignore, task=task)
+
+
+def _converted(directory: Path, opened: Source, layout: str) -> tuple[Reading, Stream]:
+    """The configuration of an opened checkpoint, and the planned conversion of its tensors."""
+    reading, reader = opened.checked(), opened.reader
     try:
-        weights, _ = convert(tensors, reading.layout, "torch_attention", reading.axes)
+        return reading, stream(reader.specs, reader.read, reading.layout, layout, axes=reading.axes)
     except ConversionError as error:
         raise _unfit(directory, error) from error
-    return Pretrained(directory, reading, _with_dtype(weights, wanted))
+
+
+def _common_dtype(converted: Stream, wanted: str | None) -> str:
+    """The dtype of all weights: the given one, else their own, else float64 or float32 if they have several."""
+    found = {spec.dtype.name for spec in converted.specs.values()}
+    if wanted is not None:
+        return wanted
+    return next(iter(found)) if len(found) == 1 else "float64" if "float64" in found else "float32"
 
 
 def _directory(source: str | os.PathLike[str], revision: str | None) -> Path:
@@ -209,12 +252,6 @@ def _directory(source: str | os.PathLike[str], revision: str | None) -> Path:
         ) from error
 
 
-def _float_dtype(weights: Mapping[str, np.ndarray]) -> str:
-    """The name of the weights' common dtype."""
-    (name,) = {array.dtype.name for array in weights.values()}
-    return name
-
-
 def dtype_name(dtype: Any) -> str | None:
     """The name of a floating-point dtype, given as a name or as a dtype of numpy, torch or jax; None for no choice.
 
@@ -229,14 +266,3 @@ def dtype_name(dtype: Any) -> str | None:
     if name not in DTYPES:
         raise InputError(f"dtype must be auto, {', '.join(DTYPES)} or a dtype of that name, got {dtype!r}")
     return name
-
-
-def _with_dtype(weights: dict[str, np.ndarray], name: str | None) -> dict[str, np.ndarray]:
-    """All weights in one dtype: the given one, else their own, else float64 or float32 if they have several."""
-    import ml_dtypes
-
-    found = {array.dtype.name for array in weights.values()}
-    if name is None:
-        name = next(iter(found)) if len(found) == 1 else "float64" if "float64" in found else "float32"
-    wanted = np.dtype(getattr(ml_dtypes, name, name))
-    return {key: array if array.dtype == wanted else array.astype(wanted) for key, array in weights.items()}

@@ -9,60 +9,93 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from attention_bridge import checkpoints
 from attention_bridge.catalogue.part import Part, build
-from attention_bridge.checkpoints.atomic import replacing
 from attention_bridge.errors import CheckpointError, InputError
+from attention_bridge.pretrained.config_files import CONFIGS
 from attention_bridge.pretrained.families import Reading, read_config
 from attention_bridge.pretrained.families.describe import as_part
-from attention_bridge.pretrained.families.own import own_config
-from attention_bridge.pretrained.load import PACKAGES
+from attention_bridge.pretrained.families.own import MODEL_TYPE, own_config
+from attention_bridge.pretrained.filling import PACKAGES
+from attention_bridge.pretrained.origin import Origin
 from attention_bridge.pretrained.source import read_config_file
-from attention_bridge.weights import convert
+from attention_bridge.pretrained.writing import write_directory, written
 from attention_bridge.weights.containers import open_container
-from attention_bridge.weights.leaves import to_numpy
 
 
 def save_pretrained(
     model: Any,
     directory: str | os.PathLike[str],
     config: Mapping[str, Any] | str | os.PathLike[str] | None = None,
+    *,
+    max_shard_bytes: int | None = None,
 ) -> None:
     """Write a model's weights and configuration, for `load_pretrained` in either framework.
 
+    A model that `load_pretrained` made is written as it was read: the same names, dtypes, files and shards, with the
+    tensors that the model does not have, the tokenizer and the other files beside the weights. Unchanged weights give
+    the same bytes.
+
     Args:
         model: model of `torch_attention.models` or `jax_attention.models`.
-        directory: directory to write to; created if it does not exist.
+        directory: directory to write to; created if it does not exist. A checkpoint in it is replaced.
         config: Hugging Face configuration of the model, or a file or directory with it. The weights are then written
-            in its layout, so that transformers can read them. None writes the model's own configuration.
+            in its layout, so that transformers can read them. None writes the configuration that was read, or the
+            model's own configuration if the model was not read from files.
+        max_shard_bytes: largest size of the tensors in one safetensors file; None for the shards that were read, or
+            for a single file.
 
     Raises:
         InputError: the configuration describes another model, or `load_pretrained` could not read the model's own.
         CheckpointError: a file cannot be read or written.
     """
     directory = Path(directory)
-    container = open_container(model)
-    tensors = {name: to_numpy(name, leaf) for name, leaf in container.leaves.items()}
-    weights, _ = convert(tensors, container.layout, "torch_attention")
-    given = own_config(model) if config is None else _config(config)
-    names = {"classifier.weight"} if getattr(model, "head", None) is not None else set()
-    if getattr(model, "pooler", None) is not None:
-        names |= {"pooler.dense.weight", "pooler.weight"}
-    reading = read_config(given, names) if config is not None else _own_reading(model, given, names)
+    origin: Origin | None = getattr(model, "origin", None)
+    leaves = open_container(model)
+    given, text = _given(model, config, origin)
+    reading = _reading(model, given, origin, leaves.leaves)
+    _check_described(model, reading)
+    same = origin if origin is not None and origin.reading.layout.name == reading.layout.name else None
+    tensors = written(leaves, reading, same)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{directory} cannot be made: {error.strerror}") from error
+    files = {CONFIGS[0] if same is None else same.config_name: text, **({} if same is None else same.files)}
+    write_directory(directory, tensors, files, None if same is None else same.form, max_shard_bytes)
+
+
+def _given(
+    model: Any, config: Mapping[str, Any] | str | os.PathLike[str] | None, origin: Origin | None
+) -> tuple[Mapping[str, Any], bytes]:
+    """The fields of the configuration to write, and its text."""
+    if config is None and origin is not None and origin.fields:
+        fields = dict(origin.fields)
+        return fields, origin.config if origin.is_config(fields) else _json(fields)
+    fields = own_config(model) if config is None else _config(config)
+    return fields, origin.config if origin is not None and origin.is_config(fields) else _json(fields)
+
+
+def _json(fields: Mapping[str, Any]) -> bytes:
+    return (json.dumps(dict(fields), indent=2) + "\n").encode()
+
+
+def _reading(model: Any, given: Mapping[str, Any], origin: Origin | None, names: Collection[str]) -> Reading:
+    """The reading of the configuration to write: the one of the model's origin, if it is the same configuration."""
+    if origin is not None and dict(given) == dict(origin.fields):
+        return origin.reading
+    if given.get("model_type") == MODEL_TYPE:
+        return _own_reading(model, given, names)
+    return read_config(given, names)
+
+
+def _check_described(model: Any, reading: Reading) -> None:
+    """Raise InputError unless a reading describes the model."""
     package = PACKAGES["torch" if type(model).__module__.startswith("torch") else "jax"]
     described = _with_special_tokens_of(model, build(_configuration(reading), package, {}))
     if described != model.config or reading.model.name != type(model).__name__:
         raise InputError(
             f"config must describe this {type(model).__name__}, but {_difference(described, model.config)}"
         )
-    converted, _ = convert(weights, "torch_attention", reading.layout, reading.axes)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CheckpointError(f"{directory} cannot be made: {error.strerror}") from error
-    checkpoints.write(directory / checkpoints.SINGLE, converted, {"format": "pt"})
-    with replacing(directory / "config.json") as temporary:
-        temporary.write_text(json.dumps(dict(given), indent=2) + "\n")
 
 
 def _own_reading(model: Any, given: Mapping[str, Any], names: Collection[str]) -> Reading:

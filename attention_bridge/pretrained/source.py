@@ -24,6 +24,8 @@ from attention_bridge.pretrained.config_files import CONFIGS, find_config, read_
 from attention_bridge.pretrained.families import Reading, read_config
 from attention_bridge.pretrained.families.declared import check_sizes
 from attention_bridge.pretrained.families.shown import cut
+from attention_bridge.pretrained.families.tasks import check_task
+from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.leaves import Spec
 
 Config = Mapping[str, Any] | str | os.PathLike[str]
@@ -39,6 +41,7 @@ class Source:
         config_file: the file of the configuration; None if there is none, or if it was given as a mapping.
         reading: the model, layout and axes that the configuration describes; None if there is none that is understood.
         refusal: why `reading` is None, in one sentence.
+        fields: fields of the configuration, as they were read; empty if there is none.
     """
 
     found: Found
@@ -46,6 +49,7 @@ class Source:
     config_file: Path | None
     reading: Reading | None
     refusal: str
+    fields: Mapping[str, Any]
 
     @classmethod
     def open(
@@ -55,6 +59,7 @@ class Source:
         *,
         changes: Mapping[str, Any] | None = None,
         ignore: Collection[str] = (),
+        task: str | None = None,
     ) -> Self:
         """Open a checkpoint, and read its configuration.
 
@@ -64,17 +69,19 @@ class Source:
                 the checkpoint.
             changes: fields that replace or complete the configuration's.
             ignore: fields of the configuration that are not read.
+            task: task of the model, such as "fill-mask"; None for the head that the checkpoint has.
 
         Raises:
             CheckpointError: there is no such checkpoint, it is damaged, or the configuration given is not understood.
-            InputError: `ignore` is a text.
+            InputError: `ignore` is a text, or `task` is unknown.
         """
+        check_task(task)
         if isinstance(ignore, str):
             raise InputError(f"ignore must be a list or tuple of names, got {ignore!r}")
         found = checkpoints.find(path)
         reader = checkpoints.open(found)
         try:
-            return cls(found, reader, *_configured(found, reader, config, changes or {}, ignore))
+            return cls(found, reader, *_configured(found, reader, config, changes or {}, ignore, task))
         except CheckpointError:
             reader.close()
             raise
@@ -155,24 +162,28 @@ def _configured(
     config: Config | None,
     changes: Mapping[str, Any],
     ignore: Collection[str],
-) -> tuple[Path | None, Reading | None, str]:
-    """The file of a configuration, its reading, and the reason if there is no reading."""
-    names = reader.specs.keys()
+    task: str | None,
+) -> tuple[Path | None, Reading | None, str, Mapping[str, Any]]:
+    """The file of a configuration, its reading, the reason if there is no reading, and the fields."""
+    tensors = Tensors(reader.specs, reader.read)
     if isinstance(config, Mapping):
-        return None, read_config({**config, **changes}, names, ignore=ignore), ""
+        fields = {**config, **changes}
+        return None, read_config(fields, tensors, ignore=ignore, task=task), "", fields
     if config is not None:
         file, content = read_config_file(config)
-        return file, read_config({**content, **changes}, names, file, ignore=ignore), ""
+        fields = {**content, **changes}
+        return file, read_config(fields, tensors, file, ignore=ignore, task=task), "", fields
     directory = found.path if found.path.is_dir() else found.path.parent
     beside = find_config(directory)
     if beside is None and not changes:
         reason = f"{directory} has neither {' nor '.join(CONFIGS)}, one of which must describe its model"
-        return None, None, reason
+        return None, None, reason, {}
+    fields = dict(changes)
     try:
-        content = {} if beside is None else read_json(beside)
-        reading = read_config({**content, **changes}, names, beside or "config", ignore=ignore)
+        fields = {**({} if beside is None else read_json(beside)), **changes}
+        reading = read_config(fields, tensors, beside or "config", ignore=ignore, task=task)
     except CheckpointError as error:
-        if changes or ignore:  # the caller counts on the configuration
+        if changes or ignore or task:  # the caller counts on the configuration
             raise
-        return beside, None, str(error)
-    return beside, reading, ""
+        return beside, None, str(error), fields
+    return beside, reading, "", fields

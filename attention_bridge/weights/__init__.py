@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from attention_bridge.weights.layout import Layout as Layout
     from attention_bridge.weights.layout import Refused as Refused
     from attention_bridge.weights.layout import Tied as Tied
+    from attention_bridge.weights.layout import Unused as Unused
     from attention_bridge.weights.layout import ZeroBias as ZeroBias
     from attention_bridge.weights.report import Match as Match
     from attention_bridge.weights.report import Note as Note
@@ -46,6 +47,7 @@ PUBLIC = {
     "Rule": "attention_bridge.weights.rule",
     "Stream": "attention_bridge.weights.streaming",
     "Tied": "attention_bridge.weights.layout",
+    "Unused": "attention_bridge.weights.layout",
     "ZeroBias": "attention_bridge.weights.layout",
     "convert": "attention_bridge.weights.engine",
     "explain": "attention_bridge.weights.explanation",

@@ -84,6 +84,7 @@ def _has_place(name: str, layout: Layout) -> bool:
             entry_for(canonical, layout.constants),
             entry_for(canonical, layout.tied),
             entry_for(canonical, layout.dropped),
+            entry_for(canonical, layout.unused),
         )
     )
 

@@ -147,6 +147,8 @@ def enter(tensors: Mapping[str, np.ndarray], layout: Layout, report: Report) -> 
             report.faults.append(Fault(given, "refused", refused.reason, describe(array)))
         elif dropped := entry_for(name, layout.dropped):
             report.ignored.append(Note(given, f"dropped: {dropped.reason}"))
+        elif not layout.moves(name) and (unused := entry_for(name, layout.unused)):
+            report.ignored.append(Note(given, f"dropped: {unused.reason}"))
         elif constant := entry_for(name, layout.constants):
             if np.array_equal(array, constant.value(array.shape)):
                 report.ignored.append(Note(given, constant.reason))

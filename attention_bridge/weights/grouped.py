@@ -87,6 +87,10 @@ class GroupedRule:
         hub = tuple(map(NamePattern, alternatives(self.hub)))
         object.__setattr__(self, "to_hub", (GroupedMove((NamePattern(self.theirs),), hub),))
 
+    def within(self, path: str) -> GroupedRule:
+        """The same rule for a module that holds the canonical tensors at `path`."""
+        return GroupedRule(self.theirs, f"{path}.{self.hub}")
+
 
 def _by_group(array: np.ndarray, groups: int, head_dim: int) -> np.ndarray:
     rows = array.shape[0] if array.ndim else 0

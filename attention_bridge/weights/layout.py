@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
 
@@ -34,7 +34,18 @@ class Tied:
 
 @dataclass(frozen=True)
 class Dropped:
-    """A tensor of the outside layout that conversion drops."""
+    """A tensor of the outside layout that conversion drops, because it carries no information: it is recomputed."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Unused:
+    """A tensor of the outside layout that another model of the family has, such as another task head.
+
+    Conversion drops it if no rule has its name.
+    """
 
     name: str
     reason: str
@@ -58,7 +69,7 @@ class ZeroBias:
 
 
 Shapes = Mapping[str, tuple[int, ...]]
-Entry = TypeVar("Entry", Constant, Tied, Dropped, Refused)
+Entry = TypeVar("Entry", Constant, Tied, Dropped, Unused, Refused)
 
 
 @dataclass(frozen=True)
@@ -73,6 +84,7 @@ class Layout:
         constants: tensors of a known constant value, which are checked on input and synthesised on output.
         tied: tensors that must equal the tensor that they duplicate, and are not converted.
         dropped: tensors that are not converted.
+        unused: tensors that are not converted unless a rule has their name.
         refused: tensors that cannot be converted, with the reason.
         zero_biases: biases that the outside format lacks and that are therefore zero.
         stacked: name of the layer list whose layers share one tensor, stacked along its first axis; None for none.
@@ -90,6 +102,7 @@ class Layout:
     constants: tuple[Constant, ...] = ()
     tied: tuple[Tied, ...] = ()
     dropped: tuple[Dropped, ...] = ()
+    unused: tuple[Unused, ...] = ()
     refused: tuple[Refused, ...] = ()
     zero_biases: tuple[ZeroBias, ...] = ()
     stacked: str | None = None
@@ -107,6 +120,21 @@ class Layout:
     def from_hub(self) -> tuple[Move | GroupedMove, ...]:
         """The moves from the canonical layout to this layout."""
         return tuple(move.inverse() for move in self.to_hub)
+
+    def moves(self, name: str) -> bool:
+        """Whether a rule has this name, in the rules' spelling."""
+        return any(move.match(name) is not None for move in self.to_hub)
+
+    def within(self, path: str) -> Layout:
+        """The layout of the same tensors for a module that holds the model at `path`, such as `backbone`."""
+        return replace(
+            self,
+            rules=tuple(rule.within(path) for rule in self.rules),
+            zero_biases=tuple(
+                ZeroBias(f"{path}.{each.bias}", f"{path}.{each.weight}", each.reason)
+                for each in self.zero_biases
+            ),
+        )
 
     def needed_axes(self) -> set[str]:
         """The axes whose sizes shapes do not give, in either direction."""
@@ -137,5 +165,5 @@ class Layout:
 
 
 def entry_for(name: str, entries: Iterable[Entry]) -> Entry | None:
-    """The first entry of a layout's `constants`, `tied`, `dropped` or `refused` that matches `name`, or None."""
+    """The first of a layout's `constants`, `tied`, `dropped`, `unused` or `refused` that matches `name`, or None."""
     return next((entry for entry in entries if NamePattern(entry.name).match(name) is not None), None)

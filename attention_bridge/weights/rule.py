@@ -127,6 +127,10 @@ class Rule:
             moves = (Move(theirs, hub, self.pattern),)
         object.__setattr__(self, "to_hub", moves)
 
+    def within(self, path: str) -> Rule:
+        """The same rule for a module that holds the canonical tensors at `path`."""
+        return Rule(self.theirs, f"{path}.{self.hub}", self.pattern)
+
 
 def _sides(pattern: str) -> tuple[str, str]:
     """The left and right side of a pattern."""

@@ -48,6 +48,7 @@ from jax_attention.models.tasks import LastToken as LastToken
 from jax_attention.models.tasks import LearnedPooling as LearnedPooling
 from jax_attention.models.tasks import MaskedLanguageHead as MaskedLanguageHead
 from jax_attention.models.tasks import MeanPooling as MeanPooling
+from jax_attention.models.tasks import NoHead as NoHead
 from jax_attention.models.tasks import QuestionAnswering as QuestionAnswering
 from jax_attention.models.tasks import RewardHead as RewardHead
 from jax_attention.models.tasks import SequenceClassifier as SequenceClassifier

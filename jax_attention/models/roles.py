@@ -31,6 +31,7 @@ from jax_attention.models.tasks import (
     classification,
     embedding,
     masked_language,
+    no_head,
     pooling,
     question_answering,
     reward,
@@ -55,7 +56,7 @@ MECHANISMS = (
     self_attention,
     sparse,
 )
-HEADS = (classification, embedding, masked_language, question_answering, reward)
+HEADS = (classification, embedding, masked_language, no_head, question_answering, reward)
 
 
 class Role(NamedTuple):

@@ -28,7 +28,7 @@ from jax_attention.models.module_classes import call_arguments
 from jax_attention.models.part_builder import build
 from jax_attention.models.token_masks import token_mask
 from jax_attention.models.vision_transformer import VisionTransformer, VisionTransformerConfig
-from jax_attention.outputs import EmbeddingOutput, LogitsOutput, RewardOutput, SpanOutput
+from jax_attention.outputs import EmbeddingOutput, HiddenOutput, LogitsOutput, RewardOutput, SpanOutput
 
 
 @checked
@@ -112,7 +112,7 @@ class TaskModel(nnx.Module):
         positions: Int[Array, "..."] | None = None,
         need_weights: bool = False,
         need_hidden_states: bool = False,
-    ) -> LogitsOutput | SpanOutput | RewardOutput | EmbeddingOutput:
+    ) -> LogitsOutput | SpanOutput | RewardOutput | EmbeddingOutput | HiddenOutput:
         """Compute the outputs of the task.
 
         Args:

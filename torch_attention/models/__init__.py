@@ -48,6 +48,7 @@ from torch_attention.models.tasks import LastToken as LastToken
 from torch_attention.models.tasks import LearnedPooling as LearnedPooling
 from torch_attention.models.tasks import MaskedLanguageHead as MaskedLanguageHead
 from torch_attention.models.tasks import MeanPooling as MeanPooling
+from torch_attention.models.tasks import NoHead as NoHead
 from torch_attention.models.tasks import QuestionAnswering as QuestionAnswering
 from torch_attention.models.tasks import RewardHead as RewardHead
 from torch_attention.models.tasks import SequenceClassifier as SequenceClassifier

@@ -26,7 +26,7 @@ from torch_attention.models.module_classes import call_arguments
 from torch_attention.models.part_builder import build
 from torch_attention.models.token_masks import token_mask
 from torch_attention.models.vision_transformer import VisionTransformer, VisionTransformerConfig
-from torch_attention.outputs import EmbeddingOutput, LogitsOutput, RewardOutput, SpanOutput
+from torch_attention.outputs import EmbeddingOutput, HiddenOutput, LogitsOutput, RewardOutput, SpanOutput
 
 
 @checked
@@ -110,7 +110,7 @@ class TaskModel(nn.Module):
         positions: Int[Tensor, "..."] | None = None,
         need_weights: bool = False,
         need_hidden_states: bool = False,
-    ) -> LogitsOutput | SpanOutput | RewardOutput | EmbeddingOutput:
+    ) -> LogitsOutput | SpanOutput | RewardOutput | EmbeddingOutput | HiddenOutput:
         """Compute the outputs of the task.
 
         Args:

@@ -20,6 +20,8 @@ from attention_bridge.pretrained.families.family import Family, Reading
 from attention_bridge.pretrained.families.fields import Fields
 from attention_bridge.pretrained.families.shown import cut, shown
 from attention_bridge.pretrained.families.special_tokens import with_special_tokens
+from attention_bridge.pretrained.families.tasks import check_task, with_task
+from attention_bridge.pretrained.families.tensors import Tensors
 
 FAMILIES: dict[str, Family] = {
     model_type: family
@@ -35,28 +37,33 @@ def read_config(
     source: object = "config.json",
     *,
     ignore: Collection[str] = (),
+    task: str | None = None,
 ) -> Reading:
     """Read a model's configuration.
 
     Args:
         given: the configuration, the content of `config.json` or of Meta's `params.json`.
-        names: names of the checkpoint's tensors, which show whether there is a pooler or a classifier. For a mapping
-            of names to tensors or shapes, sizes larger than the tensors raise an error before a model is built.
+        names: names of the checkpoint's tensors, or the `Tensors` themselves, which show whether there is a pooler or
+            a task head. For a mapping of names to tensors or shapes, sizes larger than the tensors raise an error
+            before a model is built.
         source: name of the configuration in messages.
         ignore: fields that are not read.
+        task: one of `TASKS`, for the model without a head or with another one; None for the head that there is.
 
     Returns:
         The model with its configuration, the layout of the tensors, and sizes of axes for `convert`.
 
     Raises:
         CheckpointError: the family is unknown, a size is missing or impossible, or an unsupported field may affect the
-            outputs.
+            outputs; or the tensors do not have the head of the task.
+        InputError: `task` is unknown.
     """
+    check_task(task)
     given = {name: value for name, value in given.items() if name not in ignore}
     if given.get("model_type") is None and (found := _model_type(given)) is not None:
         given["model_type"] = found
     try:
-        return _read(Fields(given, source, defaults_of(given.get("model_type"))), names)
+        return _read(Fields(given, source, defaults_of(given.get("model_type")), task), names)
     except CheckpointError as error:
         raise CheckpointError(cut(str(error))) from error
 
@@ -77,7 +84,8 @@ def _read(fields: Fields, names: Collection[str]) -> Reading:
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         known = ", ".join(name for name in FAMILIES if name not in ("meta.llama", own.MODEL_TYPE))
         raise CheckpointError(f"{fields.source} must have a model_type of {known}, got {shown(model_type)}")
-    reading = FAMILIES[model_type].read(fields, names)
+    family, tensors = FAMILIES[model_type], Tensors.of(names)
+    reading = with_task(family.read(fields, tensors), family.heads, fields, tensors)
     fields.finish()
     reading = replace(reading, model=with_special_tokens(reading.model, {**fields.defaults, **fields.given}))
     if isinstance(names, Mapping):
@@ -88,6 +96,8 @@ def _read(fields: Fields, names: Collection[str]) -> Reading:
 def _head_axes(model: Part) -> dict[str, int]:
     """Axis sizes of attention heads, if equal in all layers: h heads, g key heads, d features, d / 2 rotary pairs."""
     config = model.arguments["config"].arguments
+    if "backbone" in config:
+        config = config["backbone"].arguments
     sizes = config
     if "layers" in config:
         every = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import replace
 
 from attention_bridge.catalogue.part import Part
@@ -10,7 +9,9 @@ from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained.families.describe import Heads, language_model, parallel_decoder
 from attention_bridge.pretrained.families.family import Family, Reading, model
 from attention_bridge.pretrained.families.fields import ACTIVATIONS, Fields
+from attention_bridge.pretrained.families.heads import decoder_heads
 from attention_bridge.pretrained.families.rope import parameters, rope
+from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layout import Layout, Tied
 from attention_bridge.weights.layouts.hf_bloom import HF_BLOOM
 from attention_bridge.weights.layouts.hf_falcon import HF_FALCON, HF_FALCON_TWO_NORMS
@@ -18,7 +19,7 @@ from attention_bridge.weights.layouts.hf_gpt2 import HF_GPT2
 from attention_bridge.weights.layouts.hf_gpt_neox import HF_GPT_NEOX
 
 
-def read_gpt2(fields: Fields, names: Collection[str]) -> Reading:
+def read_gpt2(fields: Fields, tensors: Tensors) -> Reading:
     """Read a GPT-2 configuration (Radford et al. 2019)."""
     fields.only("scale_attn_weights", True)
     fields.only("scale_attn_by_inverse_layer_idx", False)
@@ -41,7 +42,7 @@ def read_gpt2(fields: Fields, names: Collection[str]) -> Reading:
     )
 
 
-def read_gpt_neox(fields: Fields, names: Collection[str]) -> Reading:
+def read_gpt_neox(fields: Fields, tensors: Tensors) -> Reading:
     """Read a GPT-NeoX configuration (Black et al. 2022)."""
     fields.only("attention_bias", True)
     tied = fields.flag("tie_word_embeddings", False)
@@ -72,7 +73,7 @@ def read_gpt_neox(fields: Fields, names: Collection[str]) -> Reading:
     )
 
 
-def read_bloom(fields: Fields, names: Collection[str]) -> Reading:
+def read_bloom(fields: Fields, tensors: Tensors) -> Reading:
     """Read a BLOOM configuration (Le Scao et al. 2022)."""
     fields.only("apply_residual_connection_post_layernorm", False)
     tied = fields.flag("tie_word_embeddings", True)
@@ -98,7 +99,7 @@ def read_bloom(fields: Fields, names: Collection[str]) -> Reading:
     )
 
 
-def read_falcon(fields: Fields, names: Collection[str]) -> Reading:
+def read_falcon(fields: Fields, tensors: Tensors) -> Reading:
     """Read a Falcon configuration with rotary positions and parallel sublayers (Almazrouei et al. 2023)."""
     fields.only("alibi", False)
     fields.only("apply_residual_connection_post_layernorm", False)
@@ -151,9 +152,10 @@ def _reading(spec: Part, layout: Layout, groups: int, head_dim: int) -> Reading:
     return Reading(language_model(spec), layout, {"g": groups, "d": head_dim})
 
 
+HEADS = decoder_heads("classifier")
 FAMILIES = (
-    Family("hf.gpt2", ("gpt2",), read_gpt2),
-    Family("hf.gpt_neox", ("gpt_neox",), read_gpt_neox),
-    Family("hf.bloom", ("bloom",), read_bloom),
-    Family("hf.falcon", ("falcon", "RefinedWeb", "RefinedWebModel"), read_falcon),
+    Family("hf.gpt2", ("gpt2",), read_gpt2, HEADS),
+    Family("hf.gpt_neox", ("gpt_neox",), read_gpt_neox, HEADS),
+    Family("hf.bloom", ("bloom",), read_bloom, HEADS),
+    Family("hf.falcon", ("falcon", "RefinedWeb", "RefinedWebModel"), read_falcon, HEADS),
 )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained.families.family import Family, Reading, model
 from attention_bridge.pretrained.families.fields import ACTIVATIONS, Fields
+from attention_bridge.pretrained.families.heads import masked_head, question_head, sequence_head, token_head
+from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layouts.hf_albert import HF_ALBERT
 from attention_bridge.weights.layouts.hf_bert import HF_BERT, HF_DISTILBERT
 
 
-def read_bert(fields: Fields, names: Collection[str]) -> Reading:
+def read_bert(fields: Fields, tensors: Tensors) -> Reading:
     """Read a BERT configuration (Devlin et al. 2018) or a RoBERTa one (Liu et al. 2019).
 
     RoBERTa's positions begin at `pad_token_id + 1`.
@@ -36,13 +37,13 @@ def read_bert(fields: Fields, names: Collection[str]) -> Reading:
             max_len=max_len,
             num_types=types,
             first_position=first,
-            pooler=any(name.endswith("pooler.dense.weight") for name in names),
+            pooler=_has_pooler(tensors, "pooler.dense.weight"),
         ),
         HF_BERT,
     )
 
 
-def read_albert(fields: Fields, names: Collection[str]) -> Reading:
+def read_albert(fields: Fields, tensors: Tensors) -> Reading:
     """Read an ALBERT configuration (Lan et al. 2019)."""
     fields.only("num_hidden_groups", 1)
     fields.only("inner_group_num", 1)
@@ -55,13 +56,13 @@ def read_albert(fields: Fields, names: Collection[str]) -> Reading:
             num_types=fields.size("type_vocab_size"),
             token_dim=fields.size("embedding_size"),
             shared_layers=True,
-            pooler=any(name.endswith("pooler.weight") for name in names),
+            pooler=_has_pooler(tensors, "pooler.weight"),
         ),
         HF_ALBERT,
     )
 
 
-def read_distilbert(fields: Fields, names: Collection[str]) -> Reading:
+def read_distilbert(fields: Fields, tensors: Tensors) -> Reading:
     """Read a DistilBERT configuration (Sanh et al. 2019): no token types, no pooler."""
     dim, heads = fields.dim_and_heads(("dim",), ("n_heads",))
     fields.raw("tie_weights_", "tie_word_embeddings")
@@ -82,6 +83,11 @@ def read_distilbert(fields: Fields, names: Collection[str]) -> Reading:
     )
 
 
+def _has_pooler(tensors: Tensors, theirs: str) -> bool:
+    """Whether there is a pooler, by its name in the file or in a mirror."""
+    return any(tensors.ends_with(name) for name in (theirs, "pooler.weight", "pooler.kernel"))
+
+
 def _sizes(fields: Fields) -> dict[str, Any]:
     fields.only("position_embedding_type", "absolute")
     fields.raw("tie_word_embeddings")
@@ -97,8 +103,53 @@ def _sizes(fields: Fields) -> dict[str, Any]:
     }
 
 
+WORDS = "embeddings.word_embeddings.weight"
+BERT_MASKED = "cls.predictions"
+BERT_HEADS = (
+    masked_head(
+        f"{BERT_MASKED}.transform.dense",
+        f"{BERT_MASKED}.transform.LayerNorm",
+        f"{BERT_MASKED}.bias",
+        f"{BERT_MASKED}.decoder",
+        WORDS,
+    ),
+    sequence_head("classifier", hidden="pooler.dense", activation="tanh"),
+    token_head("classifier"),
+    question_head(),
+    sequence_head(
+        "cls.seq_relationship",
+        hidden="pooler.dense",
+        activation="tanh",
+        classes=("ForNextSentencePrediction",),
+    ),
+)
+ROBERTA_HEADS = (
+    masked_head(
+        "lm_head.dense", "lm_head.layer_norm", "lm_head.bias", "lm_head.decoder", WORDS, activation="gelu"
+    ),
+    sequence_head("classifier.out_proj", hidden="classifier.dense", activation="tanh"),
+    sequence_head("classifier", hidden="pooler.dense", activation="tanh", classes=("ForMultipleChoice",)),
+    token_head("classifier"),
+    question_head(),
+)
+DISTILBERT_HEADS = (
+    masked_head("vocab_transform", "vocab_layer_norm", "vocab_projector.bias", "vocab_projector", WORDS),
+    sequence_head("classifier", hidden="pre_classifier", activation="relu"),
+    token_head("classifier"),
+    question_head(),
+)
+ALBERT_HEADS = (
+    masked_head(
+        "predictions.dense", "predictions.LayerNorm", "predictions.bias", "predictions.decoder", WORDS
+    ),
+    sequence_head("classifier", hidden="pooler", activation="tanh"),
+    token_head("classifier"),
+    question_head(),
+)
+
 FAMILIES = (
-    Family("hf.bert", ("bert", "roberta"), read_bert),
-    Family("hf.distilbert", ("distilbert",), read_distilbert),
-    Family("hf.albert", ("albert",), read_albert),
+    Family("hf.bert", ("bert",), read_bert, BERT_HEADS),
+    Family("hf.bert", ("roberta",), read_bert, ROBERTA_HEADS),
+    Family("hf.distilbert", ("distilbert",), read_distilbert, DISTILBERT_HEADS),
+    Family("hf.albert", ("albert",), read_albert, ALBERT_HEADS),
 )

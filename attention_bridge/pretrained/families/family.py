@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from attention_bridge.catalogue.part import Part
 from attention_bridge.pretrained.families.fields import Fields
+from attention_bridge.pretrained.families.heads import Head
+from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layout import Layout
 
 
@@ -25,7 +27,7 @@ class Reading:
     axes: Mapping[str, int] = field(default_factory=dict)
 
 
-Reader = Callable[[Fields, Collection[str]], Reading]
+Reader = Callable[[Fields, Tensors], Reading]
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,14 @@ class Family:
     Attributes:
         name: name of the family, as users type it.
         model_types: values of `model_type` in Hugging Face's configurations.
-        read: function of the configuration's fields and the tensor names that returns a `Reading`.
+        read: function of the configuration's fields and the tensors that returns a `Reading`, without a task head.
+        heads: task heads of its checkpoints, the most frequent first.
     """
 
     name: str
     model_types: tuple[str, ...]
     read: Reader
+    heads: tuple[Head, ...] = ()
 
 
 def model(name: str, config_name: str | None = None, **arguments: object) -> Part:

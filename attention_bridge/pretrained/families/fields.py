@@ -163,6 +163,7 @@ class Fields:
         given: content of the configuration.
         source: name of the configuration in messages.
         defaults: values of fields that are absent; a field that is null has none.
+        task: the task that was asked for; None for that of the checkpoint.
     """
 
     def __init__(
@@ -170,10 +171,12 @@ class Fields:
         given: Mapping[str, Any],
         source: object = "config.json",
         defaults: Mapping[str, Any] | None = None,
+        task: str | None = None,
     ):
         self.given = given
         self.source = source
         self.defaults = defaults or {}
+        self.task = task
         self.seen: set[str] = set()
 
     def raw(self, *names: str, default: Any = None) -> Any:

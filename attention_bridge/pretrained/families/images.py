@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from attention_bridge.catalogue.part import Part
@@ -10,7 +10,10 @@ from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained.families.defaults import defaults_of
 from attention_bridge.pretrained.families.family import Family, Reading, model
 from attention_bridge.pretrained.families.fields import ACTIVATIONS, LARGEST, Fields
+from attention_bridge.pretrained.families.heads import IMAGES
 from attention_bridge.pretrained.families.shown import shown
+from attention_bridge.pretrained.families.tasks import without
+from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layouts.hf_clip import HF_CLIP
 from attention_bridge.weights.layouts.hf_vit import HF_VIT
 
@@ -18,26 +21,36 @@ from attention_bridge.weights.layouts.hf_vit import HF_VIT
 OLD_END_TOKEN = 2
 
 
-def read_vit(fields: Fields, names: Collection[str]) -> Reading:
+def read_vit(fields: Fields, tensors: Tensors) -> Reading:
     """Read a Vision Transformer configuration (Dosovitskiy et al. 2020): plain, with a pooler or with a classifier."""
     fields.only("qkv_bias", True)
     fields.only("pooler_act", "tanh")
     labels = fields.raw("id2label", default={0: "LABEL_0", 1: "LABEL_1"})
     if not isinstance(labels, Mapping) or not labels:
         raise CheckpointError(f"{fields.source} must have the names of classes id2label, got {shown(labels)}")
-    classes = "classifier.weight" in names
+    found = tensors.spell(HF_VIT)
+    classes = "classifier.weight" in found or tensors.starts_with("head.")
+    classes = classes and fields.task in (None, IMAGES)
     return Reading(
         model(
             "VisionTransformer",
             **_image_sizes(fields, patch_size=16, activation="gelu", norm_eps=1e-12),
-            pooler=any(name.endswith("pooler.dense.weight") for name in names),
-            num_classes=len(labels) if classes else None,
+            pooler=any(
+                tensors.ends_with(name) for name in ("pooler.dense.weight", "pooler.weight", "pooler.kernel")
+            ),
+            num_classes=_classes(found, labels) if classes else None,
         ),
-        HF_VIT,
+        HF_VIT if classes else without(HF_VIT, "classifier.{name}"),
     )
 
 
-def read_clip(fields: Fields, names: Collection[str]) -> Reading:
+def _classes(found: Tensors, labels: Mapping[Any, Any]) -> int:
+    """Number of classes: the rows of the classifier; without shapes, the number of labels."""
+    shape = found.shape("classifier.weight")
+    return len(labels) if shape is None else shape[0]
+
+
+def read_clip(fields: Fields, tensors: Tensors) -> Reading:
     """Read a CLIP configuration (Radford et al. 2021)."""
     fields.raw("text_config_dict", "vision_config_dict")
     text, image = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from attention_bridge.catalogue.part import DESCRIPTIONS, Part
@@ -13,6 +13,7 @@ from attention_bridge.pretrained.families.describe import as_part, language_mode
 from attention_bridge.pretrained.families.family import Family, Reading
 from attention_bridge.pretrained.families.fields import LARGEST, MOST_LAYERS, OWN_ACTIVATIONS, Fields
 from attention_bridge.pretrained.families.shown import shown
+from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layouts.torch_attention import TORCH_ATTENTION
 
 MODEL_TYPE = "attention_bridge"
@@ -51,7 +52,7 @@ def own_config(model: Any) -> dict[str, Any]:
     return {"model_type": MODEL_TYPE, "model": type(model).__name__, "config": as_json(as_part(model.config))}
 
 
-def read_own(fields: Fields, names: Collection[str]) -> Reading:
+def read_own(fields: Fields, tensors: Tensors) -> Reading:
     """Read a mirror's own configuration, which `save_pretrained` writes by default."""
     name, kinds = fields.raw("model"), models()
     if not isinstance(name, str) or name not in {*kinds, *READERS}:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 from attention_bridge.catalogue.part import Part
@@ -16,8 +15,10 @@ from attention_bridge.pretrained.families.describe import (
 )
 from attention_bridge.pretrained.families.family import Family, Reading
 from attention_bridge.pretrained.families.fields import ACTIVATIONS, LARGEST, Fields
+from attention_bridge.pretrained.families.heads import decoder_heads
 from attention_bridge.pretrained.families.rope import parameters, rope, yarn_scale
 from attention_bridge.pretrained.families.shown import shown
+from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layouts.hf_deepseek import HF_DEEPSEEK_V3
 from attention_bridge.weights.layouts.hf_llama import HF_GEMMA, HF_LLAMA
 from attention_bridge.weights.layouts.meta_llama import META_LLAMA
@@ -26,7 +27,7 @@ EMBEDDINGS = "model.embed_tokens.weight"
 DEFAULT_WINDOW = 4096  # default of Mistral, Qwen, Gemma 2 and 3
 
 
-def read_llama(fields: Fields, names: Collection[str]) -> Reading:
+def read_llama(fields: Fields, tensors: Tensors) -> Reading:
     """Read a configuration of Llama, Mistral, Qwen 2 or Qwen 3.
 
     Touvron et al. 2023; Jiang et al. 2023; Yang et al. 2024, 2025.
@@ -37,7 +38,7 @@ def read_llama(fields: Fields, names: Collection[str]) -> Reading:
     return _decoder(fields, heads, {"ffn_bias": fields.flag("mlp_bias", False)})
 
 
-def read_gemma(fields: Fields, names: Collection[str]) -> Reading:
+def read_gemma(fields: Fields, tensors: Tensors) -> Reading:
     """Read a Gemma configuration (Google 2024): norms multiply by 1 + weight, and embeddings are scaled."""
     bias = fields.flag("attention_bias", False)
     fields.only("use_bidirectional_attention", False, None)
@@ -49,7 +50,7 @@ def read_gemma(fields: Fields, names: Collection[str]) -> Reading:
     return _decoder(fields, heads, _gemma(fields), tied=True, activation=activation)
 
 
-def read_gemma2(fields: Fields, names: Collection[str]) -> Reading:
+def read_gemma2(fields: Fields, tensors: Tensors) -> Reading:
     """Read a configuration of Gemma 2 (Google 2024) or 3 (Google 2025).
 
     Both have four norms per layer and windows; Gemma 2 has softcapped scores, Gemma 3 normalised queries and keys.
@@ -76,7 +77,7 @@ def read_gemma2(fields: Fields, names: Collection[str]) -> Reading:
     return _decoder(fields, heads, others, tied=True, layout=HF_GEMMA, pattern=pattern)
 
 
-def read_deepseek(fields: Fields, names: Collection[str]) -> Reading:
+def read_deepseek(fields: Fields, tensors: Tensors) -> Reading:
     """Read a DeepSeek-V3 configuration (DeepSeek-AI 2024), without the layers for multi-token prediction."""
     for name, value in (("attention_bias", False), ("hidden_act", "silu"), ("moe_layer_freq", 1)):
         fields.only(name, value)
@@ -137,7 +138,7 @@ def read_deepseek(fields: Fields, names: Collection[str]) -> Reading:
     )
 
 
-def read_meta(fields: Fields, names: Collection[str]) -> Reading:
+def read_meta(fields: Fields, tensors: Tensors) -> Reading:
     """Read a Llama configuration as published by Meta, `params.json`; the feed-forward size is computed from it."""
     dim, heads = fields.dim_and_heads(("dim",), ("n_heads",))
     ffn_dim = int(2 * 4 * dim / 3)
@@ -268,10 +269,11 @@ def _local(fields: Fields) -> Fields:
     return Fields({"rope_parameters": given}, fields.source)
 
 
+HEADS = decoder_heads("score")
 FAMILIES = (
-    Family("hf.llama", ("llama", "mistral", "qwen2", "qwen3"), read_llama),
-    Family("hf.llama", ("gemma",), read_gemma),
-    Family("hf.gemma", ("gemma2", "gemma3_text"), read_gemma2),
+    Family("hf.llama", ("llama", "mistral", "qwen2", "qwen3"), read_llama, HEADS),
+    Family("hf.llama", ("gemma",), read_gemma, HEADS),
+    Family("hf.gemma", ("gemma2", "gemma3_text"), read_gemma2, HEADS),
     Family("meta.llama", ("meta.llama",), read_meta),
-    Family("hf.deepseek_v3", ("deepseek_v3",), read_deepseek),
+    Family("hf.deepseek_v3", ("deepseek_v3",), read_deepseek, HEADS),
 )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from attention_bridge.catalogue.part import Part
 from attention_bridge.pretrained.families.decoders import with_tied
 from attention_bridge.pretrained.families.family import Family, Reading, model
 from attention_bridge.pretrained.families.fields import ACTIVATIONS, Fields
+from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layouts.hf_bart import HF_BART
 from attention_bridge.weights.layouts.hf_t5 import HF_T5, HF_T5_GATED
 from attention_bridge.weights.layouts.hf_whisper import HF_WHISPER
@@ -21,7 +20,7 @@ PROJECTIONS = {
 }
 
 
-def read_t5(fields: Fields, names: Collection[str]) -> Reading:
+def read_t5(fields: Fields, tensors: Tensors) -> Reading:
     """Read a configuration of T5 1.0 or 1.1 (Raffel et al. 2020)."""
     fields.only("is_encoder_decoder", True)
     fields.raw("dense_act_fn", "is_gated_act")
@@ -53,7 +52,7 @@ def read_t5(fields: Fields, names: Collection[str]) -> Reading:
     )
 
 
-def read_bart(fields: Fields, names: Collection[str]) -> Reading:
+def read_bart(fields: Fields, tensors: Tensors) -> Reading:
     """Read a BART configuration (Lewis et al. 2019)."""
     fields.only("is_encoder_decoder", True)
     fields.only("add_final_layer_norm", False)
@@ -80,7 +79,7 @@ def read_bart(fields: Fields, names: Collection[str]) -> Reading:
     )
 
 
-def read_whisper(fields: Fields, names: Collection[str]) -> Reading:
+def read_whisper(fields: Fields, tensors: Tensors) -> Reading:
     """Read a Whisper configuration (Radford et al. 2022)."""
     fields.only("is_encoder_decoder", True)
     fields.only("tie_word_embeddings", True)

@@ -24,6 +24,10 @@ def with_special_tokens(model: Part, given: Mapping[str, Any]) -> Part:
     Values that are not token ids of the vocabulary, such as -1, are ignored.
     """
     config = model.arguments["config"]
+    if config.name == "TaskSpec":
+        backbone = with_special_tokens(Part("", {"config": config.arguments["backbone"]}), given)
+        task = {**config.arguments, "backbone": backbone.arguments["config"]}
+        return replace(model, arguments={**model.arguments, "config": replace(config, arguments=task)})
     declared = configurations().get(config.name, {})
     if "special_tokens" not in declared or "special_tokens" in config.arguments:
         return model

@@ -3,8 +3,8 @@
 https://github.com/huggingface/transformers/blob/main/src/transformers/models/albert/modeling_albert.py
 """
 
-from attention_bridge.weights.layout import Dropped, Layout
-from attention_bridge.weights.layouts.hf_bert import EMBEDDINGS, HEADS, HF_BERT
+from attention_bridge.weights.layout import Layout, Unused
+from attention_bridge.weights.layouts.hf_bert import EMBEDDINGS, HF_BERT
 from attention_bridge.weights.rule import Rule
 
 LAYER = "encoder.albert_layer_groups.0.albert_layers.0."
@@ -26,9 +26,14 @@ HF_ALBERT = Layout(
     ),
     spellings=(("albert.{rest}", "{rest}"),),
     constants=HF_BERT.constants,
-    dropped=(
-        *HEADS,
-        Dropped("predictions.{rest}", "a task head"),
-        Dropped("sop_classifier.{rest}", "a task head"),
+    unused=tuple(
+        Unused(name, "a task head, not part of the encoder")
+        for name in (
+            "predictions.{rest}",
+            "sop_classifier.{rest}",
+            "classifier.{rest}",
+            "qa_outputs.{rest}",
+            "pooler.{rest}",
+        )
     ),
 )

@@ -5,7 +5,7 @@ https://github.com/huggingface/transformers/blob/main/src/transformers/models/ba
 
 import numpy as np
 
-from attention_bridge.weights.layout import Constant, Layout, Tied
+from attention_bridge.weights.layout import Constant, Layout, Tied, Unused
 from attention_bridge.weights.rule import Rule
 
 
@@ -52,5 +52,9 @@ HF_BART = Layout(
             "model.encoder.embed_tokens.weight",
             "model.decoder.embed_tokens.weight",
         )
+    ),
+    unused=tuple(
+        Unused(name, "a task head, not part of the encoder-decoder")
+        for name in ("classification_head.{rest}", "qa_outputs.{rest}")
     ),
 )

@@ -7,7 +7,7 @@ https://github.com/huggingface/transformers/blob/main/src/transformers/models/be
 
 import numpy as np
 
-from attention_bridge.weights.layout import Constant, Dropped, Layout
+from attention_bridge.weights.layout import Constant, Layout, Unused
 from attention_bridge.weights.rule import Rule
 
 
@@ -17,8 +17,12 @@ def counted(shape: tuple[int, ...]) -> np.ndarray:
 
 
 HEADS = tuple(
-    Dropped(name, "a task head, not part of the encoder")
-    for name in ("cls.{rest}", "lm_head.{rest}", "vocab_{rest}")
+    Unused(name, "a task head, not part of the encoder")
+    for name in ("cls.{rest}", "lm_head.{rest}", "classifier.{rest}", "qa_outputs.{rest}", "pooler.{rest}")
+)
+DISTILBERT_HEADS = tuple(
+    Unused(name, "a task head, not part of the encoder")
+    for name in ("vocab_{rest}", "pre_classifier.{rest}", "classifier.{rest}", "qa_outputs.{rest}")
 )
 
 EMBEDDINGS = (
@@ -48,7 +52,7 @@ HF_BERT = Layout(
         ("{path}LayerNorm.beta", "{path}LayerNorm.bias"),
     ),
     constants=(Constant("embeddings.position_ids", counted, "always 0, 1, 2, ..."),),
-    dropped=HEADS,
+    unused=HEADS,
 )
 
 HF_DISTILBERT = Layout(
@@ -66,5 +70,5 @@ HF_DISTILBERT = Layout(
         Rule("transformer.layer.{n}.output_layer_norm.{name}", "layers.{n}.ffn_norm.{name}"),
     ),
     spellings=(("distilbert.{rest}", "{rest}"),),
-    dropped=HEADS,
+    unused=DISTILBERT_HEADS,
 )

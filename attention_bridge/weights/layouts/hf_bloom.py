@@ -5,6 +5,7 @@ https://github.com/huggingface/transformers/blob/main/src/transformers/models/bl
 
 from attention_bridge.weights.grouped import GroupedRule
 from attention_bridge.weights.layout import Layout
+from attention_bridge.weights.layouts.hf_gpt2 import DECODER_HEADS
 from attention_bridge.weights.rule import Rule
 
 LAYER = "transformer.h.{n}."
@@ -31,4 +32,5 @@ HF_BLOOM = Layout(
         (f"{part}.{{rest}}", f"transformer.{part}.{{rest}}")
         for part in ("word_embeddings", "word_embeddings_layernorm", "h", "ln_f")
     ),
+    unused=DECODER_HEADS,
 )

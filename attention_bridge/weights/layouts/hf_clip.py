@@ -3,7 +3,7 @@
 https://github.com/huggingface/transformers/blob/main/src/transformers/models/clip/modeling_clip.py
 """
 
-from attention_bridge.weights.layout import Constant, Layout, ZeroBias
+from attention_bridge.weights.layout import Constant, Layout, Unused, ZeroBias
 from attention_bridge.weights.layouts.hf_bert import counted
 from attention_bridge.weights.rule import Rule
 
@@ -41,6 +41,7 @@ HF_CLIP = Layout(
         Constant(f"{tower}_model.embeddings.position_ids", counted, "always 0, 1, 2, ...")
         for tower in ("text", "vision")
     ),
+    unused=(Unused("classifier.{rest}", "a classifier of images, not part of the towers"),),
     zero_biases=(
         ZeroBias("image.patches.patch_proj.bias", "image.patches.patch_proj.weight", "patches have no bias"),
     ),

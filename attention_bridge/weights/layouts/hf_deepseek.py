@@ -4,6 +4,7 @@ https://github.com/huggingface/transformers/blob/main/src/transformers/models/de
 """
 
 from attention_bridge.weights.layout import Layout
+from attention_bridge.weights.layouts.hf_gpt2 import DECODER_HEADS
 from attention_bridge.weights.layouts.hf_llama import DROPPED, SPELLINGS
 from attention_bridge.weights.rule import Rule
 
@@ -36,4 +37,5 @@ HF_DEEPSEEK_V3 = Layout(
     ),
     spellings=SPELLINGS,
     dropped=DROPPED,
+    unused=DECODER_HEADS,
 )

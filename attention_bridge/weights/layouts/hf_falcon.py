@@ -9,10 +9,11 @@ from attention_bridge.weights.layout import Layout
 from attention_bridge.weights.layouts.hf_bloom import HF_BLOOM, LAYER
 from attention_bridge.weights.rule import Rule
 
-HF_FALCON = Layout("hf.falcon", rules=HF_BLOOM.rules, spellings=HF_BLOOM.spellings)
+HF_FALCON = Layout("hf.falcon", rules=HF_BLOOM.rules, spellings=HF_BLOOM.spellings, unused=HF_BLOOM.unused)
 
 HF_FALCON_TWO_NORMS = Layout(
     "hf.falcon_two_norms",
     rules=(Rule(LAYER + "ln_{attn,mlp}.{name}", "layers.{n}.{attention,ffn}_norm.{name}"), *HF_BLOOM.rules),
     spellings=HF_BLOOM.spellings,
+    unused=HF_BLOOM.unused,
 )

@@ -7,7 +7,7 @@ https://github.com/huggingface/transformers/blob/main/src/transformers/models/gp
 
 import numpy as np
 
-from attention_bridge.weights.layout import Constant, Layout, Tied
+from attention_bridge.weights.layout import Constant, Layout, Tied, Unused
 from attention_bridge.weights.rule import Rule
 
 
@@ -18,6 +18,12 @@ def _causal(shape: tuple[int, ...]) -> np.ndarray:
 def _masked_score(shape: tuple[int, ...]) -> np.ndarray:
     return np.full(shape, -1e4)
 
+
+# Task heads of decoders: classification of sequences and tokens, question answering, multiple choice.
+DECODER_HEADS = tuple(
+    Unused(name, "a task head, not part of the decoder")
+    for name in ("score.{rest}", "classifier.{rest}", "qa_outputs.{rest}", "multiple_choice_head.{rest}")
+)
 
 HF_GPT2 = Layout(
     "hf.gpt2",
@@ -43,4 +49,5 @@ HF_GPT2 = Layout(
         Constant("h.{n}.attn.masked_bias", _masked_score, "always the score of masked keys"),
     ),
     tied=(Tied("lm_head.weight", "wte.weight", "tied embeddings"),),
+    unused=DECODER_HEADS,
 )

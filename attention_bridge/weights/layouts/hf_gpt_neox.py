@@ -5,6 +5,7 @@ https://github.com/huggingface/transformers/blob/main/src/transformers/models/gp
 
 from attention_bridge.weights.grouped import GroupedRule
 from attention_bridge.weights.layout import Dropped, Layout
+from attention_bridge.weights.layouts.hf_gpt2 import DECODER_HEADS
 from attention_bridge.weights.rule import Rule
 
 LAYER = "gpt_neox.layers.{n}."
@@ -25,11 +26,18 @@ HF_GPT_NEOX = Layout(
         Rule("gpt_neox.final_layer_norm.{name}", "final_norm.{name}"),
         Rule("embed_out.weight", "head.weight"),
     ),
-    spellings=(("lm_head.weight", "embed_out.weight"),),
+    spellings=(
+        ("lm_head.weight", "embed_out.weight"),
+        *(
+            (f"{part}.{{rest}}", f"gpt_neox.{part}.{{rest}}")
+            for part in ("embed_in", "layers", "final_layer_norm")
+        ),
+    ),
     dropped=tuple(
         Dropped(
             f"{LAYER}attention.{name}", "the causal mask and the rotary frequencies, which are recomputed"
         )
         for name in ("bias", "masked_bias", "rotary_emb.inv_freq")
     ),
+    unused=DECODER_HEADS,
 )

@@ -6,6 +6,7 @@ https://github.com/huggingface/transformers/blob/main/src/transformers/models/ll
 """
 
 from attention_bridge.weights.layout import Dropped, Layout
+from attention_bridge.weights.layouts.hf_gpt2 import DECODER_HEADS
 from attention_bridge.weights.rule import Rule
 
 LAYER = "model.layers.{n}."
@@ -18,8 +19,9 @@ RULES = (
     Rule("model.norm.weight", "final_norm.weight"),
     Rule("lm_head.weight", "head.weight"),
 )
-SPELLINGS = tuple(
-    (f"{part}.{{rest}}", f"model.{part}.{{rest}}") for part in ("embed_tokens", "layers", "norm")
+SPELLINGS = (
+    ("transformer.{rest}", "model.{rest}"),  # of models for question answering
+    *((f"{part}.{{rest}}", f"model.{part}.{{rest}}") for part in ("embed_tokens", "layers", "norm")),
 )
 DROPPED = (Dropped("{path}rotary_emb.inv_freq", "the rotary frequencies, which are recomputed"),)
 
@@ -31,6 +33,7 @@ HF_LLAMA = Layout(
     ),
     spellings=SPELLINGS,
     dropped=DROPPED,
+    unused=DECODER_HEADS,
 )
 
 HF_GEMMA = Layout(
@@ -44,4 +47,5 @@ HF_GEMMA = Layout(
     ),
     spellings=SPELLINGS,
     dropped=DROPPED,
+    unused=DECODER_HEADS,
 )

@@ -5,7 +5,7 @@ The first layer of each stack holds the relative position bias of all its layers
 https://github.com/huggingface/transformers/blob/main/src/transformers/models/t5/modeling_t5.py
 """
 
-from attention_bridge.weights.layout import Layout, Tied
+from attention_bridge.weights.layout import Layout, Tied, Unused
 from attention_bridge.weights.rule import Rule
 
 ENCODER, DECODER = "encoder.block.{n}.layer.", "decoder.block.{n}.layer."
@@ -45,6 +45,19 @@ TIED = tuple(
     Tied(f"{stack}.embed_tokens.weight", "shared.weight", "tied embeddings")
     for stack in ("encoder", "decoder")
 )
+UNUSED = tuple(
+    Unused(name, "a task head, not part of the encoder-decoder")
+    for name in ("classification_head.{rest}", "classifier.{rest}", "qa_outputs.{rest}")
+)
+SPELLINGS = (("transformer.{rest}", "{rest}"),)  # of models for classification
 
-HF_T5 = Layout("hf.t5", rules=(*RULES, *_ffn("{wi,wo}", "{up,down}")), tied=TIED)
-HF_T5_GATED = Layout("hf.t5_gated", rules=(*RULES, *_ffn("{wi_0,wi_1,wo}", "{gate,up,down}")), tied=TIED)
+HF_T5 = Layout(
+    "hf.t5", rules=(*RULES, *_ffn("{wi,wo}", "{up,down}")), spellings=SPELLINGS, tied=TIED, unused=UNUSED
+)
+HF_T5_GATED = Layout(
+    "hf.t5_gated",
+    rules=(*RULES, *_ffn("{wi_0,wi_1,wo}", "{gate,up,down}")),
+    spellings=SPELLINGS,
+    tied=TIED,
+    unused=UNUSED,
+)

@@ -3,7 +3,7 @@
 https://github.com/huggingface/transformers/blob/main/src/transformers/models/vit/modeling_vit.py
 """
 
-from attention_bridge.weights.layout import Layout
+from attention_bridge.weights.layout import Layout, Unused
 from attention_bridge.weights.rule import Rule
 
 LAYER = "encoder.layer.{n}."
@@ -23,6 +23,10 @@ HF_VIT = Layout(
         Rule("layernorm.{name}", "final_norm.{name}"),
         Rule("pooler.dense.{name}", "pooler.{name}"),
         Rule("classifier.{name}", "head.{name}"),
+    ),
+    unused=tuple(
+        Unused(name, "a task head, not part of the encoder")
+        for name in ("classifier.{rest}", "decoder.{rest}", "embeddings.mask_token", "pooler.{rest}")
     ),
     spellings=(
         ("vit.{rest}", "{rest}"),

@@ -4,6 +4,7 @@ from jax_attention.models.tasks.classification import SequenceClassifier as Sequ
 from jax_attention.models.tasks.classification import TokenClassifier as TokenClassifier
 from jax_attention.models.tasks.embedding import EmbeddingHead as EmbeddingHead
 from jax_attention.models.tasks.masked_language import MaskedLanguageHead as MaskedLanguageHead
+from jax_attention.models.tasks.no_head import NoHead as NoHead
 from jax_attention.models.tasks.pooling import FirstToken as FirstToken
 from jax_attention.models.tasks.pooling import LastToken as LastToken
 from jax_attention.models.tasks.pooling import LearnedPooling as LearnedPooling

@@ -4,6 +4,7 @@ from torch_attention.models.tasks.classification import SequenceClassifier as Se
 from torch_attention.models.tasks.classification import TokenClassifier as TokenClassifier
 from torch_attention.models.tasks.embedding import EmbeddingHead as EmbeddingHead
 from torch_attention.models.tasks.masked_language import MaskedLanguageHead as MaskedLanguageHead
+from torch_attention.models.tasks.no_head import NoHead as NoHead
 from torch_attention.models.tasks.pooling import FirstToken as FirstToken
 from torch_attention.models.tasks.pooling import LastToken as LastToken
 from torch_attention.models.tasks.pooling import LearnedPooling as LearnedPooling

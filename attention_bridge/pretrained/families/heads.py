@@ -1,0 +1,198 @@
+"""Task heads of checkpoints: their tensors in the file, and the task heads of the mirrors that compute with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from attention_bridge.catalogue.part import Part
+from attention_bridge.pretrained.families.fields import ACTIVATIONS, Fields
+from attention_bridge.pretrained.families.tensors import Tensors
+from attention_bridge.weights.layout import Tied
+from attention_bridge.weights.rule import Rule
+
+# Tasks, by the names of Hugging Face's pipelines.
+FEATURES = "feature-extraction"
+GENERATION = "text-generation"
+IMAGES = "image-classification"
+MASKED = "fill-mask"
+QUESTIONS = "question-answering"
+SEQUENCES = "text-classification"
+TOKENS = "token-classification"
+TASKS = (FEATURES, MASKED, IMAGES, QUESTIONS, SEQUENCES, GENERATION, TOKENS)
+
+
+@dataclass(frozen=True)
+class Head:
+    """A task head of a family's checkpoints.
+
+    Attributes:
+        task: one of `TASKS`.
+        classes: ends of the names of the classes that write it, such as `ForMaskedLM`.
+        rules: rules from its tensors to those of the mirrors' head, which stand under `head`.
+        tensors: names of all its tensors, in the spelling of the family's layout.
+        part: function of the configuration and the tensors that describes the mirrors' head.
+        absent: names of tensors that a checkpoint with this head does not have.
+        tied: tensors of the head that repeat others.
+        decoder: tensor of an output layer that repeats the token embedding, unless its values differ; None for none.
+    """
+
+    task: str
+    classes: tuple[str, ...]
+    rules: tuple[Rule, ...]
+    tensors: tuple[str, ...]
+    part: Callable[[Fields, Tensors], Part]
+    absent: tuple[str, ...] = ()
+    tied: tuple[Tied, ...] = ()
+    decoder: Tied | None = None
+    own: frozenset[str] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        moves = [move for rule in self.rules for move in rule.to_hub]
+        targets = (
+            targets
+            for name in self.tensors
+            for move in moves
+            for _, targets in [move.match(name) or ([], [])]
+        )
+        object.__setattr__(self, "own", frozenset(name for names in targets for name in names))
+
+    def is_in(self, tensors: Tensors) -> bool:
+        """Whether a checkpoint has this head."""
+        return all(name in tensors for name in self.tensors) and not any(
+            name in tensors for name in self.absent
+        )
+
+    def is_in_mirror(self, names: frozenset[str]) -> bool:
+        """Whether the tensors of a `TaskModel`, in the canonical spelling, have this head."""
+        return names - {"head.decoder.weight"} == self.own
+
+
+def sequence_head(
+    classifier: str,
+    *,
+    hidden: str | None = None,
+    activation: str | None = None,
+    pooling: str | None = None,
+    bias: bool = True,
+    classes: tuple[str, ...] = ("ForSequenceClassification", "ForMultipleChoice"),
+) -> Head:
+    """A classifier of whole sequences.
+
+    Args:
+        classifier: name of its last linear layer.
+        hidden: name of the linear layer before it; None for none.
+        activation: activation after `hidden`; None without it.
+        pooling: class of the pooling, such as `LastToken`; None for the first token.
+        bias: whether the last layer has a bias.
+        classes: ends of the names of the classes that write it.
+    """
+    options: dict[str, Any] = {} if bias else {"bias": False}
+    options |= {} if pooling is None else {"pooling": Part(pooling)}
+    options |= {} if activation is None else {"activation": activation}
+    layers = (
+        {classifier: "classifier"} if hidden is None else {hidden: "hidden_proj", classifier: "classifier"}
+    )
+
+    def part(fields: Fields, tensors: Tensors) -> Part:
+        return Part(
+            "SequenceClassifier", {"num_classes": _rows(f"{classifier}.weight", fields, tensors), **options}
+        )
+
+    weights = tuple(f"{name}.weight" for name in layers)
+    biases = tuple(f"{name}.bias" for name in layers if bias or name != classifier)
+    return Head(
+        SEQUENCES,
+        classes,
+        _rules(layers),
+        weights + biases,
+        part,
+        absent=() if bias else (f"{classifier}.bias",),
+    )
+
+
+def token_head(classifier: str) -> Head:
+    """A classifier of each token, whose linear layer has this name."""
+
+    def part(fields: Fields, tensors: Tensors) -> Part:
+        return Part("TokenClassifier", {"num_classes": _rows(f"{classifier}.weight", fields, tensors)})
+
+    layers = {classifier: "classifier"}
+    return Head(TOKENS, ("ForTokenClassification",), _rules(layers), _both(classifier), part)
+
+
+def question_head(name: str = "qa_outputs") -> Head:
+    """Scores of each token as start and end of an answer, from a linear layer of this name."""
+
+    def part(fields: Fields, tensors: Tensors) -> Part:
+        return Part("QuestionAnswering")
+
+    return Head(QUESTIONS, ("ForQuestionAnswering",), _rules({name: "span_proj"}), _both(name), part)
+
+
+def masked_head(
+    transform: str, norm: str, bias: str, decoder: str, embedding: str, *, activation: str | None = None
+) -> Head:
+    """A masked language modelling head.
+
+    Args:
+        transform, norm: names of its linear layer and its norm.
+        bias: name of the bias of its output.
+        decoder: name of its output layer.
+        embedding: name of the weight of the token embedding, which the output layer repeats unless its values differ.
+        activation: activation of the transform; None for the configuration's.
+    """
+    weight = Tied(f"{decoder}.weight", embedding, "tied embeddings")
+
+    def part(fields: Fields, tensors: Tensors) -> Part:
+        found = activation or fields.word("hidden_act", "activation", words=ACTIVATIONS)
+        options: dict[str, Any] = {
+            "activation": found,
+            "norm_eps": fields.number("layer_norm_eps", default=1e-12),
+        }
+        untied = tensors.differ(weight.name, weight.to) or "head.decoder.weight" in tensors
+        return Part("MaskedLanguageHead", options | ({"tied": False} if untied else {}))
+
+    rules = (*_rules({transform: "transform", norm: "norm"}), Rule(bias, "head.decoder_bias"))
+    repeated = f"{decoder}.bias"
+    return Head(
+        MASKED,
+        ("ForMaskedLM", "ForPreTraining", "LMHeadModel", "ForCausalLM"),
+        rules,
+        (*_both(transform), *_both(norm), bias),
+        part,
+        tied=() if repeated == bias else (Tied(repeated, bias, "the bias of the head"),),
+        decoder=weight,
+    )
+
+
+def decoder_heads(tokens: str) -> tuple[Head, ...]:
+    """The task heads of a decoder, whose classifier of tokens has the name `tokens`."""
+    return (
+        sequence_head("score", pooling="LastToken", bias=False, classes=("ForSequenceClassification",)),
+        token_head(tokens),
+        question_head(),
+    )
+
+
+def _rules(layers: dict[str, str]) -> tuple[Rule, ...]:
+    """The rules of linear layers and norms, by their names in the file and in the mirrors' head."""
+    return tuple(Rule(f"{theirs}.{{name}}", f"head.{ours}.{{name}}") for theirs, ours in layers.items())
+
+
+def _both(layer: str) -> tuple[str, str]:
+    return f"{layer}.weight", f"{layer}.bias"
+
+
+def _rows(name: str, fields: Fields, tensors: Tensors) -> int:
+    """Number of classes: the rows of the classifier; without shapes, the number of labels in the configuration."""
+    found = tensors.shape(name) or tensors.shape("head.classifier.weight")
+    if found is not None and len(found) == 2:
+        return found[0]
+    labels = fields.raw("id2label")
+    return (
+        len(labels)
+        if isinstance(labels, dict) and labels
+        else fields.size("num_labels", "_num_labels", default=2)
+    )

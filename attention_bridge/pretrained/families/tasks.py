@@ -1,0 +1,166 @@
+"""Choice of a checkpoint's task, and the model for it.
+
+A checkpoint with a task head becomes a `TaskModel`, whose tensors are those of the model under `backbone` and those of
+the head under `head`. The tensors show which heads there are; the class that wrote the file chooses among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from attention_bridge.catalogue.part import Part
+from attention_bridge.errors import CheckpointError, InputError
+from attention_bridge.pretrained.families.family import Reading
+from attention_bridge.pretrained.families.fields import Fields
+from attention_bridge.pretrained.families.heads import FEATURES, GENERATION, TASKS, Head
+from attention_bridge.pretrained.families.tensors import Tensors
+from attention_bridge.weights.layout import Layout, Unused
+from attention_bridge.weights.names import alternatives
+from attention_bridge.weights.rule import Rule
+
+LANGUAGE_MODELS = ("Decoder", "LanguageModel")
+# Ends of JAX's parameter names, and those of the canonical layout.
+LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
+
+
+def check_task(task: str | None) -> None:
+    """Raise InputError unless a task is None or one of `TASKS`."""
+    if task is not None and task not in TASKS:
+        raise InputError(f"task must be None or one of {', '.join(TASKS)}, got {task!r}")
+
+
+def with_task(reading: Reading, heads: Sequence[Head], fields: Fields, given: Tensors) -> Reading:
+    """The reading with the task head that the tensors have, or that was asked for.
+
+    Args:
+        reading: the model without a task head, and the layout of its tensors.
+        heads: task heads of the family.
+        fields: the configuration, and the task that was asked for.
+        given: the checkpoint's tensors.
+
+    Raises:
+        CheckpointError: the tensors do not have the head of the task that was asked for.
+    """
+    tensors = given.spell(reading.layout)
+    reading = _untied(reading, tensors)
+    own = _of_mirrors(given)
+    found = [head for head in heads if (head.is_in(tensors) if own is None else head.is_in_mirror(own))]
+    without = own is not None and not found
+    lacks_logits = without or _lacks_logits(reading, tensors)
+    head = _chosen(found, fields, reading, lacks_logits)
+    if head is not None:
+        return _with_head(reading, head, fields, given if own is not None else tensors)
+    if lacks_logits or (fields.task == FEATURES and reading.model.name in LANGUAGE_MODELS):
+        return _headless(reading)
+    return reading
+
+
+def output_head(layout: Layout) -> tuple[str | None, str | None]:
+    """The names of a model's output head and of its token embedding, in the rules' spelling; None for no such rule."""
+    names = {
+        hub: theirs
+        for rule in layout.rules
+        for hub, theirs in zip(alternatives(rule.hub), alternatives(rule.theirs), strict=False)
+    }
+    return names.get("head.weight"), names.get("token_embedding.weight")
+
+
+def without(layout: Layout, *names: str) -> Layout:
+    """The layout without the rules of these name patterns."""
+    return replace(layout, rules=tuple(rule for rule in layout.rules if rule.theirs not in names))
+
+
+def _of_mirrors(given: Tensors) -> frozenset[str] | None:
+    """The canonical names of the head's tensors, if the names are those of a mirror's `TaskModel`; else None."""
+    if not given.starts_with("backbone."):
+        return None
+    split = (name.rpartition(".") for name in given if name.startswith("head."))
+    return frozenset(f"{path}.{LEAVES.get(leaf, leaf)}" for path, _, leaf in split)
+
+
+def _untied(reading: Reading, tensors: Tensors) -> Reading:
+    """The reading without tied embeddings if the file has an output head of its own."""
+    head, _ = output_head(reading.layout)
+    tied = next((each for each in reading.layout.tied if each.name == head), None)
+    if head is None or tied is None or not tensors.differ(head, tied.to):
+        return reading
+    config = reading.model.arguments["config"]
+    changed = {**config.arguments, "tied": False} | (
+        {"logit_scale": 1.0} if "logit_scale" in config.arguments else {}
+    )
+    return replace(
+        reading,
+        model=Part(reading.model.name, {"config": Part(config.name, changed)}),
+        layout=replace(reading.layout, tied=tuple(each for each in reading.layout.tied if each is not tied)),
+    )
+
+
+def _lacks_logits(reading: Reading, tensors: Tensors) -> bool:
+    """Whether the file has the embeddings of a language model, but neither its output head nor tied embeddings."""
+    config = reading.model.arguments["config"].arguments
+    head, embedding = output_head(reading.layout)
+    if reading.model.name != "LanguageModel" or config.get("tied") or not config.get("is_causal", True):
+        return False
+    return embedding in tensors and head not in tensors
+
+
+def _chosen(found: Sequence[Head], fields: Fields, reading: Reading, lacks_logits: bool) -> Head | None:
+    """The head of the task that was asked for; else of the class that wrote the file; else the first; None for none."""
+    names = fields.given.get("architectures")
+    written = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
+    fitting = [head for head in found if written.endswith(head.classes)]
+    if fields.task is None:
+        return next(iter([*fitting, *found]), None)
+    matching = [head for head in (*fitting, *found) if head.task == fields.task]
+    if matching:
+        return matching[0]
+    possible = {FEATURES, *(head.task for head in found)}
+    if reading.model.name in LANGUAGE_MODELS and not lacks_logits:
+        possible.add(GENERATION)
+    if fields.task not in possible:
+        raise CheckpointError(
+            f"task must be one whose tensors the checkpoint has, {' or '.join(sorted(possible))}, got {fields.task}"
+        )
+    return None
+
+
+def _with_head(reading: Reading, head: Head, fields: Fields, tensors: Tensors) -> Reading:
+    part = head.part(fields, tensors)
+    rules, tied = list(head.rules), list(head.tied)
+    if head.decoder is not None:
+        if part.arguments.get("tied", True):
+            tied.append(head.decoder)
+        else:
+            rules.append(Rule(head.decoder.name, "head.decoder.weight"))
+    layout = _body(without(reading.layout, *(rule.theirs for rule in rules)))
+    return _task_model(
+        replace(reading, layout=replace(layout, rules=(*rules, *layout.rules))), part, tuple(tied)
+    )
+
+
+def _headless(reading: Reading) -> Reading:
+    """The model without its output head."""
+    return _task_model(replace(reading, layout=_body(reading.layout)), Part("NoHead"))
+
+
+def _body(layout: Layout) -> Layout:
+    """The layout of a model as a backbone, which has neither an output head nor a pooler."""
+    kept = tuple(rule for rule in layout.rules if not rule.hub.startswith(("head.", "pooler.")))
+    heads = tuple(
+        Unused(rule.theirs, "the output head") for rule in layout.rules if rule.hub.startswith("head.")
+    )
+    return replace(layout, rules=kept, unused=(*layout.unused, *heads)).within("backbone")
+
+
+def _task_model(reading: Reading, head: Part, tied: tuple[Any, ...] = ()) -> Reading:
+    backbone = reading.model.arguments["config"]
+    if "pooler" in backbone.arguments:
+        backbone = replace(backbone, arguments={**backbone.arguments, "pooler": False})
+    description = Part("TaskSpec", {"backbone": backbone, "head": head})
+    return replace(
+        reading,
+        model=Part("TaskModel", {"config": description}),
+        layout=replace(reading.layout, tied=(*reading.layout.tied, *tied)),
+    )
