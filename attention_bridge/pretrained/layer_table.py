@@ -31,11 +31,13 @@ MODEL = {
     "logit_softcap": None,
     "is_causal": True,
     "num_types": None,
+    "first_position": 0,
+    "position": None,
     "special_tokens": Part("SpecialTokens"),
 }
 ROLES = ("mixer", "position", "feed-forward", "norm", "other fields")
 EMBEDDING = ("vocab_size", "embed_dim", "max_len", "embedding_norm", "embed_scale", "tied")
-RARE = ("is_causal", "num_types")  # shown if they differ from the default
+RARE = ("is_causal", "num_types", "first_position", "position")  # shown if they differ from the default
 
 
 def layer_table(description: Any, most: int | None = None) -> str:

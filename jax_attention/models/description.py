@@ -85,6 +85,8 @@ class ModelSpec:
         norm: final norm; None for no norm.
         max_len: number of learned position embeddings; None for no position embeddings.
         embedding_norm: norm of the embeddings, before the first layer; None for no norm.
+        first_position: index of the first token's row in the position embeddings; 2 in BART.
+        position: positional encoding that all layers share, such as `T5Bias`; None for none.
         embed_scale: factor on the token embeddings.
         tied: whether the output head shares the token embedding's weight (tied embeddings).
         logit_softcap: c in c tanh(logits / c), the bound of the logits; None for no bound.
@@ -107,6 +109,8 @@ class ModelSpec:
     logit_softcap: float | None = None
     is_causal: bool = True
     num_types: int | None = None
+    first_position: int = 0
+    position: Part | None = None
     special_tokens: SpecialTokens = field(default_factory=SpecialTokens)
 
     def __post_init__(self) -> None:

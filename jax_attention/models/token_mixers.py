@@ -40,6 +40,7 @@ def mix(
     *,
     names: frozenset[str],
     positions: Int[Array, "..."] | None,
+    position: Any,
     memory: Any,
     reads_on: bool,
     need_weights: bool,
@@ -52,6 +53,7 @@ def mix(
         mask: mask in the form that the mixer takes; None for no mask.
         names: names of the arguments of the mixer's call.
         positions: positions of the tokens, for attention without a cache; None for 0, 1, 2, and so on.
+        position: positional encoding that all layers share; None for the mixer's own.
         memory: KV cache or recurrent state; a state is None before the first token.
         reads_on: whether the call is a step of incremental decoding, which returns the new cache or state.
         need_weights: whether to return the attention weights.
@@ -66,10 +68,12 @@ def mix(
         read = mixer(x, mask, state=memory, need_weights=need_weights)
         return CachedOutput(read.output, read.state if reads_on else None, read.weights)
     given: dict[str, Any] = {"need_weights": need_weights} if "need_weights" in names else {}
+    if position is not None:
+        given["position"] = position
     if reads_on:
         check_reads_on(mixer)
         given["cache"] = memory
-    elif "positions" in names and getattr(mixer, "position", None) is not None:
+    elif "positions" in names and (position is not None or getattr(mixer, "position", None) is not None):
         given["positions"] = positions
     read = mixer(x, mask, **given)
     if read.output.shape[1] != x.shape[1]:
@@ -115,6 +119,16 @@ def check_no_padding(layers: Any) -> None:
             raise NotImplementedError(
                 f"{type(layer.attention).__name__} takes no padding in front of tokens that are read or written: "
                 f"{reason}; give texts of equal length, or one by one"
+            )
+
+
+def check_shares_position(layers: Any) -> None:
+    """Raise ValueError unless the mixers of all layers take a positional encoding that the layers share."""
+    for layer in layers:
+        if "position" not in call_arguments(layer.attention):
+            raise ValueError(
+                "position must be None for a mixer that takes no positional encoding of the model, such as "
+                f"{type(layer.attention).__name__}; give it to the mixer"
             )
 
 

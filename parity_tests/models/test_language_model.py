@@ -452,7 +452,7 @@ def test_arrangements_equal_their_equations(mirror, arrangement, rng):
         expected = x + mix(norm("attention", x)) + ffn(norm("ffn", x))
     else:
         expected = x + mix(norm("attention", x)) + ffn(norm("attention", x))
-    call = {"positions": None, "memory": None, "reads_on": False, "need_weights": False}
+    call = {"positions": None, "position": None, "memory": None, "reads_on": False, "need_weights": False}
     assert difference(layer(mirror.array(x), **call).output, expected) < 1e-5
 
 

@@ -172,7 +172,7 @@ def test_hidden_states_are_the_inputs_of_each_layer(mirror, rng):
         first, last = found.hidden_states
         layer, (dim,) = model.layers[0], {numpy(x).shape[-1] for x in (first, last)}
         assert dim == 12
-        call = {"positions": None, "memory": None, "reads_on": False, "need_weights": False}
+        call = {"positions": None, "position": None, "memory": None, "reads_on": False, "need_weights": False}
         given = layer(first, **call) if name == "LanguageModel" else layer(first)
         np.testing.assert_allclose(numpy(given.output), numpy(last), rtol=1e-5, atol=1e-6)
         if name == "Encoder":

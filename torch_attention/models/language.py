@@ -25,12 +25,13 @@ from torch_attention.models.arrangements import ARRANGEMENTS
 from torch_attention.models.arrangements.layer import Layer, LayerCall
 from torch_attention.models.depth import run_layers
 from torch_attention.models.description import LayerSpec, ModelSpec
-from torch_attention.models.part_builder import build
+from torch_attention.models.part_builder import build, build_position
 from torch_attention.models.token_masks import token_mask
 from torch_attention.models.token_mixers import (
     build_mixer,
     check_memory,
     check_no_padding,
+    check_shares_position,
     first_memory,
     is_padded_in_front,
 )
@@ -71,7 +72,9 @@ class LanguageModel(nn.Module):
         self.remat = remat
         self.token_embedding = embedding(config.vocab_size, dim, **factory)
         self.position_embedding = (
-            None if config.max_len is None else embedding(config.max_len, dim, **factory)
+            None
+            if config.max_len is None
+            else embedding(config.first_position + config.max_len, dim, **factory)
         )
         self.type_embedding = (
             None if config.num_types is None else embedding(config.num_types, dim, **factory)
@@ -79,9 +82,12 @@ class LanguageModel(nn.Module):
         self.embedding_norm = (
             None if config.embedding_norm is None else build(config.embedding_norm, norm, {**factory})
         )
+        self.position: Any = None if config.position is None else build_position(config.position, {**factory})
         self.layers: Any = nn.ModuleList(
             [build_layer(layer, dim, {**factory}, is_causal=config.is_causal) for layer in config.layers]
         )
+        if self.position is not None:
+            check_shares_position(self.layers)
         self.has_fixed_positions = any(hasattr(layer.attention, "fixed_positions") for layer in self.layers)
         self.final_norm = None if config.norm is None else build(config.norm, norm, {**factory})
         self.head = None if config.tied else linear(dim, config.vocab_size, bias=False, **factory)
@@ -167,6 +173,7 @@ class LanguageModel(nn.Module):
         x = self.embed(tokens, positions, caches, token_types)  # batch length embed
         call: LayerCall = {
             "positions": positions,
+            "position": self.position,
             "memory": None,
             "reads_on": caches is not None,
             "need_weights": need_weights,
@@ -200,7 +207,8 @@ class LanguageModel(nn.Module):
         x = self.token_embedding(tokens) * self.config.embed_scale  # batch length embed
         if self.position_embedding is not None and self.config.max_len is not None:
             where = places(tokens, positions, caches, self.config.max_len)  # length, or batch length
-            x = x + with_rank(self.position_embedding(where), x.ndim)  # batch length embed
+            rows = self.position_embedding(where + self.config.first_position)
+            x = x + with_rank(rows, x.ndim)  # batch length embed
         if self.type_embedding is not None:
             x = x + self.type_embedding(torch.zeros_like(tokens) if token_types is None else token_types)
         return x if self.embedding_norm is None else normalise(self.embedding_norm, x)

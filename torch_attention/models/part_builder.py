@@ -60,6 +60,19 @@ def build(part: Part, known: dict[str, Any], factory: dict[str, Any]) -> Any:
     return _build(name, OF_MODELS.get(name), part, known, factory)
 
 
+def build_position(part: Part, factory: dict[str, Any]) -> Any:
+    """Build the positional encoding that the layers of a model share.
+
+    Args:
+        part: description of the positional encoding.
+        factory: arguments of `Factory`.
+
+    Raises:
+        TypeError, ValueError: as in `build`.
+    """
+    return _build("position", OF_MODULES["position"], part, {}, factory)
+
+
 def _build(name: str, role: Role | None, part: Part, known: dict[str, Any], factory: dict[str, Any]) -> Any:
     """Build the part given as argument `name`, if it fits its role."""
     make = _parts().get(part.name)

@@ -12,9 +12,10 @@ from attention_bridge.pretrained.families.family import Family, Reading, model
 from attention_bridge.pretrained.families.fields import ACTIVATIONS, LARGEST, Fields
 from attention_bridge.pretrained.families.heads import IMAGES
 from attention_bridge.pretrained.families.shown import shown
-from attention_bridge.pretrained.families.tasks import without
+from attention_bridge.pretrained.families.tasks import has_only, without
 from attention_bridge.pretrained.families.tensors import Tensors
-from attention_bridge.weights.layouts.hf_clip import HF_CLIP
+from attention_bridge.weights.layout import Layout
+from attention_bridge.weights.layouts.hf_clip import HF_CLIP, HF_CLIP_TEXT, HF_CLIP_VISION
 from attention_bridge.weights.layouts.hf_vit import HF_VIT
 
 # Older files have this wrong value; their end token is the one with the highest id.
@@ -51,47 +52,83 @@ def _classes(found: Tensors, labels: Mapping[Any, Any]) -> int:
 
 
 def read_clip(fields: Fields, tensors: Tensors) -> Reading:
-    """Read a CLIP configuration (Radford et al. 2021)."""
+    """Read a CLIP configuration (Radford et al. 2021): both towers, or the tower whose tensors there are."""
     fields.raw("text_config_dict", "vision_config_dict")
     text, image = (
         fields.part(f"{half}_config", defaults_of(f"clip_{half}_model")) for half in ("text", "vision")
     )
-    dim, heads = text.dim_and_heads(("hidden_size",), ("num_attention_heads",), defaults=(512, 8))
-    end = text.whole("eos_token_id", default=49407)
-    reads = Part(
-        "DecoderConfig",
-        {
-            "vocab_size": text.size("vocab_size", default=49408),
-            "embed_dim": dim,
-            "num_heads": heads,
-            "num_layers": text.layers("num_hidden_layers", default=12),
-            "ffn_dim": text.size("intermediate_size", default=2048),
-            "max_len": text.size("max_position_embeddings", default=77),
-            "activation": text.word("hidden_act", words=ACTIVATIONS, default="quick_gelu"),
-            "norm_eps": text.number("layer_norm_eps", default=1e-5),
-        },
-    )
-    looks = Part(
-        "VisionTransformerConfig",
-        {
-            **_image_sizes(image, patch_size=32, activation="quick_gelu", norm_eps=1e-5),
-            "embedding_norm": True,
-        },
-    )
+    reads, looks, end = _text_tower(text), _image_tower(image), text.whole("eos_token_id", default=49407)
+    feature_dim = fields.size("projection_dim", default=512)
     for tower in (text, image):
         tower.raw("projection_dim", "tie_word_embeddings")
         tower.finish()
+    if has_only(tensors, "vision_model.", "text_model."):
+        return _tower_alone(looks, HF_CLIP_VISION, tensors, "visual_projection.weight", "FirstToken")
+    if has_only(tensors, "text_model.", "vision_model."):
+        return _tower_alone(reads, HF_CLIP_TEXT, tensors, "text_projection.weight", "LastToken")
     return Reading(
         model(
             "ContrastiveModel",
             "ContrastiveConfig",
             text=reads,
             image=looks,
-            feature_dim=fields.size("projection_dim", default=512),
+            feature_dim=feature_dim,
             end_token=None if end == OLD_END_TOKEN else end,
         ),
         HF_CLIP,
     )
+
+
+def read_clip_text(fields: Fields, tensors: Tensors) -> Reading:
+    """Read the configuration of CLIP's text tower alone."""
+    fields.raw("projection_dim", "tie_word_embeddings")
+    return _tower_alone(_text_tower(fields), HF_CLIP_TEXT, tensors, "text_projection.weight", "LastToken")
+
+
+def read_clip_vision(fields: Fields, tensors: Tensors) -> Reading:
+    """Read the configuration of CLIP's image tower alone."""
+    fields.raw("projection_dim", "tie_word_embeddings")
+    return _tower_alone(
+        _image_tower(fields), HF_CLIP_VISION, tensors, "visual_projection.weight", "FirstToken"
+    )
+
+
+def _text_tower(fields: Fields) -> Part:
+    dim, heads = fields.dim_and_heads(("hidden_size",), ("num_attention_heads",), defaults=(512, 8))
+    return Part(
+        "DecoderConfig",
+        {
+            "vocab_size": fields.size("vocab_size", default=49408),
+            "embed_dim": dim,
+            "num_heads": heads,
+            "num_layers": fields.layers("num_hidden_layers", default=12),
+            "ffn_dim": fields.size("intermediate_size", default=2048),
+            "max_len": fields.size("max_position_embeddings", default=77),
+            "activation": fields.word("hidden_act", words=ACTIVATIONS, default="quick_gelu"),
+            "norm_eps": fields.number("layer_norm_eps", default=1e-5),
+        },
+    )
+
+
+def _image_tower(fields: Fields) -> Part:
+    return Part(
+        "VisionTransformerConfig",
+        {
+            **_image_sizes(fields, patch_size=32, activation="quick_gelu", norm_eps=1e-5),
+            "embedding_norm": True,
+        },
+    )
+
+
+def _tower_alone(tower: Part, layout: Layout, tensors: Tensors, projection: str, pooling: str) -> Reading:
+    """One tower: with its projection an embedding head, else the hidden states alone."""
+    shape = tensors.shape(projection) or tensors.spell(layout).shape("head.feature_proj.weight")
+    head = Part("NoHead")
+    if shape is not None:
+        head = Part("EmbeddingHead", {"pooling": Part(pooling), "feature_dim": shape[0], "normalised": False})
+    else:
+        layout = without(layout, projection)
+    return Reading(Part("TaskModel", {"config": Part("TaskSpec", {"backbone": tower, "head": head})}), layout)
 
 
 def _image_sizes(fields: Fields, *, patch_size: int, activation: str, norm_eps: float) -> dict[str, Any]:
@@ -128,4 +165,9 @@ def _pair(fields: Fields, name: str, default: int) -> tuple[int, int]:
     return pair[0], pair[1]
 
 
-FAMILIES = (Family("hf.vit", ("vit",), read_vit), Family("hf.clip", ("clip",), read_clip))
+FAMILIES = (
+    Family("hf.vit", ("vit",), read_vit),
+    Family("hf.clip", ("clip",), read_clip),
+    Family("hf.clip_text", ("clip_text_model",), read_clip_text),
+    Family("hf.clip_vision", ("clip_vision_model",), read_clip_vision),
+)

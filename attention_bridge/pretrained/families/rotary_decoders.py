@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from attention_bridge.catalogue.part import Part
 from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained.families.decoders import with_tied
+from attention_bridge.pretrained.families.defaults import defaults_of
 from attention_bridge.pretrained.families.describe import (
     Heads,
     language_model,
@@ -20,10 +22,18 @@ from attention_bridge.pretrained.families.rope import parameters, rope, yarn_sca
 from attention_bridge.pretrained.families.shown import shown
 from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layouts.hf_deepseek import HF_DEEPSEEK_V3
-from attention_bridge.weights.layouts.hf_llama import HF_GEMMA, HF_LLAMA
+from attention_bridge.weights.layouts.hf_llama import HF_GEMMA, HF_GEMMA3, HF_LLAMA
 from attention_bridge.weights.layouts.meta_llama import META_LLAMA
 
 EMBEDDINGS = "model.embed_tokens.weight"
+# Fields of a multimodal configuration that only concern its images.
+IMAGE_FIELDS = (
+    "boi_token_index",
+    "eoi_token_index",
+    "image_token_index",
+    "mm_tokens_per_image",
+    "vision_config",
+)
 DEFAULT_WINDOW = 4096  # default of Mistral, Qwen, Gemma 2 and 3
 
 
@@ -75,6 +85,20 @@ def read_gemma2(fields: Fields, tensors: Tensors) -> Reading:
         others["local_rope"] = rope(_local(fields), _head_dim(fields))
     pattern = fields.size("sliding_window_pattern", "_sliding_window_pattern", default=6 if third else 2)
     return _decoder(fields, heads, others, tied=True, layout=HF_GEMMA, pattern=pattern)
+
+
+def read_gemma3(fields: Fields, tensors: Tensors) -> Reading:
+    """Read the text model inside a multimodal Gemma 3 (Google 2025); what reads images is left out."""
+    text = fields.part("text_config", defaults_of("gemma3_text"))
+    text.given = {**text.given, "model_type": "gemma3_text"}
+    for name in IMAGE_FIELDS:
+        fields.raw(name)
+    if "tie_word_embeddings" in fields.given and "tie_word_embeddings" not in text.given:
+        text.given["tie_word_embeddings"] = fields.given["tie_word_embeddings"]
+    fields.raw("tie_word_embeddings")
+    reading = read_gemma2(text, tensors)
+    text.finish()
+    return replace(reading, layout=replace(HF_GEMMA3, tied=reading.layout.tied))
 
 
 def read_deepseek(fields: Fields, tensors: Tensors) -> Reading:
@@ -274,6 +298,7 @@ FAMILIES = (
     Family("hf.llama", ("llama", "mistral", "qwen2", "qwen3"), read_llama, HEADS),
     Family("hf.llama", ("gemma",), read_gemma, HEADS),
     Family("hf.gemma", ("gemma2", "gemma3_text"), read_gemma2, HEADS),
+    Family("hf.gemma3", ("gemma3",), read_gemma3, HEADS),
     Family("meta.llama", ("meta.llama",), read_meta),
     Family("hf.deepseek_v3", ("deepseek_v3",), read_deepseek, HEADS),
 )

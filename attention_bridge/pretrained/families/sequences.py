@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from attention_bridge.catalogue.part import Part
+from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained.families.decoders import with_tied
+from attention_bridge.pretrained.families.describe import language_model, layer_spec, model_spec
 from attention_bridge.pretrained.families.family import Family, Reading, model
 from attention_bridge.pretrained.families.fields import ACTIVATIONS, Fields
+from attention_bridge.pretrained.families.heads import FEATURES, token_head
+from attention_bridge.pretrained.families.tasks import has_only
 from attention_bridge.pretrained.families.tensors import Tensors
-from attention_bridge.weights.layouts.hf_bart import HF_BART
-from attention_bridge.weights.layouts.hf_t5 import HF_T5, HF_T5_GATED
-from attention_bridge.weights.layouts.hf_whisper import HF_WHISPER
+from attention_bridge.weights.layout import Layout
+from attention_bridge.weights.layouts.hf_bart import HF_BART, HF_BART_DECODER
+from attention_bridge.weights.layouts.hf_t5 import HF_T5, HF_T5_ENCODER, HF_T5_GATED, HF_T5_GATED_ENCODER
+from attention_bridge.weights.layouts.hf_whisper import HF_WHISPER, HF_WHISPER_DECODER
 
 # T5's names of feed-forward networks: whether they are gated, and the activation.
 PROJECTIONS = {
@@ -22,13 +29,16 @@ PROJECTIONS = {
 
 def read_t5(fields: Fields, tensors: Tensors) -> Reading:
     """Read a configuration of T5 1.0 or 1.1 (Raffel et al. 2020)."""
-    fields.only("is_encoder_decoder", True)
+    fields.only("is_encoder_decoder", True, False)
+    fields.only("is_decoder", False)
     fields.raw("dense_act_fn", "is_gated_act")
     fields.size("n_positions", default=None)  # training length; relative positions have no limit
     tied = fields.flag("tie_word_embeddings", True)
     scaled = fields.flag("scale_decoder_outputs", True)
     gated, activation = fields.word("feed_forward_proj", words=PROJECTIONS, default=(False, "relu"))
     dim, layers = fields.size("d_model"), fields.layers("num_layers")
+    if fields.task == FEATURES or has_only(tensors, "encoder.", "decoder."):
+        return _t5_encoder(fields, layers, gated, activation)
     layout = HF_T5_GATED if gated else HF_T5
     return Reading(
         model(
@@ -52,9 +62,66 @@ def read_t5(fields: Fields, tensors: Tensors) -> Reading:
     )
 
 
+def _t5_encoder(fields: Fields, num_layers: int, gated: bool, activation: str) -> Reading:
+    """The encoder of T5 alone: pre-norm layers that share one relative position bias."""
+    num_heads, norm = fields.size("num_heads"), Part("rms_norm", {"eps": fields.number("layer_norm_epsilon")})
+    heads = {"num_heads": num_heads, "num_kv_heads": num_heads, "head_dim": fields.size("d_kv")}
+    ffn = {"ffn_dim": fields.size("d_ff"), "activation": activation, "bias": False}
+    layer = layer_spec(
+        Part("GroupedQueryAttention", {**heads, "bias": False, "scale": 1.0}),
+        Part("GatedFeedForward" if gated else "FeedForward", ffn),
+        "pre",
+        norm,
+    )
+    buckets = {
+        "num_heads": num_heads,
+        "num_buckets": fields.size("relative_attention_num_buckets"),
+        "max_distance": fields.size("relative_attention_max_distance", default=128),
+    }
+    spec = model_spec(
+        fields.size("vocab_size"),
+        fields.size("d_model"),
+        [layer] * num_layers,
+        norm=norm,
+        tied=True,
+        is_causal=False,
+        position=Part("T5Bias", buckets),
+    )
+    fields.layers("num_decoder_layers", default=1)
+    return Reading(language_model(spec), HF_T5_GATED_ENCODER if gated else HF_T5_ENCODER)
+
+
+def _decoder_alone(
+    fields: Fields, *, arrangement: str, max_len: int, layout: Layout, **others: Any
+) -> Reading:
+    """A decoder without its encoder, as a language model with layer norms and learned positions."""
+    dim, num_heads = fields.dim_and_heads(("d_model",), ("decoder_attention_heads",))
+    fields.layers("encoder_layers", default=1)
+    fields.raw("encoder_ffn_dim", "encoder_attention_heads")
+    ffn = {
+        "ffn_dim": fields.size("decoder_ffn_dim"),
+        "activation": fields.word("activation_function", words=ACTIVATIONS),
+    }
+    norm = Part("layer_norm", {"eps": 1e-5})
+    layer = layer_spec(
+        Part("CausalSelfAttention", {"num_heads": num_heads}), Part("FeedForward", ffn), arrangement, norm
+    )
+    spec = model_spec(
+        fields.size("vocab_size"),
+        dim,
+        [layer] * fields.layers("decoder_layers"),
+        norm=norm if arrangement == "pre" else None,
+        max_len=max_len,
+        tied=True,
+        **others,
+    )
+    return Reading(language_model(spec), layout)
+
+
 def read_bart(fields: Fields, tensors: Tensors) -> Reading:
     """Read a BART configuration (Lewis et al. 2019)."""
-    fields.only("is_encoder_decoder", True)
+    fields.only("is_encoder_decoder", True, False)
+    fields.raw("is_decoder")
     fields.only("add_final_layer_norm", False)
     fields.only("normalize_before", False)
     fields.only("normalize_embedding", True)
@@ -63,6 +130,17 @@ def read_bart(fields: Fields, tensors: Tensors) -> Reading:
     fields.raw("num_hidden_layers", "add_bias_logits", "extra_pos_embeddings", "do_blenderbot_90_layernorm")
     fields.raw("classif_dropout")
     dim = fields.size("d_model")
+    scale = dim**0.5 if fields.flag("scale_embedding", False) else 1.0
+    if has_only(tensors, "decoder.", "encoder."):
+        return _decoder_alone(
+            fields,
+            arrangement="post",
+            max_len=fields.size("max_position_embeddings"),
+            layout=HF_BART_DECODER,
+            first_position=2,
+            embedding_norm=Part("layer_norm", {"eps": 1e-5}),
+            embed_scale=scale,
+        )
     return Reading(
         model(
             "EncoderDecoder",
@@ -73,7 +151,7 @@ def read_bart(fields: Fields, tensors: Tensors) -> Reading:
             max_len=fields.size("max_position_embeddings"),
             first_position=2,
             activation=fields.word("activation_function", words=ACTIVATIONS),
-            embed_scale=dim**0.5 if fields.flag("scale_embedding", False) else 1.0,
+            embed_scale=scale,
         ),
         HF_BART,
     )
@@ -81,11 +159,25 @@ def read_bart(fields: Fields, tensors: Tensors) -> Reading:
 
 def read_whisper(fields: Fields, tensors: Tensors) -> Reading:
     """Read a Whisper configuration (Radford et al. 2022)."""
-    fields.only("is_encoder_decoder", True)
+    fields.only("is_encoder_decoder", True, False)
+    fields.raw("is_decoder")
     fields.only("tie_word_embeddings", True)
     fields.raw("num_hidden_layers")
     fields.flag("scale_embedding", False)  # the reference reads this field and never uses it
     dim = fields.size("d_model")
+    if has_only(tensors, "decoder.", "encoder."):
+        fields.raw("num_mel_bins", "max_source_positions")
+        return _decoder_alone(
+            fields,
+            arrangement="pre",
+            max_len=fields.size("max_target_positions"),
+            layout=HF_WHISPER_DECODER,
+        )
+    if has_only(tensors, "encoder.", "decoder."):
+        raise CheckpointError(
+            f"{fields.source} must describe a Whisper model with a decoder, but the tensors are those of its encoder "
+            "alone, which cannot be loaded; load the whole model and call its encode"
+        )
     return Reading(
         model(
             "SpeechTransformer",
@@ -117,7 +209,7 @@ def _stack(fields: Fields, stack: str, dim: int) -> Part:
 
 
 FAMILIES = (
-    Family("hf.t5", ("t5",), read_t5),
+    Family("hf.t5", ("t5",), read_t5, (token_head("classifier"),)),
     Family("hf.bart", ("bart",), read_bart),
     Family("hf.whisper", ("whisper",), read_whisper),
 )

@@ -17,10 +17,12 @@ from attention_bridge.pretrained.families.fields import Fields
 from attention_bridge.pretrained.families.heads import FEATURES, GENERATION, TASKS, Head
 from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layout import Layout, Unused
+from attention_bridge.weights.layouts.torch_attention import TORCH_ATTENTION
 from attention_bridge.weights.names import alternatives
 from attention_bridge.weights.rule import Rule
 
 LANGUAGE_MODELS = ("Decoder", "LanguageModel")
+BACKBONES = (*LANGUAGE_MODELS, "Encoder", "VisionTransformer")
 # Ends of JAX's parameter names, and those of the canonical layout.
 LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 
@@ -43,8 +45,11 @@ def with_task(reading: Reading, heads: Sequence[Head], fields: Fields, given: Te
     Raises:
         CheckpointError: the tensors do not have the head of the task that was asked for.
     """
+    if reading.model.name == "TaskModel" or reading.layout is TORCH_ATTENTION:
+        return reading
     tensors = given.spell(reading.layout)
     reading = _untied(reading, tensors)
+    heads = heads if reading.model.name in BACKBONES else ()
     own = _of_mirrors(given)
     found = [head for head in heads if (head.is_in(tensors) if own is None else head.is_in_mirror(own))]
     without = own is not None and not found
@@ -65,6 +70,13 @@ def output_head(layout: Layout) -> tuple[str | None, str | None]:
         for hub, theirs in zip(alternatives(rule.hub), alternatives(rule.theirs), strict=False)
     }
     return names.get("head.weight"), names.get("token_embedding.weight")
+
+
+def has_only(tensors: Tensors, part: str, other: str) -> bool:
+    """Whether names of one part of a model occur, but none of another part."""
+    return any(part in f".{name}" for name in tensors) and not any(
+        f".{other}" in f".{name}" for name in tensors
+    )
 
 
 def without(layout: Layout, *names: str) -> Layout:
@@ -101,9 +113,11 @@ def _lacks_logits(reading: Reading, tensors: Tensors) -> bool:
     """Whether the file has the embeddings of a language model, but neither its output head nor tied embeddings."""
     config = reading.model.arguments["config"].arguments
     head, embedding = output_head(reading.layout)
-    if reading.model.name != "LanguageModel" or config.get("tied") or not config.get("is_causal", True):
+    if reading.model.name != "LanguageModel":
         return False
-    return embedding in tensors and head not in tensors
+    if not config.get("is_causal", True):
+        return True
+    return not config.get("tied", False) and embedding in tensors and head not in tensors
 
 
 def _chosen(found: Sequence[Head], fields: Fields, reading: Reading, lacks_logits: bool) -> Head | None:

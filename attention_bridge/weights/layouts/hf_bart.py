@@ -1,5 +1,7 @@
 """`hf.bart`: Hugging Face `BartForConditionalGeneration`, or `BartModel`, whose names have no prefix `model.`.
 
+`hf.bart_decoder` is the decoder alone, `BartForCausalLM`.
+
 https://github.com/huggingface/transformers/blob/main/src/transformers/models/bart/modeling_bart.py
 """
 
@@ -57,4 +59,36 @@ HF_BART = Layout(
         Unused(name, "a task head, not part of the encoder-decoder")
         for name in ("classification_head.{rest}", "qa_outputs.{rest}")
     ),
+)
+
+
+def decoder_rules() -> tuple[Rule, ...]:
+    """The rules for the layers of a decoder alone, as those of a `LanguageModel`; shared with Whisper."""
+    theirs, ours = "model.decoder.layers.{n}.", "layers.{n}."
+    return (
+        Rule(
+            f"{theirs}self_attn.{{q,k,v,out}}_proj.{{name}}", f"{ours}attention.{{q,k,v,out}}_proj.{{name}}"
+        ),
+        Rule(f"{theirs}self_attn_layer_norm.{{name}}", f"{ours}attention_norm.{{name}}"),
+        Rule(f"{theirs}fc{{1,2}}.{{name}}", f"{ours}ffn.{{up,down}}_proj.{{name}}"),
+        Rule(f"{theirs}final_layer_norm.{{name}}", f"{ours}ffn_norm.{{name}}"),
+    )
+
+
+# Tensors of the whole model that the decoder alone does not use.
+NOT_OF_DECODER = tuple(
+    Unused(name, "not part of the decoder without an encoder")
+    for name in ("model.encoder.{rest}", "{path}encoder_attn.{rest}", "{path}encoder_attn_layer_norm.{rest}")
+)
+
+HF_BART_DECODER = Layout(
+    "hf.bart_decoder",
+    rules=(
+        Rule("model.decoder.embed_{tokens,positions}.weight", "{token,position}_embedding.weight"),
+        Rule("model.decoder.layernorm_embedding.{name}", "embedding_norm.{name}"),
+        *decoder_rules(),
+    ),
+    spellings=(("decoder.{rest}", "model.decoder.{rest}"),),
+    tied=(Tied("lm_head.weight", "model.decoder.embed_tokens.weight", "tied embeddings"),),
+    unused=NOT_OF_DECODER,
 )

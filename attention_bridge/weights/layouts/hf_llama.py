@@ -1,11 +1,14 @@
 """`hf.llama`: Hugging Face `LlamaForCausalLM`, and models with the same tensor names: Mistral, Qwen 2 and 3, Gemma 1.
 
-`hf.gemma` is the same for Gemma 2 and 3, which have four norms per layer. Rotary pairs are i and i + head_dim / 2.
+`hf.gemma` is the same for Gemma 2 and 3, which have four norms per layer; `hf.gemma3` is the text model inside a
+multimodal Gemma 3, `Gemma3ForConditionalGeneration`. Rotary pairs are i and i + head_dim / 2.
 
 https://github.com/huggingface/transformers/blob/main/src/transformers/models/llama/modeling_llama.py
 """
 
-from attention_bridge.weights.layout import Dropped, Layout
+from dataclasses import replace
+
+from attention_bridge.weights.layout import Dropped, Layout, Unused
 from attention_bridge.weights.layouts.hf_gpt2 import DECODER_HEADS
 from attention_bridge.weights.rule import Rule
 
@@ -48,4 +51,23 @@ HF_GEMMA = Layout(
     spellings=SPELLINGS,
     dropped=DROPPED,
     unused=DECODER_HEADS,
+)
+
+HF_GEMMA3 = replace(
+    HF_GEMMA,
+    name="hf.gemma3",
+    spellings=(
+        ("language_model.model.{rest}", "model.{rest}"),
+        ("model.language_model.{rest}", "model.{rest}"),
+        ("language_model.{rest}", "{rest}"),
+        *SPELLINGS,
+    ),
+    unused=(
+        *DECODER_HEADS,
+        *(
+            Unused(f"{path}{name}.{{rest}}", "reads images, not part of the text model")
+            for path in ("", "model.")
+            for name in ("vision_tower", "multi_modal_projector")
+        ),
+    ),
 )

@@ -1,6 +1,7 @@
 """`hf.t5` and `hf.t5_gated`: Hugging Face `T5ForConditionalGeneration`; T5 1.1 has gated feed-forward layers.
 
-The first layer of each stack holds the relative position bias of all its layers.
+`hf.t5_encoder` and `hf.t5_gated_encoder` are the encoder alone, `T5EncoderModel`. The first layer of each stack holds
+the relative position bias of all its layers.
 
 https://github.com/huggingface/transformers/blob/main/src/transformers/models/t5/modeling_t5.py
 """
@@ -61,3 +62,34 @@ HF_T5_GATED = Layout(
     tied=TIED,
     unused=UNUSED,
 )
+
+
+def _encoder(name: str, ffn: str, ours: str) -> Layout:
+    """The encoder alone, as the layers of a `LanguageModel`."""
+    return Layout(
+        name,
+        rules=(
+            Rule("shared.weight", "token_embedding.weight"),
+            Rule(
+                "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+                "position.bias_embedding.weight",
+            ),
+            Rule(
+                ENCODER + "0.SelfAttention.{q,k,v,o}.weight", "layers.{n}.attention.{q,k,v,out}_proj.weight"
+            ),
+            Rule(ENCODER + "{0,1}.layer_norm.weight", "layers.{n}.{attention,ffn}_norm.weight"),
+            Rule(f"{ENCODER}1.DenseReluDense.{ffn}.weight", f"layers.{{n}}.ffn.{ours}_proj.weight"),
+            Rule("encoder.final_layer_norm.weight", "final_norm.weight"),
+        ),
+        spellings=SPELLINGS,
+        tied=TIED,
+        unused=(
+            *UNUSED,
+            Unused("decoder.{rest}", "the decoder, not part of the encoder"),
+            Unused("lm_head.weight", "the output head, not part of the encoder"),
+        ),
+    )
+
+
+HF_T5_ENCODER = _encoder("hf.t5_encoder", "{wi,wo}", "{up,down}")
+HF_T5_GATED_ENCODER = _encoder("hf.t5_gated_encoder", "{wi_0,wi_1,wo}", "{gate,up,down}")

@@ -1,10 +1,12 @@
 """`hf.whisper`: Hugging Face `WhisperForConditionalGeneration`; its key projections have no bias.
 
+`hf.whisper_decoder` is the decoder alone, `WhisperForCausalLM`.
+
 https://github.com/huggingface/transformers/blob/main/src/transformers/models/whisper/modeling_whisper.py
 """
 
 from attention_bridge.weights.layout import Layout, Tied, ZeroBias
-from attention_bridge.weights.layouts.hf_bart import stack_rules
+from attention_bridge.weights.layouts.hf_bart import NOT_OF_DECODER, decoder_rules, stack_rules
 from attention_bridge.weights.rule import Rule
 
 HF_WHISPER = Layout(
@@ -23,4 +25,17 @@ HF_WHISPER = Layout(
         ZeroBias(f"{{path}}{part}.k_proj.bias", f"{{path}}{part}.k_proj.weight", "keys have no bias")
         for part in ("attention", "self_attention", "cross_attention")
     ),
+)
+
+HF_WHISPER_DECODER = Layout(
+    "hf.whisper_decoder",
+    rules=(
+        Rule("model.decoder.embed_{tokens,positions}.weight", "{token,position}_embedding.weight"),
+        Rule("model.decoder.layer_norm.{name}", "final_norm.{name}"),
+        *decoder_rules(),
+    ),
+    spellings=(("decoder.{rest}", "model.decoder.{rest}"),),
+    tied=HF_WHISPER.tied,
+    unused=NOT_OF_DECODER,
+    zero_biases=HF_WHISPER.zero_biases[:1],
 )

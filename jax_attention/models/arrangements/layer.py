@@ -16,12 +16,14 @@ class LayerCall(TypedDict):
 
     Attributes:
         positions: positions of the tokens; None for 0, 1, 2, and so on.
+        position: positional encoding that all layers share; None for none.
         memory: KV cache or recurrent state; None without one.
         reads_on: whether the call is a step of incremental decoding.
         need_weights: whether to return the attention weights.
     """
 
     positions: Int[Array, "..."] | None
+    position: Any
     memory: Any
     reads_on: bool
     need_weights: bool
