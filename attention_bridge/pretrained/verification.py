@@ -157,6 +157,10 @@ def inputs(part: Part, length: int = 12) -> tuple[np.ndarray, ...]:
     """Random inputs for a model, in the order of its arguments."""
     rng = np.random.default_rng(0)
     config = part.arguments["config"].arguments
+    if part.name == "TaskModel":
+        backbone = config["backbone"]
+        kind = "VisionTransformer" if backbone.name == "VisionTransformerConfig" else "Encoder"
+        return inputs(Part(kind, {"config": backbone}), length)
 
     def tokens(sizes: Mapping[str, Any]) -> np.ndarray:
         most = min(length, sizes.get("max_len", length))

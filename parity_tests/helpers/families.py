@@ -383,8 +383,9 @@ def ours(case: Case, built: Any, array: Callable[[np.ndarray], Any]) -> dict[str
     }
     there = given["there"][:, None, None] if "there" in given else None
     if case.kind == "encoder":
-        found = built(given["tokens"], there)
-        return numpy_of({"output": found.output * given["there"][..., None], "pooled": found.pooled})
+        found = built(given["tokens"], given["there"])
+        last, pooled = found.last_hidden_state, getattr(found, "pooled", None)
+        return numpy_of({"output": last * given["there"][..., None], "pooled": pooled})
     if case.kind == "language":
         return numpy_of({"output": built(given["tokens"], there).output * given["there"][..., None]})
     if case.kind == "sequence":

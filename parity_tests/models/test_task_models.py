@@ -254,7 +254,7 @@ def test_descriptions_survive_json(made, mirror):
         type(spec).from_dict({**found, "backbone": {**found["backbone"], "class": "Recurrent"}})
 
 
-# transformers models with heads: their classes, and the tensor names of their heads by this package's names.
+# transformers models with heads.
 SIZES = {
     "vocab_size": 17,
     "hidden_size": DIM,
@@ -263,46 +263,18 @@ SIZES = {
     "intermediate_size": 13,
     "max_position_embeddings": 11,
 }
-LAST = classifier(pooling=Part("LastToken"), bias=False)
-TAGS = Part("TokenClassifier", {"num_classes": CLASSES})
-MASKED = Part("MaskedLanguageHead")
-CLASSES_NAMES = {"classifier": "classifier"}
-BERT_MASKED = {
-    "cls.predictions.transform.dense": "transform",
-    "cls.predictions.transform.LayerNorm": "norm",
-    "cls.predictions.bias": "decoder_bias",
-}
-ALBERT_MASKED = {
-    "predictions.dense": "transform",
-    "predictions.LayerNorm": "norm",
-    "predictions.bias": "decoder_bias",
-}
-DISTILBERT_MASKED = {
-    "vocab_transform": "transform",
-    "vocab_layer_norm": "norm",
-    "vocab_projector.bias": "decoder_bias",
-}
-PEERS = {
-    "BertForSequenceClassification": (
-        classifier(activation="tanh"),
-        {"bert.pooler.dense": "hidden_proj", "classifier": "classifier"},
-    ),
-    "RobertaForSequenceClassification": (
-        classifier(activation="tanh"),
-        {"classifier.dense": "hidden_proj", "classifier.out_proj": "classifier"},
-    ),
-    "DistilBertForSequenceClassification": (
-        classifier(activation="relu"),
-        {"pre_classifier": "hidden_proj", "classifier": "classifier"},
-    ),
-    "BertForTokenClassification": (TAGS, CLASSES_NAMES),
-    "BertForQuestionAnswering": (Part("QuestionAnswering"), {"qa_outputs": "span_proj"}),
-    "BertForMaskedLM": (MASKED, BERT_MASKED),
-    "AlbertForMaskedLM": (Part("MaskedLanguageHead", {"activation": "gelu_tanh"}), ALBERT_MASKED),
-    "DistilBertForMaskedLM": (MASKED, DISTILBERT_MASKED),
-    "LlamaForSequenceClassification": (LAST, {"score": "classifier"}),
-    "GPT2ForSequenceClassification": (LAST, {"score": "classifier"}),
-}
+PEERS = (
+    "BertForSequenceClassification",
+    "RobertaForSequenceClassification",
+    "DistilBertForSequenceClassification",
+    "BertForTokenClassification",
+    "BertForQuestionAnswering",
+    "BertForMaskedLM",
+    "AlbertForMaskedLM",
+    "DistilBertForMaskedLM",
+    "LlamaForSequenceClassification",
+    "GPT2ForSequenceClassification",
+)
 OWN_SIZES = {
     "gpt2": {"vocab_size": 17, "n_embd": DIM, "n_layer": 1, "n_head": 3, "n_inner": 13, "n_positions": 11},
     "distilbert": {
@@ -318,7 +290,6 @@ OWN_SIZES = {
 
 def peer(name):
     """A transformers model with random weights, and the options of its call."""
-    head, heads = PEERS[name]
     theirs = getattr(transformers, name)
     family = theirs.config_class.model_type
     sizes = {**OWN_SIZES.get(family, SIZES), "num_labels": 2 if "Question" in name else CLASSES}
@@ -329,23 +300,16 @@ def peer(name):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(0.0, 0.4)
-    return SimpleNamespace(model=model, config=config, head=head, heads=heads)
+    return SimpleNamespace(model=model, config={**config.to_dict(), "architectures": [name]})
 
 
 def ours(given, mirror):
-    """This package's model: its backbone converted by the family's layout, its head by name."""
+    """This package's model, from the tensors and the configuration of transformers."""
     state = {name: numpy(x).copy() for name, x in given.model.state_dict().items()}
-    head = {}
-    for theirs, name in given.heads.items():
-        for found in [each for each in state if each == theirs or each.startswith(f"{theirs}.")]:
-            head[f"head.{name}{found.removeprefix(theirs)}"] = state[found]
-    prefix = given.model.base_model_prefix + "."
-    below = {name: x for name, x in state.items() if name.startswith(prefix) and "pooler" not in name}
-    reading = read_config(given.config.to_dict(), below)
-    config = reading.model.arguments["config"]
-    tensors, _ = weights.convert(below, reading.layout, "torch_attention", config=given.config.to_dict())
-    tensors = {f"backbone.{name}": x for name, x in tensors.items() if not name.startswith("head.")}
-    return transfer({**tensors, **head}, task_model(mirror, config, given.head))
+    reading = read_config(given.config, state)
+    tensors, _ = weights.convert(state, reading.layout, "torch_attention", reading.axes)
+    described = reading.model.arguments["config"].arguments
+    return transfer(tensors, task_model(mirror, described["backbone"], described["head"]))
 
 
 @each_mirror

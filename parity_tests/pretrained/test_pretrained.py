@@ -18,7 +18,7 @@ from attention_bridge.pretrained import load_pretrained, read_pretrained, save_p
 from attention_bridge.pretrained.conversion import convert_checkpoint
 from attention_bridge.pretrained.families import FAMILIES, read_config
 from attention_bridge.pretrained.source import Source
-from parity_tests.helpers import families
+from parity_tests.helpers import families, heads
 
 MIRRORS = {
     "torch": SimpleNamespace(package=torch_attention, array=torch.from_numpy),
@@ -339,7 +339,7 @@ def test_configuration_of_another_model_raises_and_writes_nothing(llama, copied,
 
 
 def test_each_family_reads_the_configuration_of_its_case():
-    read = {case.config.model_type for case in families.CASES.values()}
+    read = {each.kind.config_class.model_type for each in heads.WRITTEN.values()}
     assert read | {"attention_bridge", "meta.llama", "RefinedWeb", "RefinedWebModel"} == FAMILIES.keys()
 
 

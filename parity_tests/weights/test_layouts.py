@@ -20,7 +20,7 @@ from attention_bridge.weights.explanation import words
 from attention_bridge.weights.layouts import LAYOUTS
 from jax_attention.models import Encoder as JaxEncoder
 from jax_attention.models import EncoderConfig as JaxEncoderConfig
-from parity_tests.helpers import families
+from parity_tests.helpers import families, heads
 from torch_attention.models import Encoder as TorchEncoder
 from torch_attention.models import EncoderConfig as TorchEncoderConfig
 
@@ -220,7 +220,7 @@ def bert_config(transformers):
 
 class TestTables:
     def test_each_layout_has_an_example_here_or_whole_models(self):
-        whole = {case.layout for case in families.CASES.values()} | {"meta.llama", "timm.vit"}
+        whole = {case.layout for case in families.CASES.values()} | {"meta.llama", "timm.vit"} | heads.ALONE
         assert EXAMPLES.keys() | whole == LAYOUTS.keys()
         assert list(LAYOUTS) == [layout.name for layout in LAYOUTS.values()]
 
@@ -385,11 +385,12 @@ class TestHfBert:
         filled = transfer({}, target, target_layout="hf.bert")
         np.testing.assert_array_equal(filled["embeddings.position_ids"], positions)
 
-    def test_pretraining_heads_are_dropped_and_others_are_unexpected(self):
-        _, report = convert({"cls.predictions.bias": np.ones(23)}, "hf.bert", HUB)
-        assert report.ignored == [("cls.predictions.bias", "dropped: a task head, not part of the encoder")]
-        with pytest.raises(ConversionError, match=r"classifier\.weight +unexpected"):
-            convert({"classifier.weight": np.ones((2, 5))}, "hf.bert", HUB)
+    def test_task_heads_are_dropped_and_others_are_unexpected(self):
+        given = {"cls.predictions.bias": np.ones(23), "classifier.weight": np.ones((2, 5))}
+        _, report = convert(given, "hf.bert", HUB)
+        assert report.ignored == [(name, "dropped: a task head, not part of the encoder") for name in given]
+        with pytest.raises(ConversionError, match=r"regressor\.weight +unexpected"):
+            convert({"regressor.weight": np.ones((2, 5))}, "hf.bert", HUB)
 
     @pytest.mark.parametrize("pooler", [True, False])
     def test_both_mirrors_give_the_same_output(self, pooler):

@@ -74,7 +74,9 @@ def _model_type(given: Mapping[str, Any]) -> str | None:
     name = architectures[0] if isinstance(architectures, list) and architectures else None
     if isinstance(name, str):
         stem = re.sub(r"(LMHead)?(Model|For[A-Z]\w*)$", "", name).lower()
-        known = {kind.replace("_", "").removesuffix("text").lower(): kind for kind in FAMILIES}
+        # Gemma 3 is a text model and a multimodal model, whose configuration holds that of its text model.
+        kinds = [kind for kind in FAMILIES if kind.endswith("_text") is not ("text_config" in given)]
+        known = {kind.replace("_", "").removesuffix("text").lower(): kind for kind in (*FAMILIES, *kinds)}
         return known.get(stem)
     return "meta.llama" if {"dim", "n_heads"} <= given.keys() else None
 

@@ -1,0 +1,63 @@
+"""Checkpoints of every class of transformers: the same outputs in both mirrors, and the same bytes when saved."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from attention_bridge.errors import CheckpointError
+from attention_bridge.pretrained import load_pretrained, save_pretrained
+from parity_tests.helpers import families, heads
+
+ARRAYS = {"torch": torch.from_numpy, "jax": jnp.asarray}
+QUICK = {
+    "torch": (
+        "BertForSequenceClassification",
+        "BertForPreTraining",
+        "RobertaForSequenceClassification",
+        "DistilBertForQuestionAnswering",
+        "AlbertForMaskedLM",
+        "GPT2ForTokenClassification",
+        "LlamaModel",
+        "LlamaForQuestionAnswering",
+        "T5EncoderModel",
+        "BartForCausalLM",
+        "CLIPTextModelWithProjection",
+        "CLIPVisionModel",
+        "Gemma3ForConditionalGeneration",
+    ),
+    "jax": ("BertForMaskedLM", "T5EncoderModel", "CLIPTextModelWithProjection"),
+}
+
+
+def each_class():
+    """Parameters for each class and framework; those outside `QUICK` are slow."""
+    return [
+        pytest.param(name, framework, marks=() if name in QUICK[framework] else pytest.mark.slow)
+        for name in heads.WRITTEN
+        for framework in ARRAYS
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:.*save_pretrained writes them again")
+@pytest.mark.parametrize(("name", "framework"), each_class())
+def test_checkpoint_of_each_class_comes_in_and_goes_out_whole(tmp_path, name, framework):
+    reference = heads.model(name)
+    reference.save_pretrained(tmp_path / "given")
+    (tmp_path / "given" / "tokenizer.json").write_text('{"version": "1.0"}\n')
+    if name in heads.REFUSED:
+        with pytest.raises(CheckpointError, match=heads.REFUSED[name]):
+            load_pretrained(tmp_path / "given", framework)
+        return
+    model = load_pretrained(tmp_path / "given", framework)
+    save_pretrained(model, tmp_path / "back")
+    assert heads.hashes(tmp_path / "back") == heads.hashes(tmp_path / "given")
+    if name in heads.WITHOUT_HEAD:
+        assert model.origin.unused()
+        return
+    bound = families.bound(reference)
+    expected = heads.reference(name, reference)
+    found = heads.ours(name, model, ARRAYS[framework], set(expected))
+    for part, x in expected.items():
+        assert x.shape == found[part].shape, part
+        assert np.abs(found[part] - x).max() / np.abs(x).max() <= bound, part
