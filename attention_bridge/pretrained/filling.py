@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import ml_dtypes
@@ -14,6 +15,20 @@ from attention_bridge.weights.containers import open_container
 from attention_bridge.weights.leaves import Spec, to_torch
 from attention_bridge.weights.report import Report
 
+# Functions and methods that give a PyTorch parameter its initial values.
+INITIALISERS = {
+    "constant_",
+    "copy_",
+    "fill_",
+    "kaiming_uniform_",
+    "normal_",
+    "ones_",
+    "trunc_normal_",
+    "uniform_",
+    "xavier_uniform_",
+    "zero_",
+    "zeros_",
+}
 Items = Iterable[tuple[str, np.ndarray]]
 PACKAGES = {"torch": "torch_attention", "jax": "jax_attention"}
 LAYOUTS = {"torch": "torch_attention", "jax": "jax_attention"}
@@ -25,7 +40,26 @@ def empty_model(part: Part, framework: str, dtype: str) -> Any:
         return jax_shapes(part, {"param_dtype": dtype})
     import torch
 
-    return build(part, PACKAGES["torch"], {"device": "meta", "dtype": getattr(torch, dtype)})
+    with _without_initial_values():
+        return build(part, PACKAGES["torch"], {"device": "meta", "dtype": getattr(torch, dtype)})
+
+
+def _without_initial_values() -> AbstractContextManager[Any]:
+    """Skip the initialisation of PyTorch's parameters: on the meta device it would import PyTorch's compiler."""
+    from torch.overrides import TorchFunctionMode
+
+    class Skip(TorchFunctionMode):
+        def __torch_function__(
+            self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+        ) -> Any:
+            named = kwargs or {}
+            if getattr(func, "__name__", "") in INITIALISERS:
+                tensor = args[0] if args else named["tensor"]
+                if tensor.is_meta:
+                    return tensor
+            return func(*args, **named)
+
+    return Skip()
 
 
 def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:

@@ -11,7 +11,7 @@ from attention_bridge.errors import Fault, FaultKind, InputError, unknown
 from attention_bridge.weights.configured import Configured, read_config
 from attention_bridge.weights.grouped import GroupedMove
 from attention_bridge.weights.layout import Layout, ZeroBias, entry_for
-from attention_bridge.weights.names import NamePattern
+from attention_bridge.weights.names import pattern
 from attention_bridge.weights.report import Match, Note, Report
 from attention_bridge.weights.rule import IDENTITY, Move
 from attention_bridge.weights.stacked import stack, unstack
@@ -294,10 +294,10 @@ def _union(groups: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
 def _add_zero_bias(hub: dict[str, Traced], rule: ZeroBias, report: Report) -> None:
     """Add a zero bias to each weight whose bias the source's layout does not have."""
     for name, weight in list(hub.items()):
-        values = NamePattern(rule.weight).match(name)
+        values = pattern(rule.weight).match(name)
         if values is None:
             continue
-        bias = NamePattern(rule.bias).fill(values)
+        bias = pattern(rule.bias).fill(values)
         if bias in hub:
             report.faults.append(_clash(bias, hub[bias].origins, (f"zeros, {rule.reason}",)))
         else:
@@ -308,7 +308,7 @@ def _add_zero_bias(hub: dict[str, Traced], rule: ZeroBias, report: Report) -> No
 
 def _remove_zero_bias(hub: dict[str, Traced], rule: ZeroBias, report: Report) -> None:
     """Drop each bias that the target's layout does not have; a nonzero one is a fault."""
-    for name in [name for name in hub if NamePattern(rule.bias).match(name) is not None]:
+    for name in [name for name in hub if pattern(rule.bias).match(name) is not None]:
         bias = hub.pop(name)
         if bias.array.astype(bool).any():
             given = ", ".join(bias.origins)

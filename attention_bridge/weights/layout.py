@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from attention_bridge.weights.grouped import GroupedMove, GroupedRule
-from attention_bridge.weights.names import NamePattern
+from attention_bridge.weights.names import pattern
 from attention_bridge.weights.rule import Move, Rule
 
 
@@ -145,25 +145,25 @@ class Layout:
         if self.slashes:
             name = name.replace("/", ".")
         for theirs, ours in self.spellings:
-            values = NamePattern(theirs).match(name)
+            values = pattern(theirs).match(name)
             if values is not None:
-                name = NamePattern(ours).fill(values)
+                name = pattern(ours).fill(values)
         return name
 
     def in_file(self, name: str) -> str:
         """The name in a file of the tensor that has this name in the rules' spelling."""
         for ours, theirs in self.files:
-            values = NamePattern(ours).match(name)
+            values = pattern(ours).match(name)
             if values is not None:
-                name = NamePattern(theirs).fill(values)
+                name = pattern(theirs).fill(values)
                 break
         return name.replace(".", "/") if self.slashes else name
 
     def carries(self, name: str) -> bool:
         """Whether a tensor of this name, in the rules' spelling, keeps its name in any layout."""
-        return self.carried is not None and NamePattern(self.carried).match(name) is not None
+        return self.carried is not None and pattern(self.carried).match(name) is not None
 
 
 def entry_for(name: str, entries: Iterable[Entry]) -> Entry | None:
     """The first of a layout's `constants`, `tied`, `dropped`, `unused` or `refused` that matches `name`, or None."""
-    return next((entry for entry in entries if NamePattern(entry.name).match(name) is not None), None)
+    return next((entry for entry in entries if pattern(entry.name).match(name) is not None), None)

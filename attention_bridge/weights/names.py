@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 PLACEHOLDERS = {"path": r"(?:.+\.)?", "n": r"\d+", "name": r"[^.]*", "rest": r".+"}
 
@@ -33,6 +34,12 @@ def alternatives(text: str) -> tuple[str, ...]:
     if len(places) > 1:
         raise ValueError(f"a name pattern has one group of alternatives at most, but got {text!r}")
     return tuple(_ALTERNATIVES.sub(choice, text) for choice in places[0].split(","))
+
+
+@cache
+def pattern(text: str) -> NamePattern:
+    """The pattern of a text, compiled once."""
+    return NamePattern(text)
 
 
 @dataclass(frozen=True)

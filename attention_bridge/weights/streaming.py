@@ -13,7 +13,7 @@ from attention_bridge.weights.configured import Configured
 from attention_bridge.weights.engine import Traced, resolve, route
 from attention_bridge.weights.layout import Layout, entry_for
 from attention_bridge.weights.leaves import Spec
-from attention_bridge.weights.names import NamePattern
+from attention_bridge.weights.names import pattern
 from attention_bridge.weights.placeholders import ghost
 from attention_bridge.weights.report import Match, Report
 from attention_bridge.weights.unknown import unknown
@@ -101,7 +101,7 @@ def _is_looked_at(name: str, source: Layout, target: Layout) -> bool:
     canonical = source.canonical(name)
     if entry_for(canonical, source.constants) or entry_for(canonical, source.tied):
         return True
-    if any(NamePattern(tied.to).match(canonical) is not None for tied in source.tied):
+    if any(pattern(tied.to).match(canonical) is not None for tied in source.tied):
         return True
     return bool(target.zero_biases) and name.endswith("bias")
 
