@@ -23,6 +23,7 @@ from attention_bridge.errors import CheckpointError, InputError
 from attention_bridge.pretrained.config_files import CONFIGS, find_config, read_json
 from attention_bridge.pretrained.families import Reading, read_config
 from attention_bridge.pretrained.families.declared import check_sizes
+from attention_bridge.pretrained.families.gguf import gguf_config
 from attention_bridge.pretrained.families.shown import cut
 from attention_bridge.weights.leaves import Spec
 
@@ -158,6 +159,8 @@ def _configured(
 ) -> tuple[Path | None, Reading | None, str]:
     """The file of a configuration, its reading, and the reason if there is no reading."""
     names = reader.specs.keys()
+    if found.format == "gguf" and config is None:
+        return _by_metadata(reader, changes, ignore)
     if isinstance(config, Mapping):
         return None, read_config({**config, **changes}, names, ignore=ignore), ""
     if config is not None:
@@ -176,3 +179,17 @@ def _configured(
             raise
         return beside, None, str(error)
     return beside, reading, ""
+
+
+def _by_metadata(
+    reader: Reader, changes: Mapping[str, Any], ignore: Collection[str]
+) -> tuple[Path | None, Reading | None, str]:
+    """A GGUF file, which holds its configuration, its reading, and the reason if there is no reading."""
+    try:
+        content = gguf_config(reader.metadata, reader.specs, reader.read, reader.path, ignore=ignore)
+        reading = read_config({**content, **changes}, reader.specs.keys(), reader.path, ignore=ignore)
+    except CheckpointError as error:
+        if changes or ignore:  # the caller counts on the configuration
+            raise
+        return reader.path, None, str(error)
+    return reader.path, reading, ""
