@@ -1,7 +1,7 @@
-"""Tiny Llama, Mistral, Qwen 2 and Qwen 3 models as GGUF files, written with the package gguf."""
+"""Tiny Llama, Qwen 2 and Qwen 3 models as GGUF files, written with the package gguf and read by transformers."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import gguf
 import ml_dtypes
@@ -9,11 +9,25 @@ import numpy as np
 import transformers
 from gguf import GGMLQuantizationType as Type
 
-VOCAB, FFN, LAYERS, HEADS, GROUPS = 37, 256, 2, 4, 2
-# Rows of whole blocks of 256 values need 256 features; heads are as wide as they like.
-DIM, HEAD_DIM = 256, 64
-PLAIN = {"F32": np.float32, "F16": np.float16, "F64": np.float64}
-SCALES = {"Q4_K": ((0, 2), (2, 4)), "Q6_K": ((208, 210),), "Q2_K": ((80, 82), (82, 84)), "Q5_K": ((0, 2), (2, 4))}
+VOCAB, LAYERS, BASE = 37, 2, 100.0
+PLAIN = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
+# Where the blocks of types that the package does not quantise hold scales, in float16.
+SCALES = {"Q2_K": (80, 82), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,), "IQ4_XS": (0,)}
+
+
+class Sizes(NamedTuple):
+    """The sizes of a model."""
+
+    dim: int
+    ffn: int
+    heads: int
+    groups: int
+    head_dim: int
+
+
+SMALL = Sizes(dim=96, ffn=160, heads=4, groups=2, head_dim=32)
+SQUARE = SMALL._replace(dim=128)  # heads times head_dim, as transformers' Qwen 2 has it
+LARGE = Sizes(dim=256, ffn=512, heads=4, groups=2, head_dim=192)  # blocks of K types hold 256 values
 
 
 @dataclass(frozen=True)
@@ -21,70 +35,62 @@ class Case:
     """A kind of model.
 
     Attributes:
-        architecture: the name in the metadata.
-        biases: endings of the layers' tensors that have a bias.
+        architecture: its name in the metadata.
+        biases: tensors of each layer that have a bias.
         norms: whether queries and keys are normalised.
-        metadata: further metadata, without the architecture's name.
     """
 
     architecture: str
     biases: tuple[str, ...] = ()
     norms: bool = False
-    metadata: dict[str, Any] = field(default_factory=dict)
 
 
+ALL = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
 CASES = {
     "llama": Case("llama"),
-    "qwen2": Case("qwen2", biases=("attn_q", "attn_k", "attn_v")),
+    "llama with biases": Case("llama", biases=ALL),
+    "qwen2": Case("qwen2", biases=ALL[:3]),
     "qwen3": Case("qwen3", norms=True),
 }
 
 
-def metadata_of(case, **changes):
+def metadata_of(case, sizes=SMALL, **changes):
     """The metadata of a case; a change to None removes an entry."""
-    name = case.architecture
     found = {
         "context_length": 64,
-        "embedding_length": DIM,
+        "embedding_length": sizes.dim,
         "block_count": LAYERS,
-        "feed_forward_length": FFN,
-        "attention.head_count": HEADS,
-        "attention.head_count_kv": GROUPS,
+        "feed_forward_length": sizes.ffn,
+        "attention.head_count": sizes.heads,
+        "attention.head_count_kv": sizes.groups,
+        "attention.key_length": sizes.head_dim,
+        "attention.value_length": sizes.head_dim,
+        "rope.dimension_count": sizes.head_dim,
         "attention.layer_norm_rms_epsilon": 1e-3,
-        "rope.freq_base": 100.0,
+        "rope.freq_base": BASE,
         "vocab_size": VOCAB,
     }
-    found = {f"{name}.{key}": value for key, value in found.items()}
+    found = {f"{case.architecture}.{key}": value for key, value in found.items()}
     found |= {"tokenizer.ggml.eos_token_id": 2, "tokenizer.ggml.bos_token_id": 1}
-    found |= {**case.metadata, **changes}
-    return {key: value for key, value in found.items() if value is not None}
+    found["general.architecture"] = case.architecture  # which the package writes itself
+    return {key: value for key, value in {**found, **changes}.items() if value is not None}
 
 
-def shapes_of(case, tied=False, layers=LAYERS):
-    """The names and shapes of a case's tensors, in PyTorch's order of axes."""
-    found = {"token_embd.weight": (VOCAB, DIM), "output_norm.weight": (DIM,)}
+def tensors_of(case, sizes=SMALL, tied=False, seed=0):
+    """Random tensors of a case, in float32; norms are near 1."""
+    dim, ffn, heads, groups, head_dim = sizes
+    shapes = {"token_embd.weight": (VOCAB, dim), "output_norm.weight": (dim,)}
     if not tied:
-        found["output.weight"] = (VOCAB, DIM)
-    for n in range(layers):
-        matrices = {
-            "attn_q": (HEADS * HEAD_DIM, DIM),
-            "attn_k": (GROUPS * HEAD_DIM, DIM),
-            "attn_v": (GROUPS * HEAD_DIM, DIM),
-            "attn_output": (DIM, HEADS * HEAD_DIM),
-            "ffn_gate": (FFN, DIM),
-            "ffn_up": (FFN, DIM),
-            "ffn_down": (DIM, FFN),
-        }
-        norms = {"attn_norm": (DIM,), "ffn_norm": (DIM,)}
-        if case.norms:
-            norms |= {"attn_q_norm": (HEAD_DIM,), "attn_k_norm": (HEAD_DIM,)}
-        found |= {f"blk.{n}.{name}.weight": shape for name, shape in (matrices | norms).items()}
-        found |= {f"blk.{n}.{name}.bias": matrices[name][:1] for name in case.biases}
-    return found
-
-
-def values_of(shapes, seed=0):
-    """Random values for tensors; norms are near 1."""
+        shapes["output.weight"] = (VOCAB, dim)
+    rows = (heads * head_dim, groups * head_dim, groups * head_dim, dim, ffn, ffn, dim)
+    columns = (dim, dim, dim, heads * head_dim, dim, dim, ffn)
+    matrices = dict(zip(ALL, zip(rows, columns, strict=True), strict=True))
+    norms = {"attn_norm": (dim,), "ffn_norm": (dim,)}
+    if case.norms:
+        norms |= {"attn_q_norm": (head_dim,), "attn_k_norm": (head_dim,)}
+    for n in range(LAYERS):
+        shapes |= {f"blk.{n}.{name}.weight": shape for name, shape in (matrices | norms).items()}
+        shapes |= {f"blk.{n}.{name}.bias": matrices[name][:1] for name in case.biases}
     rng = np.random.default_rng(seed)
     return {
         name: (rng.normal(size=shape) * 0.1 + (1.0 if "norm" in name else 0.0)).astype(np.float32)
@@ -93,43 +99,52 @@ def values_of(shapes, seed=0):
 
 
 def blocks_of(values, kind):
-    """The bytes of a tensor in a quantised type, as an array with one row of bytes per row of values.
+    """A tensor in a quantised type: one row of bytes per row of values.
 
-    The package has no quantisers for most types: their blocks are random bytes with small scales.
+    The package does not quantise to most types: their blocks are random bytes with small scales.
     """
     try:
         return gguf.quants.quantize(values, Type[kind])
     except NotImplementedError:
-        elements, size = gguf.GGML_QUANT_SIZES[Type[kind]]
+        held, size = gguf.GGML_QUANT_SIZES[Type[kind]]
         rng = np.random.default_rng(len(values))
-        stored = rng.integers(0, 256, (values.size // elements, size)).astype(np.uint8)
-        for first, last in SCALES[kind]:
-            scale = rng.uniform(0.5, 1.0, len(stored)).astype(np.float16) * np.float16(1e-3)
-            stored[:, first:last] = scale.astype(np.float16).view(np.uint8).reshape(-1, 2)
+        stored = rng.integers(0, 256, (values.size // held, size)).astype(np.uint8)
+        for start in SCALES[kind]:
+            scale = (rng.uniform(0.5, 1.0, (len(stored), 1)) * 2e-4).astype(np.float16)
+            stored[:, start : start + 2] = scale.view(np.uint8)
         return stored.reshape(len(values), -1)
 
 
-def write(path, architecture, metadata, tensors, kind="F32"):
-    """Write a GGUF file; matrices have the type `kind`, vectors are float32, as llama.cpp writes them."""
-    writer = gguf.GGUFWriter(path, architecture)
-    for key, value in metadata.items():
-        if isinstance(value, np.ndarray | list):
-            writer.add_array(key, value if isinstance(value, list) else value.tolist())
+def write(path, case, metadata, tensors, kind="F32"):
+    """Write a GGUF file; vectors are float32, as llama.cpp writes them, and matrices have a type or types in turn."""
+    writer = gguf.GGUFWriter(path, case.architecture)
+    add = {bool: writer.add_bool, str: writer.add_string, float: writer.add_float32, int: writer.add_uint32}
+    for key, value in ((key, value) for key, value in metadata.items() if key != "general.architecture"):
+        if isinstance(value, list):
+            writer.add_array(key, value)
         else:
-            add = {bool: writer.add_bool, str: writer.add_string, float: writer.add_float32, int: writer.add_uint32}
             add[type(value)](key, value)
-    for name, values in tensors.items():
-        if values.ndim < 2 or kind in PLAIN:
-            writer.add_tensor(name, values.astype(PLAIN.get(kind, np.float32) if values.ndim > 1 else np.float32))
-        elif kind == "BF16":
-            writer.add_tensor(name, values.astype(ml_dtypes.bfloat16).view(np.uint8), raw_dtype=Type.BF16)
+    kinds = [kind] if isinstance(kind, str) else kind
+    for at, (name, values) in enumerate(tensors.items()):
+        chosen = kinds[at % len(kinds)] if values.ndim > 1 else "F32"
+        if chosen == "BF16":
+            writer.add_tensor(name, values.astype(PLAIN[chosen]).view(np.uint8), raw_dtype=Type.BF16)
+        elif chosen in PLAIN:
+            writer.add_tensor(name, values.astype(PLAIN[chosen]))
         else:
-            writer.add_tensor(name, blocks_of(values, kind), raw_dtype=Type[kind])
+            writer.add_tensor(name, blocks_of(values, chosen), raw_dtype=Type[chosen])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def make(directory, name="llama", kind="F32", sizes=SMALL, tied=False, more=(), **changes):
+    """Write the file of a case with random tensors, and `more` of them; `changes` are to the metadata."""
+    case = CASES[name]
+    tensors = {**tensors_of(case, sizes, tied), **dict(more)}
+    return write(directory / "model.gguf", case, metadata_of(case, sizes, **changes), tensors, kind)
 
 
 def reference(path, kind=None, **changes):
@@ -143,13 +158,12 @@ def reference(path, kind=None, **changes):
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
     config = transformers.AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
-    plain = transformers.AutoModelForCausalLM.from_config(config)
-    tensors = load_gguf_checkpoint(path, return_tensors=True, model_to_load=plain)["tensors"]
     fields = {name: value for name, value in config.to_dict().items() if name != "model_type"}
+    named = transformers.AutoModelForCausalLM.from_config(type(config)(**{**fields, **changes}))
+    tensors = load_gguf_checkpoint(path, return_tensors=True, model_to_load=named)["tensors"]
     config = (kind or type(config))(**{**fields, **changes})
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     missing, unexpected = model.load_state_dict(tensors, strict=False)
     assert not unexpected
-    assert set(missing) <= {"lm_head.weight"}
-    assert bool(missing) == config.tie_word_embeddings
+    assert missing == (["lm_head.weight"] if config.tie_word_embeddings else [])
     return model

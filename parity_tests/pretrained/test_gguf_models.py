@@ -1,0 +1,470 @@
+"""GGUF files as models: configurations from metadata, outputs of transformers' models, conversion, and refusals."""
+
+import json
+import math
+import re
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import transformers
+from gguf import GGUFReader
+from safetensors.numpy import load_file
+from typer.testing import CliRunner
+
+import jax_attention.models
+import torch_attention.models
+from attention_bridge import checkpoints
+from attention_bridge.cli import app
+from attention_bridge.errors import CheckpointError, ConversionError
+from attention_bridge.pretrained import load_pretrained, save_pretrained
+from attention_bridge.pretrained.families import read_config
+from attention_bridge.pretrained.families.gguf import gguf_config
+from attention_bridge.pretrained.inspection import inspect
+from attention_bridge.pretrained.load import read_pretrained
+from attention_bridge.weights import convert, transfer
+from parity_tests.helpers import families, gguf_models
+from parity_tests.helpers.gguf_models import (
+    BASE,
+    CASES,
+    LARGE,
+    LAYERS,
+    SMALL,
+    SQUARE,
+    VOCAB,
+    make,
+    metadata_of,
+)
+from torch_attention.positions import rotary_frequencies
+
+BATCH, LENGTH, NEW = 2, 7, 3
+ARRAYS = {"torch": torch.from_numpy, "jax": jnp.asarray}
+MODELS = {"torch": torch_attention.models, "jax": jax_attention.models}
+BIASED = {"attention_bias": True, "mlp_bias": True}
+# Of each file: the arguments of `make`, and fields that transformers does not read from it.
+FILES = {
+    "llama Q8_0": ({"kind": "Q8_0"}, {}),
+    "llama F32 and F16, tied": ({"kind": ("F32", "F16"), "tied": True}, {}),
+    "llama BF16 with biases": ({"name": "llama with biases", "kind": "BF16"}, BIASED),
+    "llama Q4_K and Q6_K": ({"kind": ("Q4_K", "Q6_K", "Q5_K"), "sizes": LARGE}, {}),
+    "qwen2 Q4_0, tied": ({"name": "qwen2", "kind": "Q4_0", "tied": True, "sizes": SQUARE}, {}),
+    "qwen3 Q8_0 and Q5_1": ({"name": "qwen3", "kind": ("Q8_0", "Q5_1")}, {"head_dim": SMALL.head_dim}),
+    "qwen3 Q6_K and IQ4_XS": (
+        {"name": "qwen3", "kind": ("Q6_K", "IQ4_XS", "Q2_K"), "sizes": LARGE},
+        {"head_dim": LARGE.head_dim},
+    ),
+}
+SHORT = (
+    ("llama Q8_0", "torch"),
+    ("llama Q8_0", "jax"),
+    ("llama F32 and F16, tied", "torch"),
+    ("llama BF16 with biases", "torch"),
+    ("llama Q4_K and Q6_K", "torch"),
+    ("qwen2 Q4_0, tied", "torch"),
+    ("qwen3 Q8_0 and Q5_1", "torch"),
+    ("qwen3 Q6_K and IQ4_XS", "torch"),
+)
+
+
+def run(*arguments):
+    done = CliRunner().invoke(app, list(map(str, arguments)))
+    assert done.exit_code == 0, done.output
+
+
+def error(found, expected):
+    return np.abs(found - expected).max() / np.abs(expected).max()
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    return np.random.default_rng(1).integers(0, VOCAB, (BATCH, LENGTH)).astype(np.int32)
+
+
+def logits(model, framework, tokens):
+    return families.numpy_of({"output": model(ARRAYS[framework](tokens)).output})["output"]
+
+
+def their_logits(model, tokens):
+    with torch.no_grad():
+        return model(torch.from_numpy(tokens).long()).logits.numpy()
+
+
+def greedy(model, tokens):
+    """The next tokens, each computed from the whole text."""
+    for _ in range(NEW):
+        tokens = np.concatenate([tokens, their_logits(model, tokens)[:, -1:].argmax(-1)], 1)
+    return tokens[:, LENGTH:]
+
+
+@pytest.mark.parametrize(
+    ("name", "framework"),
+    [
+        pytest.param(name, framework, marks=() if (name, framework) in SHORT else pytest.mark.slow)
+        for name in FILES
+        for framework in ARRAYS
+    ],
+)
+def test_model_gives_the_logits_and_tokens_of_transformers(tmp_path, tokens, name, framework):
+    given, changes = FILES[name]
+    path = make(tmp_path, **given)
+    theirs = gguf_models.reference(path, **changes)
+    model = load_pretrained(path, framework, dtype="float32")
+    assert error(logits(model, framework, tokens), their_logits(theirs, tokens)) <= families.bound(theirs)
+    written = MODELS[framework].generate(model, ARRAYS[framework](tokens), NEW, eos_token=())
+    np.testing.assert_array_equal(np.asarray(written), greedy(theirs, tokens))
+
+
+def test_weights_of_a_directory_are_those_of_transformers(tmp_path):
+    path = make(tmp_path, kind=("Q8_0", "F16", "BF16"))
+    theirs = {name: x.numpy() for name, x in gguf_models.reference(path).state_dict().items()}
+    expected, _ = convert(theirs, "hf.llama", "torch_attention")
+    found = read_pretrained(tmp_path).weights
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, strict=True)
+
+
+def test_dtypes_of_the_file_are_kept(tmp_path):
+    path = make(tmp_path, kind="F16")
+    assert {x.dtype.name for x in read_pretrained(path).weights.values()} == {"float32"}  # norms are
+    assert {x.dtype.name for x in read_pretrained(path, dtype="bf16").weights.values()} == {"bfloat16"}
+
+
+@pytest.mark.parametrize("name", ["llama", "llama with biases"])
+def test_unpermuted_rows_are_detected(tmp_path, tokens, name):
+    path = make(tmp_path, name)
+    theirs = gguf_models.reference(path, **(BIASED if "biases" in name else {}))
+    model = load_pretrained(path, "torch")
+    with checkpoints.open(path) as reader:
+        given = dict(reader.items())
+    undone, _ = convert(given, "gguf.llama", "torch_attention", {"pair": SMALL.head_dim // 2})
+    as_they_are, _ = convert(given, "gguf.qwen", "torch_attention")
+    expected, bound = their_logits(theirs, tokens), families.bound(theirs)
+    assert error(logits(transfer(undone, model), "torch", tokens), expected) <= bound
+    for ending in ("weight", "bias") if "biases" in name else ("weight",):
+        wrong = {key: x for key, x in as_they_are.items() if re.search(rf"[qk]_proj\.{ending}", key)}
+        found = logits(transfer({**undone, **wrong}, model), "torch", tokens)
+        assert error(found, expected) > 1000 * bound, ending
+
+
+@pytest.mark.parametrize("name", ["llama with biases", "qwen3"])
+def test_round_trip_between_layouts_keeps_the_bytes(tmp_path, name):
+    with checkpoints.open(make(tmp_path, name)) as reader:
+        given = dict(reader.items())
+    layout, axes = "gguf.qwen" if name == "qwen3" else "gguf.llama", {"pair": SMALL.head_dim // 2}
+    ours, _ = convert(given, layout, "torch_attention", axes)
+    back, _ = convert(ours, "torch_attention", layout, axes)
+    assert {key: x.tobytes() for key, x in back.items()} == {key: x.tobytes() for key, x in given.items()}
+
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": BASE,
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+
+
+def llama3_factors(count=SMALL.head_dim // 2):
+    """The divisors of the frequencies, as llama.cpp's converter computes them for Llama 3.1."""
+    found = []
+    for n in range(count):
+        turns = LLAMA3["original_max_position_embeddings"] * BASE ** (-n / count) / (2 * math.pi)
+        smooth = (turns - 1.0) / (4.0 - 1.0)
+        found.append(1.0 if turns > 4.0 else 4.0 if turns < 1.0 else 1 / ((1 - smooth) / 4.0 + smooth))
+    return np.array(found, np.float32)
+
+
+YARN = {"rope_type": "yarn", "rope_theta": BASE, "factor": 4.0, "original_max_position_embeddings": 16}
+# Of each kind of position or window: the arguments of `make`, and of the reference.
+POSITIONS = {
+    "rope_freqs": (
+        {"more": {"rope_freqs.weight": llama3_factors()}.items()},
+        {"rope_parameters": LLAMA3},
+    ),
+    "linear": (
+        {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 3.0},
+        {"rope_parameters": {"rope_type": "linear", "rope_theta": BASE, "factor": 3.0}},
+    ),
+    "linear by the older name": (
+        {"llama.rope.scale_linear": 3.0},
+        {"rope_parameters": {"rope_type": "linear", "rope_theta": BASE, "factor": 3.0}},
+    ),
+    "yarn": (
+        {
+            "name": "qwen2",
+            "sizes": SQUARE,
+            "qwen2.rope.scaling.type": "yarn",
+            "qwen2.rope.scaling.factor": 4.0,
+            "qwen2.rope.scaling.original_context_length": 16,
+        },
+        {"rope_parameters": YARN},
+    ),
+    "yarn with betas": (
+        {
+            "llama.rope.scaling.type": "yarn",
+            "llama.rope.scaling.factor": 4.0,
+            "llama.rope.scaling.yarn_beta_fast": 4.0,
+            "llama.rope.scaling.yarn_beta_slow": 0.5,
+        },
+        {
+            "rope_parameters": {
+                **YARN,
+                "original_max_position_embeddings": 64,
+                "beta_fast": 4.0,
+                "beta_slow": 0.5,
+            }
+        },
+    ),
+    "window": (
+        {"llama.attention.sliding_window": 3},
+        {"kind": transformers.MistralConfig, "sliding_window": 3},
+    ),
+    "windows of some layers": (
+        {
+            "name": "qwen2",
+            "sizes": SQUARE,
+            "qwen2.attention.sliding_window": 3,
+            "qwen2.attention.sliding_window_pattern": [False, True],
+        },
+        {
+            "use_sliding_window": True,
+            "sliding_window": 3,
+            "layer_types": ["full_attention", "sliding_attention"],
+        },
+    ),
+    "nothing": ({"llama.rope.scaling.type": "none", "llama.rope.scaling.factor": 3.0}, {}),
+}
+
+
+@pytest.mark.parametrize("name", POSITIONS)
+def test_positions_and_windows_are_those_of_transformers(tmp_path, tokens, name):
+    given, changes = POSITIONS[name]
+    path = make(tmp_path, **given)
+    theirs = gguf_models.reference(path, **changes)
+    found = logits(load_pretrained(path, "torch"), "torch", tokens)
+    bound = families.bound(theirs)
+    assert error(found, their_logits(theirs, tokens)) <= bound
+    if changes:  # what transformers makes of the file
+        assert error(found, their_logits(gguf_models.reference(path), tokens)) > 1000 * bound
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["rope_freqs", "window"])
+def test_positions_and_windows_in_jax(tmp_path, tokens, name):
+    given, changes = POSITIONS[name]
+    path = make(tmp_path, **given)
+    theirs = gguf_models.reference(path, **changes)
+    found = logits(load_pretrained(path, "jax"), "jax", tokens)
+    assert error(found, their_logits(theirs, tokens)) <= families.bound(theirs)
+
+
+def test_model_with_frequency_factors_is_saved_and_loaded(tmp_path, tokens):
+    path = make(tmp_path, **POSITIONS["rope_freqs"][0])
+    model = load_pretrained(path, "torch")
+    save_pretrained(model, tmp_path / "saved")
+    again = load_pretrained(tmp_path / "saved", "torch")
+    assert again.config == model.config
+    np.testing.assert_array_equal(logits(again, "torch", tokens), logits(model, "torch", tokens))
+
+
+class TestConfig:
+    def test_fields(self):
+        metadata = metadata_of(CASES["llama"], **{"tokenizer.ggml.eot_token_id": 5, "general.name": "a"})
+        assert gguf_config(metadata) == {
+            "model_type": "gguf.llama",
+            "vocab_size": VOCAB,
+            "hidden_size": SMALL.dim,
+            "num_hidden_layers": LAYERS,
+            "num_attention_heads": SMALL.heads,
+            "num_key_value_heads": SMALL.groups,
+            "head_dim": SMALL.head_dim,
+            "intermediate_size": SMALL.ffn,
+            "rms_norm_eps": 1e-3,
+            "max_position_embeddings": 64,
+            "rope_parameters": {"rope_theta": BASE},
+            "qkv_bias": False,
+            "out_bias": False,
+            "ffn_bias": False,
+            "tie_word_embeddings": False,
+            "eos_token_id": [2, 5],
+            "bos_token_id": 1,
+        }
+
+    def test_absent_entries_have_the_defaults_of_llama_cpp(self):
+        sizes = SMALL._replace(dim=SMALL.heads * SMALL.head_dim)
+        absent = (
+            "attention.head_count_kv", "attention.key_length", "attention.value_length", "rope.dimension_count",
+            "rope.freq_base", "vocab_size", "context_length",
+        )  # fmt: skip
+        metadata = metadata_of(CASES["llama"], sizes, **{f"llama.{name}": None for name in absent})
+        found = gguf_config({**metadata, "tokenizer.ggml.tokens": ["a"] * 41})
+        assert found["num_key_value_heads"] == SMALL.heads
+        assert found["head_dim"] == SMALL.head_dim
+        assert found["rope_parameters"] == {"rope_theta": 10000.0}
+        assert found["vocab_size"] == 41
+        assert "max_position_embeddings" not in found
+
+    def test_sizes_that_are_equal_in_all_layers(self):
+        per_layer = np.array([SMALL.groups] * LAYERS, np.int32)
+        metadata = metadata_of(CASES["llama"]) | {"llama.attention.head_count_kv": per_layer}
+        assert gguf_config(metadata)["num_key_value_heads"] == SMALL.groups
+
+    def test_embedding_gives_the_number_of_tokens(self, tmp_path):
+        path = make(tmp_path, **{"llama.vocab_size": VOCAB - 1})
+        assert read_pretrained(path).reading.model.arguments["config"].arguments["vocab_size"] == VOCAB
+
+    def test_special_tokens_are_on_the_model(self, tmp_path):
+        path = make(tmp_path, **{"tokenizer.ggml.eot_token_id": 5, "tokenizer.ggml.padding_token_id": VOCAB})
+        special = load_pretrained(path, "torch").config.special_tokens
+        assert (special.eos, special.bos, special.pad) == ((2, 5), 1, None)  # there is no token VOCAB
+
+    def test_metadata_win_over_a_configuration_beside(self, tmp_path):
+        path = make(tmp_path)
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+        assert read_pretrained(path).reading.layout.name == "gguf.llama"
+
+    def test_fields_can_be_changed(self, tmp_path):
+        given = {"llama.rope.freq_base": 50.0, "llama.new_arithmetic": 1.0}
+        path = make(tmp_path, **given)
+        model = load_pretrained(
+            path, "torch", config={"rope_parameters": {"rope_theta": BASE}}, ignore=("llama.new_arithmetic",)
+        )
+        assert model.layers[0].attention.position.frequencies == rotary_frequencies(SMALL.head_dim, BASE)
+
+
+WRONG = {
+    "architecture": ({"general.architecture": "gemma3"}, r"general\.architecture of llama, .* got 'gemma3'; load"),
+    "no architecture": ({"general.architecture": None}, r"general\.architecture of llama, .* got None"),
+    "list as architecture": ({"general.architecture": np.arange(3)}, r"got \[0, 1, 2\]"),
+    "adapter": ({"general.type": "adapter"}, r"the general\.type model, got 'adapter'$"),
+    "part": ({"split.count": 3}, r"a whole model, got one of 3 parts; join them with .*--merge`$"),
+    "size": ({"llama.block_count": None}, r"a positive whole number llama\.block_count, got None$"),
+    "eps": ({"llama.attention.layer_norm_rms_epsilon": -1.0}, r"a positive number llama\.attention\.layer_norm"),
+    "tokens": ({"llama.vocab_size": None}, r"token_embd\.weight or llama\.vocab_size, got neither$"),
+    "head width": ({"llama.attention.key_length": None, "llama.attention.head_count": 5}, "that .* divides"),
+    "values": ({"llama.attention.value_length": 31}, r"llama\.attention\.value_length 32, got 31$"),
+    "partial rotary": ({"llama.rope.dimension_count": 16}, r"llama\.rope\.dimension_count 32, got 16$"),
+    "experts": ({"llama.expert_count": 8}, r"llama\.expert_count 0, got 8$"),
+    "not causal": ({"llama.attention.causal": False}, r"llama\.attention\.causal True, got False$"),
+    "layers of several sizes": (
+        {"llama.feed_forward_length": np.array([96, 160])},
+        r"whole number llama\.feed_forward_length, got \[96, 160\]$",
+    ),
+    "longrope": (
+        {"llama.rope.scaling.type": "longrope"},
+        r"a llama\.rope\.scaling\.type of none, linear, yarn, got 'longrope'$",
+    ),
+    "amplitude": ({"llama.rope.scaling.attn_factor": 1.5}, r"llama\.rope\.scaling\.attn_factor 1\.0, got 1\.5$"),
+    "another ramp": (
+        {"llama.rope.scaling.type": "yarn", "llama.rope.scaling.yarn_ext_factor": 0.5},
+        r"llama\.rope\.scaling\.yarn_ext_factor 1\.0, got 0\.5$",
+    ),
+    "pattern": (
+        {"llama.attention.sliding_window": 3, "llama.attention.sliding_window_pattern": 2},
+        r"a llama\.attention\.sliding_window_pattern of true or false for each of 2 layers, got 2$",
+    ),
+    "unread": (
+        {"llama.logit_scale": 2.0, "llama.rope.scaling.yarn_attn_factor": 1.0},
+        r"may change the arithmetic and are not understood: llama\.logit_scale, llama\.rope\.scaling\.yarn_att",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_metadata_that_are_not_understood_are_named(name):
+    changes, message = WRONG[name]
+    metadata = {**metadata_of(CASES["llama"]), **changes}
+    with pytest.raises(CheckpointError, match=rf"^x\.gguf (must have|must be|has) .*{message}"):
+        gguf_config({key: x for key, x in metadata.items() if x is not None}, source="x.gguf")
+
+
+class TestRefusals:
+    def test_metadata_are_named_before_any_weight_is_read(self, tmp_path):
+        path = make(tmp_path, **{"llama.logit_scale": 2.0})
+        with pytest.raises(CheckpointError, match=r"model\.gguf has metadata .* llama\.logit_scale$"):
+            load_pretrained(path, "torch")
+        assert "llama.logit_scale" in inspect(path).config_note
+
+    def test_qwen_with_a_window_and_no_pattern(self):
+        metadata = metadata_of(CASES["qwen2"], **{"qwen2.attention.sliding_window": 3})
+        with pytest.raises(CheckpointError, match=r"sliding_window_pattern of true or false .* got None$"):
+            gguf_config(metadata)
+
+    @pytest.mark.parametrize(
+        ("factors", "message"),
+        [
+            (np.ones(5, np.float32), r"16 factors in rope_freqs\.weight, got "),
+            (np.zeros(16, np.float32), r"a positive number rope_freqs\.weight, got 0\.0$"),
+            (np.full(16, np.nan, np.float32), r"a positive number rope_freqs\.weight, got nan$"),
+        ],
+    )
+    def test_frequency_factors(self, tmp_path, factors, message):
+        path = make(tmp_path, more={"rope_freqs.weight": factors}.items())
+        with pytest.raises(CheckpointError, match=message):
+            load_pretrained(path, "torch")
+
+    def test_frequency_factors_beside_another_scaling(self, tmp_path):
+        given = {**POSITIONS["rope_freqs"][0], **POSITIONS["linear"][0]}
+        with pytest.raises(CheckpointError, match=r"rope_freqs\.weight or another scaling .* got both$"):
+            load_pretrained(make(tmp_path, **given), "torch")
+
+    def test_frequency_factors_of_metadata_alone(self, tmp_path):
+        with (
+            checkpoints.open(make(tmp_path, **POSITIONS["rope_freqs"][0])) as reader,
+            pytest.raises(CheckpointError, match=r"must be opened: rope_freqs\.weight changes the rotary"),
+        ):
+            gguf_config(reader.metadata, reader.specs)
+
+    @pytest.mark.parametrize("extra", ["blk.0.attn_q.scale", "cls.output.weight", "blk.0.attn_qkv.weight"])
+    def test_tensor_that_no_rule_understands(self, tmp_path, extra):
+        path = make(tmp_path, more={extra: np.ones((1, 3), np.float32)}.items())
+        with pytest.raises(ConversionError, match=re.escape(extra)):
+            load_pretrained(path, "torch")
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ({"layer_windows": 3}, "a window or null in layer_windows for each of 2 layers, got 3"),
+            ({"layer_windows": [3]}, r"a window or null in layer_windows for each of 2 layers, got \[3\]"),
+            ({"layer_windows": [None, 0]}, "a positive whole number layer_windows, got 0"),
+            ({"rope_frequency_factors": 3}, r"16 factors in rope_freqs\.weight, one per frequency, got 3"),
+            ({"num_key_value_heads": 3}, "num_attention_heads that num_key_value_heads divides"),
+            ({"new_arithmetic": 1}, "new_arithmetic"),
+        ],
+    )
+    def test_changed_configuration(self, given, message):
+        config = gguf_config(metadata_of(CASES["llama"]))
+        read_config(config)
+        with pytest.raises(CheckpointError, match=message):
+            read_config({**config, **given})
+
+
+class TestConversion:
+    def test_command_finds_the_layout_in_the_metadata(self, tmp_path):
+        path = make(tmp_path, kind=("Q8_0", "F32"))
+        run("convert", path, tmp_path / "out.safetensors", "--to", "torch_attention")
+        expected = read_pretrained(path).weights
+        found = load_file(tmp_path / "out.safetensors")
+        assert {name: x.tobytes() for name, x in found.items()} == {
+            name: x.tobytes() for name, x in expected.items()
+        }
+
+    def test_quantised_values_are_those_of_the_package(self, tmp_path):
+        path = make(tmp_path, "qwen3", kind="Q8_0")
+        run("convert", path, tmp_path / "out.safetensors", "--to", "hf.llama")
+        (stored,) = (x for x in GGUFReader(path).tensors if x.name == "blk.1.attn_q.weight")
+        found = load_file(tmp_path / "out.safetensors")["model.layers.1.self_attn.q_proj.weight"]
+        scales = stored.data.reshape(-1, 34)[:, :2].view(np.float16).astype(np.float32)
+        values = stored.data.reshape(-1, 34)[:, 2:].view(np.int8) * scales
+        np.testing.assert_array_equal(found, values.reshape(found.shape))
+
+    def test_inspection_names_layout_and_model(self, tmp_path):
+        found = inspect(make(tmp_path, "qwen2", kind="Q4_0"))
+        assert found.layouts[0].layout == "gguf.qwen"
+        assert found.layouts[0].evidence == "model.gguf describes such a model"
+        assert (found.model, found.config_note) == ("LanguageModel", "model.gguf is understood")
+        assert found.dtypes == {"float32": len(found.specs)}
