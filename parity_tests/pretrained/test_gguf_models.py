@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import jax_attention.models
 import torch_attention.models
 from attention_bridge import checkpoints
+from attention_bridge.catalogue.part import Part
 from attention_bridge.cli import app
 from attention_bridge.errors import CheckpointError, ConversionError
 from attention_bridge.pretrained import load_pretrained, save_pretrained
@@ -248,7 +249,7 @@ def test_positions_and_windows_are_those_of_transformers(tmp_path, tokens, name)
     found = logits(load_pretrained(path, "torch"), "torch", tokens)
     bound = families.bound(theirs)
     assert error(found, their_logits(theirs, tokens)) <= bound
-    if changes:  # what transformers makes of the file
+    if changes:  # which transformers does not read from the file
         assert error(found, their_logits(gguf_models.reference(path), tokens)) > 1000 * bound
 
 
@@ -380,6 +381,63 @@ def test_metadata_that_are_not_understood_are_named(name):
     metadata = {**metadata_of(CASES["llama"]), **changes}
     with pytest.raises(CheckpointError, match=rf"^x\.gguf (must have|must be|has) .*{message}"):
         gguf_config({key: x for key, x in metadata.items() if x is not None}, source="x.gguf")
+
+
+ODD = (
+    0, -1, 1, 3, 2**31, 2**63, 2**64 - 1, 0.0, -0.0, 1e-45, 1e300, math.inf, math.nan, True, False, "", "linear",
+    "yarn", "none", "x" * 999, "\n", [], ["a", "b"], [[1], [2]], [True, False], np.arange(3), np.ones(2),
+    np.array([2, 2], "u8"), np.array([True, False]), np.zeros(0, "f4"),
+)  # fmt: skip
+FULL = {
+    "llama.rope.scaling.type": "yarn",
+    "llama.rope.scaling.factor": 4.0,
+    "llama.rope.scaling.original_context_length": 16,
+    "llama.rope.scaling.attn_factor": 1.0,
+    "llama.rope.scaling.yarn_beta_fast": 4.0,
+    "llama.rope.scaling.yarn_beta_slow": 0.5,
+    "llama.rope.scaling.yarn_ext_factor": 1.0,
+    "llama.rope.scaling.finetuned": True,
+    "llama.attention.sliding_window": 3,
+    "llama.attention.sliding_window_pattern": [False, True],
+    "llama.attention.causal": True,
+    "llama.expert_count": 0,
+    "llama.pooling_type": 1,
+    "general.type": "model",
+    "split.count": 1,
+    "tokenizer.ggml.tokens": ["a"] * VOCAB,
+    "tokenizer.ggml.padding_token_id": 3,
+}
+
+
+def outcome(metadata):
+    """The model of metadata, or the error."""
+    try:
+        return read_config(gguf_config(metadata, source="x.gguf"), source="x.gguf").model
+    except CheckpointError as error:
+        message = str(error)
+    assert message.isprintable()
+    assert message.startswith("x.gguf ")
+    return message
+
+
+@pytest.mark.parametrize("key", [*metadata_of(CASES["llama"]), *FULL])
+def test_any_value_of_any_entry_gives_a_model_or_one_line(key):
+    metadata = metadata_of(CASES["llama"], **FULL)
+    for value in ODD:
+        outcome({**metadata, key: value})
+
+
+HARMLESS = ("llama.context_length", "llama.pooling_type")  # `original_context_length` is there
+
+
+@pytest.mark.parametrize(
+    "key", [key for key, x in metadata_of(CASES["llama"], **FULL).items() if type(x) in (int, float)]
+)
+def test_any_changed_number_changes_the_model_or_raises(key):
+    metadata = metadata_of(CASES["llama"], **FULL)
+    changed = {**metadata, key: 2 * metadata[key] or 1}
+    assert isinstance(outcome(metadata), Part)
+    assert (outcome(changed) == outcome(metadata)) == (key in HARMLESS)
 
 
 class TestRefusals:

@@ -53,7 +53,7 @@ def _of_all_layers(value: Any) -> Any:
 
 
 def head_width(fields: Fields, name: str, dim: int, heads: int) -> int:
-    """Features of a head, which must be those of keys, of values, and the rotated ones."""
+    """Features of a head; keys and values must have as many, and all must be rotated."""
     keys = f"{name}.attention.key_length"
     if keys not in fields.given:
         fields.divides(f"{name}.embedding_length", dim, f"{name}.attention.head_count", heads)
@@ -64,7 +64,7 @@ def head_width(fields: Fields, name: str, dim: int, heads: int) -> int:
 
 
 def vocab_size(fields: Fields, name: str, specs: Mapping[str, Spec], metadata: Mapping[str, Any]) -> int:
-    """The rows of the embedding; without tensors the declared number, or that of the tokenizer's tokens."""
+    """The rows of the embedding; without tensors the declared number, or the number of the tokenizer's tokens."""
     embedding = specs.get("token_embd.weight")
     tokens = metadata.get("tokenizer.ggml.tokens")
     declared = fields.size(f"{name}.vocab_size", default=len(tokens) if isinstance(tokens, list) else None)
