@@ -1,5 +1,6 @@
 """Tiny Llama, Qwen 2 and Qwen 3 models as GGUF files, written with the package gguf and read by transformers."""
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -52,6 +53,53 @@ CASES = {
     "qwen2": Case("qwen2", biases=ALL[:3]),
     "qwen3": Case("qwen3", norms=True),
 }
+
+
+TINY = Sizes(dim=12, ffn=20, heads=3, groups=1, head_dim=6)
+NO_TOKENIZER = {
+    "tokenizer.ggml.model": "no_vocab",
+    "tokenizer.ggml.eos_token_id": None,
+    "tokenizer.ggml.bos_token_id": None,
+}
+# Of each file that `fixtures/make_gguf.py` ran in llama.cpp: the case, its sizes, and changes to the metadata.
+COMPUTED = {
+    "llama": ("llama", TINY, NO_TOKENIZER),
+    "llama with biases and rope_freqs": ("llama with biases", TINY, NO_TOKENIZER),
+    "llama with linear scaling, tied": (
+        "llama",
+        TINY,
+        {**NO_TOKENIZER, "llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 3.0},
+    ),
+    "qwen2 with yarn": (
+        "qwen2",
+        TINY._replace(head_dim=4),
+        {
+            **NO_TOKENIZER,
+            "qwen2.rope.scaling.type": "yarn",
+            "qwen2.rope.scaling.factor": 4.0,
+            "qwen2.rope.scaling.original_context_length": 16,
+        },
+    ),
+    "qwen3": ("qwen3", TINY, NO_TOKENIZER),
+}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": BASE,
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+
+
+def llama3_factors(count):
+    """The divisors of the frequencies, as llama.cpp's converter computes them for Llama 3.1."""
+    found = []
+    for n in range(count):
+        turns = LLAMA3["original_max_position_embeddings"] * BASE ** (-n / count) / (2 * math.pi)
+        smooth = (turns - 1.0) / (4.0 - 1.0)
+        found.append(1.0 if turns > 4.0 else 4.0 if turns < 1.0 else 1 / ((1 - smooth) / 4.0 + smooth))
+    return np.array(found, np.float32)
 
 
 def metadata_of(case, sizes=SMALL, **changes):

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -116,6 +117,17 @@ def test_model_gives_the_logits_and_tokens_of_transformers(tmp_path, tokens, nam
     np.testing.assert_array_equal(np.asarray(written), greedy(theirs, tokens))
 
 
+@pytest.mark.parametrize("name", gguf_models.COMPUTED)
+def test_model_gives_the_logits_of_llama_cpp(tmp_path, name):
+    stored = load_file(Path(__file__).parents[1] / "fixtures" / "gguf.safetensors")
+    case, sizes, changes = gguf_models.COMPUTED[name]
+    arrays = {key.removeprefix(f"{name}/"): x for key, x in stored.items() if key.startswith(f"{name}/")}
+    expected, metadata = arrays.pop("logits"), metadata_of(CASES[case], sizes, **changes)
+    model = load_pretrained(gguf_models.write(tmp_path / "x.gguf", CASES[case], metadata, arrays), "torch")
+    found = logits(model, "torch", stored["tokens"][None])[0]
+    assert error(found, expected) <= 1e-6
+
+
 def test_weights_of_a_directory_are_those_of_transformers(tmp_path):
     path = make(tmp_path, kind=("Q8_0", "F16", "BF16"))
     theirs = {name: x.numpy() for name, x in gguf_models.reference(path).state_dict().items()}
@@ -159,32 +171,12 @@ def test_round_trip_between_layouts_keeps_the_bytes(tmp_path, name):
     assert {key: x.tobytes() for key, x in back.items()} == {key: x.tobytes() for key, x in given.items()}
 
 
-LLAMA3 = {
-    "rope_type": "llama3",
-    "rope_theta": BASE,
-    "factor": 4.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 16,
-}
-
-
-def llama3_factors(count=SMALL.head_dim // 2):
-    """The divisors of the frequencies, as llama.cpp's converter computes them for Llama 3.1."""
-    found = []
-    for n in range(count):
-        turns = LLAMA3["original_max_position_embeddings"] * BASE ** (-n / count) / (2 * math.pi)
-        smooth = (turns - 1.0) / (4.0 - 1.0)
-        found.append(1.0 if turns > 4.0 else 4.0 if turns < 1.0 else 1 / ((1 - smooth) / 4.0 + smooth))
-    return np.array(found, np.float32)
-
-
 YARN = {"rope_type": "yarn", "rope_theta": BASE, "factor": 4.0, "original_max_position_embeddings": 16}
 # Of each kind of position or window: the arguments of `make`, and of the reference.
 POSITIONS = {
     "rope_freqs": (
-        {"more": {"rope_freqs.weight": llama3_factors()}.items()},
-        {"rope_parameters": LLAMA3},
+        {"more": {"rope_freqs.weight": gguf_models.llama3_factors(SMALL.head_dim // 2)}.items()},
+        {"rope_parameters": gguf_models.LLAMA3},
     ),
     "linear": (
         {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 3.0},
