@@ -1,5 +1,6 @@
 """GGUF files as models: configurations from metadata, outputs of transformers' models, conversion, and refusals."""
 
+import dataclasses
 import json
 import math
 import re
@@ -439,6 +440,14 @@ class TestRefusals:
             load_pretrained(path, "torch")
         assert "llama.logit_scale" in inspect(path).config_note
 
+    @pytest.mark.parametrize(("architecture", "layouts"), [("llama", ["gguf.llama"]), ("gemma", [])])
+    def test_layouts_of_a_refused_file_are_those_of_its_architecture(self, tmp_path, architecture, layouts):
+        path, case = tmp_path / "x.gguf", dataclasses.replace(CASES["llama"], architecture=architecture)
+        metadata = metadata_of(case, **{f"{architecture}.logit_scale": 2.0})
+        found = inspect(gguf_models.write(path, case, metadata, gguf_models.tensors_of(case)))
+        assert [each.layout for each in found.layouts] == layouts
+        assert (found.model, architecture in found.config_note) == (None, True)
+
     def test_qwen_with_a_window_and_no_pattern(self):
         metadata = metadata_of(CASES["qwen2"], **{"qwen2.attention.sliding_window": 3})
         with pytest.raises(CheckpointError, match=r"sliding_window_pattern of true or false .* got None$"):
@@ -512,9 +521,15 @@ class TestConversion:
         values = stored.data.reshape(-1, 34)[:, 2:].view(np.int8) * scales
         np.testing.assert_array_equal(found, values.reshape(found.shape))
 
+    def test_layout_of_another_format_is_detected_from_the_names(self, tmp_path):
+        path = make(tmp_path, "qwen3")
+        run("convert", path, tmp_path / "out.safetensors", "--to", "gguf.qwen")
+        assert inspect(tmp_path / "out.safetensors").layouts[0].layout == "gguf.qwen"
+
     def test_inspection_names_layout_and_model(self, tmp_path):
         found = inspect(make(tmp_path, "qwen2", kind="Q4_0"))
         assert found.layouts[0].layout == "gguf.qwen"
         assert found.layouts[0].evidence == "model.gguf describes such a model"
         assert (found.model, found.config_note) == ("LanguageModel", "model.gguf is understood")
+        assert [each.layout for each in found.layouts] == ["gguf.qwen"]  # the names would fit gguf.llama, too
         assert found.dtypes == {"float32": len(found.specs)}

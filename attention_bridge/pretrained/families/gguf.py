@@ -15,7 +15,6 @@ from attention_bridge.pretrained.families.describe import Heads, language_model,
 from attention_bridge.pretrained.families.family import Family, Reading
 from attention_bridge.pretrained.families.fields import Fields
 from attention_bridge.pretrained.families.gguf_metadata import (
-    ARCHITECTURES,
     architecture,
     head_width,
     keys_of,
@@ -28,6 +27,7 @@ from attention_bridge.pretrained.families.shown import shown
 from attention_bridge.weights.layouts.gguf_llama import GGUF_LLAMA, GGUF_QWEN
 from attention_bridge.weights.leaves import Spec
 
+LAYOUT_OF = {"llama": GGUF_LLAMA, "qwen2": GGUF_QWEN, "qwen3": GGUF_QWEN}  # of the supported architectures
 # Keys that do not change the logits, and values of others with which they do not.
 HARMLESS = ("pooling_type", "classifier.output_labels")
 NEUTRAL: dict[str, tuple[object, ...]] = {
@@ -62,7 +62,7 @@ def gguf_config(
             understood may change the arithmetic.
     """
     metadata = {key: value for key, value in metadata.items() if key not in ignore}
-    name, names = architecture(metadata, source), {} if specs is None else specs
+    name, names = architecture(metadata, LAYOUT_OF, source), {} if specs is None else specs
     fields = Fields(keys_of(metadata, name), source)
     layers, heads = fields.layers(f"{name}.block_count"), fields.size(f"{name}.attention.head_count")
     dim = fields.size(f"{name}.embedding_length")
@@ -123,9 +123,21 @@ def read_gguf(fields: Fields, names: Collection[str]) -> Reading:
         windows=_windows(fields),
         tied=fields.flag("tie_word_embeddings", False),
     )
-    if kind == "gguf.llama":
-        return Reading(language_model(model), GGUF_LLAMA, {"pair": head_dim // 2})
-    return Reading(language_model(model), GGUF_QWEN)
+    layout = LAYOUT_OF[kind.removeprefix("gguf.")]
+    return Reading(language_model(model), layout, {"pair": head_dim // 2} if layout is GGUF_LLAMA else {})
+
+
+def may_be_layout(layout: str, metadata: Mapping[str, Any]) -> bool:
+    """Whether the metadata of a file allow a layout: the names alone do not show the order of rotary pairs.
+
+    Args:
+        layout: name of the layout.
+        metadata: metadata of the file, by name; only GGUF files have an architecture.
+    """
+    if "general.architecture" not in metadata or layout not in {each.name for each in LAYOUT_OF.values()}:
+        return True
+    own = LAYOUT_OF.get(str(metadata["general.architecture"]))
+    return own is not None and layout == own.name
 
 
 def _windows(fields: Fields) -> tuple[int | None, ...]:
@@ -142,4 +154,4 @@ def _windows(fields: Fields) -> tuple[int | None, ...]:
     )
 
 
-FAMILIES = (Family("gguf", tuple(f"gguf.{name}" for name in ARCHITECTURES), read_gguf),)
+FAMILIES = (Family("gguf", tuple(f"gguf.{name}" for name in LAYOUT_OF), read_gguf),)

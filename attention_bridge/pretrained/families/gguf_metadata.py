@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,19 +12,18 @@ from attention_bridge.pretrained.families.fields import Fields
 from attention_bridge.pretrained.families.shown import shown
 from attention_bridge.weights.leaves import Spec
 
-ARCHITECTURES = ("llama", "qwen2", "qwen3")
 PER_LAYER = ("attention.head_count", "attention.head_count_kv", "feed_forward_length")
 END_TOKENS = ("eos_token_id", "eot_token_id", "eom_token_id")  # of a text, a turn and a message
 
 
-def architecture(metadata: Mapping[str, Any], source: object) -> str:
-    """The architecture, if the file holds a whole model of a supported one."""
+def architecture(metadata: Mapping[str, Any], known: Collection[str], source: object) -> str:
+    """The architecture, if the file holds a whole model of a known one."""
     name, kind = _plain(metadata.get("general.architecture")), _plain(metadata.get("general.type", "model"))
     if kind != "model":
         raise CheckpointError(f"{source} must have the general.type model, got {shown(kind)}")
-    if name not in ARCHITECTURES:
+    if not isinstance(name, str) or name not in known:
         raise CheckpointError(
-            f"{source} must have a general.architecture of {', '.join(ARCHITECTURES)}, got {shown(name)}; load the "
+            f"{source} must have a general.architecture of {', '.join(known)}, got {shown(name)}; load the "
             "checkpoint that it was made from"
         )
     if (parts := _plain(metadata.get("split.count", 0))) not in (0, 1):
@@ -32,7 +31,7 @@ def architecture(metadata: Mapping[str, Any], source: object) -> str:
             f"{source} must be a whole model, got one of {shown(parts)} parts; join them with llama.cpp's "
             "`llama-gguf-split --merge`"
         )
-    return str(name)
+    return name
 
 
 def keys_of(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
