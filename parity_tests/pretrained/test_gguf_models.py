@@ -60,13 +60,11 @@ FILES = {
 }
 SHORT = (
     ("llama Q8_0", "torch"),
-    ("llama Q8_0", "jax"),
     ("llama F32 and F16, tied", "torch"),
     ("llama BF16 with biases", "torch"),
     ("llama Q4_K and Q6_K", "torch"),
     ("qwen2 Q4_0, tied", "torch"),
     ("qwen3 Q8_0 and Q5_1", "torch"),
-    ("qwen3 Q6_K and IQ4_XS", "torch"),
 )
 
 
@@ -118,14 +116,23 @@ def test_model_gives_the_logits_and_tokens_of_transformers(tmp_path, tokens, nam
     np.testing.assert_array_equal(np.asarray(written), greedy(theirs, tokens))
 
 
-@pytest.mark.parametrize("name", gguf_models.COMPUTED)
-def test_model_gives_the_logits_of_llama_cpp(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "framework"),
+    [
+        pytest.param(
+            name, framework, marks=pytest.mark.slow if framework == "jax" and name != "llama" else ()
+        )
+        for name in gguf_models.COMPUTED
+        for framework in ARRAYS
+    ],
+)
+def test_model_gives_the_logits_of_llama_cpp(tmp_path, name, framework):
     stored = load_file(Path(__file__).parents[1] / "fixtures" / "gguf.safetensors")
     case, sizes, changes = gguf_models.COMPUTED[name]
     arrays = {key.removeprefix(f"{name}/"): x for key, x in stored.items() if key.startswith(f"{name}/")}
     expected, metadata = arrays.pop("logits"), metadata_of(CASES[case], sizes, **changes)
-    model = load_pretrained(gguf_models.write(tmp_path / "x.gguf", CASES[case], metadata, arrays), "torch")
-    found = logits(model, "torch", stored["tokens"][None])[0]
+    path = gguf_models.write(tmp_path / "x.gguf", CASES[case], metadata, arrays)
+    found = logits(load_pretrained(path, framework), framework, stored["tokens"][None])[0]
     assert error(found, expected) <= 1e-6
 
 
