@@ -77,7 +77,7 @@ def vocab_size(fields: Fields, name: str, specs: Mapping[str, Spec], metadata: M
 
 
 def layer_windows(fields: Fields, name: str, layers: int) -> list[int | None] | None:
-    """The window of each layer; None for no windows."""
+    """The window of each layer, as in Mistral's models, although llama.cpp has none there; None for no windows."""
     key = f"{name}.attention.sliding_window"
     window = fields.whole(key, default=0)
     pattern = fields.raw(f"{key}_pattern", default=[True] * layers if name == "llama" else None)

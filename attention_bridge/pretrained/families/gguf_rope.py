@@ -1,4 +1,4 @@
-"""Rotary embeddings (RoPE) in the metadata of GGUF files, as llama.cpp reads them."""
+"""Rotary embeddings (RoPE) in the metadata of GGUF files."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ def gguf_rope_parameters(fields: Fields, name: str) -> dict[str, Any]:
         if original is None:
             original = fields.size(f"{name}.context_length")
         found |= {"rope_type": kind, "factor": factor, "original_max_position_embeddings": original}
+        # As in the models that files are made from; llama.cpp itself uses the defaults of both.
         for beta in ("beta_fast", "beta_slow"):
             if f"{scaling}.yarn_{beta}" in fields.given:
                 found[beta] = fields.number(f"{scaling}.yarn_{beta}")
