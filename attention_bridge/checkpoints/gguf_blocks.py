@@ -12,7 +12,7 @@ from attention_bridge.checkpoints.gguf_types import QUANTISED, Blocks
 from attention_bridge.errors import CheckpointError, require
 from attention_bridge.weights.leaves import Spec
 
-BLOCK = 2**22  # dequantised values at a time
+BLOCK = 2**19  # dequantised values at a time, which fit in a cache
 
 
 def check_blocks(path: Path, name: str, shape: tuple[int, ...], kind: Blocks) -> None:
