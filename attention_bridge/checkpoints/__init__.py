@@ -16,7 +16,7 @@
 | `msgpack`     | `.msgpack`                                  | flax  | all at once     | all at once     |
 | `orbax`       | a directory                                 | orbax | one at a time   | all at once     |
 | `keras`       | `.weights.h5`, `.h5`; `.weights.json`, `.keras` (only read) | h5py | one at a time | one at a time |
-| `gguf`        | `.gguf`, not quantised                      |       | one at a time   | no              |
+| `gguf`        | `.gguf`, dequantised to float32             | gguf, if quantised | one at a time | no    |
 
 bfloat16 and the 8-bit floats are read and written as ml_dtypes. Names of nested tensors are joined with dots.
 """

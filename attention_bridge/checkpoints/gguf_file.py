@@ -1,4 +1,4 @@
-"""GGUF files of llama.cpp without quantised tensors; read-only.
+"""GGUF files of llama.cpp; read-only. Quantised tensors are dequantised to float32 by the package gguf.
 
 This reader checks every length in the header against the file size. The reader of the package gguf does not: with it
 a file of 50 bytes can exhaust the memory.
@@ -6,16 +6,18 @@ a file of 50 bytes can exhaust the memory.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
-import ml_dtypes
 import numpy as np
 
 from attention_bridge.checkpoints.dtypes import read_at
 from attention_bridge.checkpoints.faults import nbytes, reading
+from attention_bridge.checkpoints.gguf_blocks import check_blocks, check_dequantised, read_dequantised
+from attention_bridge.checkpoints.gguf_types import DTYPES, QUANTISED
 from attention_bridge.checkpoints.reader import Reader
 from attention_bridge.checkpoints.write_checks import Items
 from attention_bridge.errors import CheckpointError
@@ -25,6 +27,7 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 MOST_AXES = 4
 STRING, ARRAY = 8, 9
+LENGTH = struct.Struct("<Q")
 SCALARS = {
     0: "u1",
     1: "i1",
@@ -38,62 +41,34 @@ SCALARS = {
     11: "i8",
     12: "f8",
 }
-DTYPES: dict[int, np.dtype[Any]] = {
-    0: np.dtype(np.float32),
-    1: np.dtype(np.float16),
-    24: np.dtype(np.int8),
-    25: np.dtype(np.int16),
-    26: np.dtype(np.int32),
-    27: np.dtype(np.int64),
-    28: np.dtype(np.float64),
-    30: np.dtype(ml_dtypes.bfloat16),
-}
-QUANTISED = {
-    2: "Q4_0",
-    3: "Q4_1",
-    6: "Q5_0",
-    7: "Q5_1",
-    8: "Q8_0",
-    9: "Q8_1",
-    10: "Q2_K",
-    11: "Q3_K",
-    12: "Q4_K",
-    13: "Q5_K",
-    14: "Q6_K",
-    15: "Q8_K",
-    16: "IQ2_XXS",
-    17: "IQ2_XS",
-    18: "IQ3_XXS",
-    19: "IQ1_S",
-    20: "IQ4_NL",
-    21: "IQ3_S",
-    22: "IQ2_S",
-    23: "IQ4_XS",
-    29: "IQ1_M",
-    34: "TQ1_0",
-    35: "TQ2_0",
-    39: "MXFP4",
-    40: "NVFP4",
-    41: "Q1_0",
-}
+
+
+class _Tensor(NamedTuple):
+    """A tensor of a file: shape and dtype of its values, the number of its type, and its size in the file."""
+
+    spec: Spec
+    kind: int
+    nbytes: int
 
 
 class _Cursor:
     """Sequential reader of a file that checks each length against the file size."""
 
     def __init__(self, path: Path, file: IO[bytes]) -> None:
-        self.path, self.file, self.size = path, file, path.stat().st_size
+        self.path, self.file, self.size, self.at = path, file, path.stat().st_size, 0
 
     def take(self, count: int) -> bytes:
-        if self.file.tell() + count > self.size:
+        if self.at + count > self.size:
             raise CheckpointError(f"{self.path} is truncated or damaged: its header continues after its end")
+        self.at += count
         return self.file.read(count)
 
     def number(self, kind: str) -> Any:
         return np.frombuffer(self.take(np.dtype(kind).itemsize), f"<{kind}")[0].item()
 
     def text(self) -> str:
-        return self.take(self.number("u8")).decode()
+        (length,) = LENGTH.unpack(self.take(8))
+        return self.take(length).decode()
 
     def value(self, kind: int) -> Any:
         if kind == STRING:
@@ -110,10 +85,11 @@ class _Cursor:
 
 
 def open(path: Path) -> Reader:
-    """Open a GGUF file. Tensors are read one at a time, with axes in numpy's order.
+    """Open a GGUF file. Tensors are read one at a time, with axes in numpy's order; quantised ones are float32.
 
     Raises:
-        CheckpointError: the file is truncated or damaged, or a tensor is quantised.
+        CheckpointError: the file is truncated or damaged, or the package gguf cannot dequantise a tensor.
+        InputError: a tensor is quantised, and the package gguf is not installed.
     """
     with reading(path, "GGUF file"), path.open("rb") as file:
         cursor = _Cursor(path, file)
@@ -128,17 +104,24 @@ def open(path: Path) -> Reader:
         for _ in range(entries):
             _add(path, metadata, cursor.text(), cursor.value(cursor.number("u4")))
         starts: dict[str, int] = {}
-        specs: dict[str, Spec] = {}
+        listed: dict[str, _Tensor] = {}
         for _ in range(tensors):
             name = cursor.text()
-            _add(path, specs, name, _spec(path, name, cursor))
+            _add(path, listed, name, _tensor(path, name, cursor))
             starts[name] = cursor.number("u8")
-        _place(path, file.tell(), metadata.get("general.alignment", 32), starts, specs, cursor.size)
+        _place(path, cursor.at, metadata.get("general.alignment", 32), starts, listed, cursor.size)
+    for kind, name in {
+        tensor.kind: name for name, tensor in listed.items() if tensor.kind in QUANTISED
+    }.items():
+        check_dequantised(path, name, kind)
 
     def fetch(name: str) -> np.ndarray:
-        return read_at(path, starts[name], specs[name])
+        spec, kind, _ = listed[name]
+        if kind in QUANTISED:
+            return read_dequantised(path, starts[name], spec, kind)
+        return read_at(path, starts[name], spec)
 
-    return Reader(path, "gguf", specs, metadata, fetch)
+    return Reader(path, "gguf", {name: tensor.spec for name, tensor in listed.items()}, metadata, fetch)
 
 
 def _add(path: Path, known: dict[str, Any], name: str, value: Any) -> None:
@@ -147,22 +130,25 @@ def _add(path: Path, known: dict[str, Any], name: str, value: Any) -> None:
     known[name] = value
 
 
-def _spec(path: Path, name: str, cursor: _Cursor) -> Spec:
+def _tensor(path: Path, name: str, cursor: _Cursor) -> _Tensor:
     axes = cursor.number("u4")
     if axes > MOST_AXES:
         raise CheckpointError(f"{path} is damaged: {name} has {axes} axes, and GGUF allows {MOST_AXES}")
     shape = struct.unpack(f"<{axes}Q", cursor.take(8 * axes))[::-1]
     kind = cursor.number("u4")
-    if kind not in DTYPES:
-        called = QUANTISED.get(kind, f"of the unknown type {kind}")
-        raise CheckpointError(
-            f"{path} cannot be read: {name} is {called}, and only tensors that are not quantised are"
-        )
-    return Spec(shape, DTYPES[kind])
+    if kind in DTYPES:
+        spec = Spec(shape, DTYPES[kind])
+        return _Tensor(spec, kind, nbytes(spec))
+    if kind not in QUANTISED:
+        raise CheckpointError(f"{path} cannot be read: {name} is of the unknown type {kind}")
+    blocks = QUANTISED[kind]
+    check_blocks(path, name, shape, blocks)
+    stored = math.prod(shape) // blocks.values * blocks.nbytes
+    return _Tensor(Spec(shape, np.dtype(np.float32)), kind, stored)
 
 
 def _place(
-    path: Path, end: int, alignment: Any, starts: dict[str, int], specs: Mapping[str, Spec], size: int
+    path: Path, end: int, alignment: Any, starts: dict[str, int], listed: Mapping[str, _Tensor], size: int
 ) -> None:
     """Make the tensors' offsets relative to the beginning of the file, and check that tensors fill it without gaps.
 
@@ -172,13 +158,13 @@ def _place(
         raise CheckpointError(f"{path} is damaged: its alignment is {alignment}, not a multiple of 8")
     first = -(-end // alignment) * alignment
     free = first
-    for name in sorted(starts, key=lambda name: (starts[name], nbytes(specs[name]))):
+    for name in sorted(starts, key=lambda name: (starts[name], listed[name].nbytes)):
         starts[name] += first
         if starts[name] != -(-free // alignment) * alignment:
             raise CheckpointError(
                 f"{path} is damaged: {name} begins at {starts[name]}, but the tensor before it ends at {free}"
             )
-        free = starts[name] + nbytes(specs[name])
+        free = starts[name] + listed[name].nbytes
         if free > size:
             raise CheckpointError(
                 f"{path} is truncated or damaged: it has {size} bytes, and {name} ends at {free}"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from attention_bridge.catalogue.part import Part
 from attention_bridge.errors import CheckpointError
+from attention_bridge.pretrained.families.gguf import may_be_layout
 from attention_bridge.pretrained.source import Source
 from attention_bridge.weights.detect import Candidate, detect
 from attention_bridge.weights.leaves import Spec
@@ -61,7 +62,8 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     """
     with Source.open(path) as source:
         specs = dict(source.specs)
-    layouts, model, description, note = detect(specs), None, None, "no config.json beside it"
+        layouts = [each for each in detect(specs) if may_be_layout(each.layout, source.reader.metadata)]
+    model, description, note = None, None, "no config.json beside it"
     if source.config_file is not None:
         try:
             reading = source.checked()

@@ -97,12 +97,14 @@ class Origin:
             name for name, spelled in ignored.items() if entry_for(spelled, layout.constants) is not None
         )
         lost = ignored.keys() - repeated.keys() - constants
+        file = opened.config_file
+        written = file if file is not None and file.suffix == ".json" else None  # GGUF files hold their own
         directory = opened.path if opened.path.is_dir() else opened.path.parent
         return cls(
             path=directory,
             reading=reading,
-            config=b"" if opened.config_file is None else opened.config_file.read_bytes(),
-            config_name=CONFIGS[0] if opened.config_file is None else opened.config_file.name,
+            config=b"" if written is None else written.read_bytes(),
+            config_name=CONFIGS[0] if written is None else written.name,
             fields=opened.fields,
             form=Form.of(opened.found, opened.reader),
             specs=dict(opened.specs),

@@ -23,6 +23,7 @@ from attention_bridge.errors import CheckpointError, InputError
 from attention_bridge.pretrained.config_files import CONFIGS, find_config, read_json
 from attention_bridge.pretrained.families import Reading, read_config
 from attention_bridge.pretrained.families.declared import check_sizes
+from attention_bridge.pretrained.families.gguf import gguf_config
 from attention_bridge.pretrained.families.shown import cut
 from attention_bridge.pretrained.families.tasks import check_task
 from attention_bridge.pretrained.families.tensors import Tensors
@@ -166,6 +167,8 @@ def _configured(
 ) -> tuple[Path | None, Reading | None, str, Mapping[str, Any]]:
     """The file of a configuration, its reading, the reason if there is no reading, and the fields."""
     tensors = Tensors(reader.specs, reader.read)
+    if found.format == "gguf" and config is None:
+        return _by_metadata(reader, tensors, changes, ignore, task)
     if isinstance(config, Mapping):
         fields = {**config, **changes}
         return None, read_config(fields, tensors, ignore=ignore, task=task), "", fields
@@ -187,3 +190,19 @@ def _configured(
             raise
         return beside, None, str(error), fields
     return beside, reading, "", fields
+
+
+def _by_metadata(
+    reader: Reader, tensors: Tensors, changes: Mapping[str, Any], ignore: Collection[str], task: str | None
+) -> tuple[Path | None, Reading | None, str, Mapping[str, Any]]:
+    """A GGUF file, which holds its configuration, its reading, the reason if there is no reading, and the fields."""
+    fields = dict(changes)
+    try:
+        content = gguf_config(reader.metadata, reader.specs, reader.read, reader.path, ignore=ignore)
+        fields = {**content, **changes}
+        reading = read_config(fields, tensors, reader.path, ignore=ignore, task=task)
+    except CheckpointError as error:
+        if changes or ignore or task:  # the caller counts on the configuration
+            raise
+        return reader.path, None, str(error), fields
+    return reader.path, reading, "", fields

@@ -358,33 +358,6 @@ class TestGguf:
                 True,
             )
 
-    def test_quantised_tensor_is_named_with_its_type(self, tmp_path):
-        import gguf
-
-        writer = gguf.GGUFWriter(tmp_path / "x.gguf", "test")
-        blocks = gguf.quants.quantize(np.ones((2, 32), np.float32), gguf.GGMLQuantizationType.Q8_0)
-        writer.add_tensor("blk.0.w", blocks, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
-        with pytest.raises(
-            CheckpointError, match=r"blk\.0\.w is Q8_0, and only tensors that are not quantised are$"
-        ):
-            checkpoints.open(tmp_path / "x.gguf")
-
-    def test_every_type_of_the_package_is_known(self):
-        import gguf
-
-        from attention_bridge.checkpoints.gguf_file import DTYPES as PLAIN
-        from attention_bridge.checkpoints.gguf_file import QUANTISED
-
-        for kind in gguf.GGMLQuantizationType:
-            if kind.value in PLAIN:
-                assert PLAIN[kind.value].itemsize == gguf.GGML_QUANT_SIZES[kind][1]
-            else:
-                assert QUANTISED.get(kind.value) == kind.name, kind
-
     def test_gguf_is_read_only(self, tmp_path):
         with pytest.raises(CheckpointError, match=r"x\.gguf cannot be written: GGUF files are only read$"):
             save(tmp_path / "x.gguf", few())

@@ -67,8 +67,14 @@ def load(path):
     return tensors
 
 
-def gguf_bytes(path, tensors):
-    """Write a GGUF file with the package gguf, with metadata of every kind."""
+def gguf_bytes(path, tensors, quantised=()):
+    """Write a GGUF file with the package gguf, with metadata of every kind.
+
+    Args:
+        path: the file.
+        tensors: arrays by name.
+        quantised: further tensors: name, shape and type of each; they hold random bytes.
+    """
     import gguf
 
     writer = gguf.GGUFWriter(path, "test")
@@ -84,6 +90,10 @@ def gguf_bytes(path, tensors):
             writer.add_tensor(name, np.ascontiguousarray(tensor).view(np.uint8), raw_dtype=kind)
         else:
             writer.add_tensor(name, np.ascontiguousarray(tensor))
+    for name, shape, word in quantised:
+        kind = gguf.GGMLQuantizationType[word]
+        stored = random_bits(gguf.quants.quant_shape_to_byte_shape(shape, kind), np.uint8)
+        writer.add_tensor(name, stored, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

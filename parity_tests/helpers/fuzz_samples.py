@@ -99,7 +99,8 @@ def _gguf(directory):
         "b": random_bits((7,), np.float16),
         "c": random_bits((2, 2, 2), ml_dtypes.bfloat16),
     }
-    gguf_bytes(directory / "x.gguf", tensors)
+    quantised = (("d", (2, 3, 64), "Q8_0"), ("e.weight", (3, 256), "Q4_K"), ("f", (32,), "MXFP4"))
+    gguf_bytes(directory / "x.gguf", tensors, quantised)
     return directory / "x.gguf"
 
 

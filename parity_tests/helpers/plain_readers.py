@@ -206,15 +206,19 @@ def torch_file(path):
 
 
 def gguf(path):
-    from gguf import GGMLQuantizationType, GGUFReader
+    from gguf import GGMLQuantizationType, GGUFReader, dequantize
 
     found = {}
     for tensor in GGUFReader(path).tensors:
         kind = GGMLQuantizationType(tensor.tensor_type).name
         dtype = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}.get(kind)
-        dtype = dtype or kind.lower().replace("i", "int")
+        dtype = dtype or (kind.lower().replace("i", "int") if kind in ("I8", "I16", "I32", "I64") else None)
+        data = np.asarray(tensor.data)
+        if dtype is None:
+            with np.errstate(all="ignore"):
+                dtype, data = "float32", dequantize(data, tensor.tensor_type)
         shape = tuple(int(size) for size in reversed(tensor.shape))
-        found[tensor.name] = (shape, dtype, np.asarray(tensor.data).tobytes())
+        found[tensor.name] = (shape, dtype, data.tobytes())
     return found
 
 

@@ -9,7 +9,14 @@ from attention_bridge.pretrained.families import FAMILIES, read_config
 from attention_bridge.pretrained.families.mechanisms import MECHANISMS, model_types
 from parity_tests.helpers import families, heads
 
-SAME = {"RefinedWeb": "falcon", "RefinedWebModel": "falcon", "meta.llama": "llama"}
+SAME = {
+    "RefinedWeb": "falcon",
+    "RefinedWebModel": "falcon",
+    "meta.llama": "llama",
+    "gguf.llama": "llama",
+    "gguf.qwen2": "qwen2",
+    "gguf.qwen3": "qwen3",
+}
 
 
 def test_mechanisms_of_model_types_are_the_modules_of_their_models():

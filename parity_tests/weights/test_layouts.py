@@ -220,7 +220,8 @@ def bert_config(transformers):
 
 class TestTables:
     def test_each_layout_has_an_example_here_or_whole_models(self):
-        whole = {case.layout for case in families.CASES.values()} | {"meta.llama", "timm.vit"} | heads.ALONE
+        others = {"meta.llama", "timm.vit", "gguf.llama", "gguf.qwen"}
+        whole = {case.layout for case in families.CASES.values()} | others | heads.ALONE
         assert EXAMPLES.keys() | whole == LAYOUTS.keys()
         assert list(LAYOUTS) == [layout.name for layout in LAYOUTS.values()]
 

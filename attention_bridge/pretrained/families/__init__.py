@@ -13,7 +13,15 @@ from typing import Any
 
 from attention_bridge.catalogue.part import Part
 from attention_bridge.errors import CheckpointError
-from attention_bridge.pretrained.families import decoders, encoders, images, own, rotary_decoders, sequences
+from attention_bridge.pretrained.families import (
+    decoders,
+    encoders,
+    gguf,
+    images,
+    own,
+    rotary_decoders,
+    sequences,
+)
 from attention_bridge.pretrained.families.declared import check_sizes
 from attention_bridge.pretrained.families.defaults import defaults_of
 from attention_bridge.pretrained.families.family import Family, Reading
@@ -25,7 +33,7 @@ from attention_bridge.pretrained.families.tensors import Tensors
 
 FAMILIES: dict[str, Family] = {
     model_type: family
-    for module in (own, encoders, decoders, rotary_decoders, sequences, images)
+    for module in (own, encoders, decoders, rotary_decoders, sequences, images, gguf)
     for family in module.FAMILIES
     for model_type in family.model_types
 }
@@ -84,7 +92,7 @@ def _model_type(given: Mapping[str, Any]) -> str | None:
 def _read(fields: Fields, names: Collection[str]) -> Reading:
     model_type = fields.raw("model_type")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
-        known = ", ".join(name for name in FAMILIES if name not in ("meta.llama", own.MODEL_TYPE))
+        known = ", ".join(name for name in FAMILIES if "." not in name and name != own.MODEL_TYPE)
         raise CheckpointError(f"{fields.source} must have a model_type of {known}, got {shown(model_type)}")
     family, tensors = FAMILIES[model_type], Tensors.of(names)
     reading = with_task(family.read(fields, tensors), family.heads, fields, tensors)

@@ -3,6 +3,7 @@
 from attention_bridge.weights.layout import Layout
 from attention_bridge.weights.layouts.equinox_mha import EQUINOX_MHA
 from attention_bridge.weights.layouts.flax_mha import FLAX_LINEN_MHA, FLAX_NNX_MHA
+from attention_bridge.weights.layouts.gguf_llama import GGUF_LLAMA, GGUF_QWEN
 from attention_bridge.weights.layouts.haiku_mha import HAIKU_MHA
 from attention_bridge.weights.layouts.hf_albert import HF_ALBERT
 from attention_bridge.weights.layouts.hf_bart import HF_BART, HF_BART_DECODER
@@ -70,6 +71,8 @@ LAYOUTS: dict[str, Layout] = {
         HF_CLIP,
         HF_CLIP_TEXT,
         HF_CLIP_VISION,
+        GGUF_LLAMA,
+        GGUF_QWEN,
     )
 }
 
