@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
-NO_LOGITS = "this model has no output head and so no logits; its result has last_hidden_state"
+
+def _no_logits(result: Any) -> Any:
+    raise AttributeError("this model has no output head and so no logits; its result has last_hidden_state")
 
 
 class AttentionOutput(NamedTuple):
@@ -106,10 +108,7 @@ class EncoderOutput(NamedTuple):
         """The same as `attentions`."""
         return self.attentions
 
-    @property
-    def logits(self) -> Any:
-        """Raise AttributeError: there is no output head."""
-        raise AttributeError(NO_LOGITS)
+    logits = property(_no_logits)
 
 
 class HiddenOutput(NamedTuple):
@@ -130,10 +129,7 @@ class HiddenOutput(NamedTuple):
         """The same as `last_hidden_state`."""
         return self.last_hidden_state
 
-    @property
-    def logits(self) -> Any:
-        """Raise AttributeError: there is no output head."""
-        raise AttributeError(NO_LOGITS)
+    logits = property(_no_logits)
 
 
 class LanguageOutput(NamedTuple):
@@ -290,15 +286,6 @@ def all_weights(
 ) -> tuple[Float[Tensor, "batch heads query key"], ...] | None:
     """Tuple of the attention weights of every layer; None if there are none."""
     return tuple(weights for weights in layers if weights is not None) or None
-
-
-def hidden_output(
-    last_hidden_state: Float[Tensor, "batch length embed"],
-    attentions: tuple[Float[Tensor, "batch heads length length"], ...] | None,
-    hidden_states: tuple[Float[Tensor, "batch length embed"], ...] | None,
-) -> HiddenOutput:
-    """Result of a model without a head, from its hidden states and attention weights."""
-    return HiddenOutput(last_hidden_state, None, attentions, hidden_states)
 
 
 def attention_output(

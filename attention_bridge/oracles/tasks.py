@@ -60,6 +60,11 @@ def token_classifier(parameters: Parameters, x: Array, mask: Array | None) -> tu
     return (linear(parameters, "classifier", x),)
 
 
+def no_head(parameters: Parameters, x: Array, mask: Array | None) -> tuple[()]:
+    """No outputs beside the hidden states."""
+    return ()
+
+
 def question_answering(parameters: Parameters, x: Array, mask: Array | None) -> tuple[Array, Array]:
     """Start and end scores, the two rows of W x_i + b (Devlin et al. 2018, section 4.2)."""
     scores = linear(parameters, "span_proj", x)

@@ -137,4 +137,5 @@ TASK_MODELS = (
     task_model("answers", "encoder", *ANSWERS),
     task_model("reward", "decoder", *REWARD),
     task_model("embedding by the mean", "encoder", *MEAN),
+    task_model("no head", "language model", Part("NoHead"), tasks.no_head),
 )

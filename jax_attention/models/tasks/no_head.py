@@ -10,7 +10,15 @@ from jaxtyping import Float
 
 from jax_attention.arguments import checked
 from jax_attention.checks import check_sequence
-from jax_attention.outputs import hidden_output
+
+
+def _result(
+    last_hidden_state: Float[Array, "batch length embed"],
+    attentions: tuple[Float[Array, "batch heads length length"], ...] | None,
+    hidden_states: tuple[Float[Array, "batch length embed"], ...] | None,
+) -> HiddenOutput:
+    """Result of a model without a head, from its hidden states and attention weights."""
+    return HiddenOutput(last_hidden_state, None, attentions, hidden_states)
 
 
 @checked
@@ -21,7 +29,7 @@ class NoHead(nnx.Module):
         embed_dim: number of features per position.
     """
 
-    returns: ClassVar = staticmethod(hidden_output)
+    returns: ClassVar = staticmethod(_result)
 
     def __init__(
         self,

@@ -8,7 +8,15 @@ from torch import Tensor, nn
 
 from torch_attention.arguments import checked
 from torch_attention.checks import check_sequence
-from torch_attention.outputs import hidden_output
+
+
+def _result(
+    last_hidden_state: Float[Tensor, "batch length embed"],
+    attentions: tuple[Float[Tensor, "batch heads length length"], ...] | None,
+    hidden_states: tuple[Float[Tensor, "batch length embed"], ...] | None,
+) -> HiddenOutput:
+    """Result of a model without a head, from its hidden states and attention weights."""
+    return HiddenOutput(last_hidden_state, None, attentions, hidden_states)
 
 
 @checked
@@ -19,7 +27,7 @@ class NoHead(nn.Module):
         embed_dim: number of features per position.
     """
 
-    returns: ClassVar = staticmethod(hidden_output)
+    returns: ClassVar = staticmethod(_result)
 
     def __init__(
         self,
