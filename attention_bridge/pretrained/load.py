@@ -14,6 +14,7 @@ from attention_bridge.catalogue.part import build, jax_shapes
 from attention_bridge.errors import CheckpointError, ConversionError, InputError, require
 from attention_bridge.pretrained.families import Reading
 from attention_bridge.pretrained.families.shown import cut
+from attention_bridge.pretrained.hub import local_directory
 from attention_bridge.pretrained.source import Source
 from attention_bridge.weights import convert, transfer
 
@@ -172,7 +173,7 @@ def read_pretrained(
         ConversionError: the weights do not fit the configuration.
     """
     wanted = dtype_name(dtype)
-    directory = _directory(source, revision)
+    directory = local_directory(source, revision)
     changes = {**(config or {}), **({} if model_type is None else {"model_type": model_type})}
     with Source.open(directory, changes=changes, ignore=ignore) as opened:
         reading = opened.checked()
@@ -182,31 +183,6 @@ def read_pretrained(
     except ConversionError as error:
         raise _unfit(directory, error) from error
     return Pretrained(directory, reading, _with_dtype(weights, wanted))
-
-
-def _directory(source: str | os.PathLike[str], revision: str | None) -> Path:
-    path = Path(source)
-    if path.exists() or path.is_absolute() or len(path.parts) > 2:
-        return path
-    name, _, after = str(source).partition("@")
-    if after and revision is not None and after != revision:
-        raise InputError(f"revision must be given once, got {source!r} and revision={revision!r}")
-    revision = after or revision
-    require(("huggingface_hub",), extra="hub")
-    from huggingface_hub import snapshot_download
-
-    try:
-        for weights in ("*.safetensors", "*.bin"):
-            patterns = ["*.json", weights]
-            directory = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-            if any(directory.glob(weights)):
-                break
-        return directory
-    except Exception as error:  # huggingface_hub raises dozens of types: no network, no such name, no access
-        reason = str(error).partition("\n")[0]
-        raise CheckpointError(
-            f"{source} is not a local directory, and the Hugging Face Hub does not provide it: {reason}"
-        ) from error
 
 
 def _float_dtype(weights: Mapping[str, np.ndarray]) -> str:
