@@ -21,7 +21,7 @@ class Packaged(NamedTuple):
         package: import name of the package.
         path: directory of the checkpoint in the package.
         padding: number of the padding token.
-        special: tokens that are not drawn: those of a lower number.
+        special: number of the first token that is drawn; lower ones are special.
     """
 
     package: str
