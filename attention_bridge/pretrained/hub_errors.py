@@ -13,7 +13,7 @@ LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
 # Exceptions without a network, by name: each version of huggingface_hub has another HTTP client.
 UNREACHABLE = ("TransportError", "ConnectionError", "Timeout", "TimeoutError", "gaierror", "SSLError")
 STATUS = {
-    401: f"it does not accept the token (401): {LOGIN} with a valid one",
+    401: f"the token is missing or not valid (401): {LOGIN}",
     403: "the token may not read it (403): use a token with the permission to read this model",
     404: "it has no such file (404): check the name and the revision",
     429: "it received too many requests (429): try again later, or log in with `hf auth login`",

@@ -3,7 +3,10 @@
 import errno
 import json
 from fnmatch import fnmatch
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import ClassVar
 
 import httpx2
 import pytest
@@ -215,7 +218,7 @@ ERRORS = {
     ),
     "wrong token": (
         lambda: answer(401, **{"X-Error-Message": "Invalid credentials in Authorization header"}),
-        "it does not accept the token (401): log in with `hf auth login`, or set HF_TOKEN with a valid one",
+        "the token is missing or not valid (401): log in with `hf auth login`, or set HF_TOKEN",
     ),
     "token without permission": (lambda: answer(403), "the token may not read it (403): use a token with"),
     "token without permission, not cached": (
@@ -313,6 +316,107 @@ def raising(error):
         raise error
 
     return fetch
+
+
+class Server(BaseHTTPRequestHandler):
+    """A repository on this machine, or one answer to all requests."""
+
+    answer: ClassVar[tuple[int, dict[str, str]] | None] = None
+    files: ClassVar[dict[str, bytes]] = {}
+    commit = "0123456789" * 4
+
+    def do_GET(self):
+        path = self.path.partition("?")[0]
+        if self.answer is not None:
+            self.send(self.answer[0], b"{}", self.answer[1])
+        elif "/tree/" in path:
+            listed = [
+                {"type": "file", "path": name, "size": len(x), "oid": name} for name, x in self.files.items()
+            ]
+            self.send(200, json.dumps(listed).encode(), {})
+        elif path.startswith("/api/"):
+            self.send(200, json.dumps({"id": NAME, "sha": self.commit, "siblings": []}).encode(), {})
+        else:
+            name = path.partition(self.commit)[2].strip("/")
+            self.send(200, self.files[name], {"X-Repo-Commit": self.commit, "ETag": f'"{name}"'})
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def send(self, status, body, headers):
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    """The real client's server: the class above, with an empty cache."""
+    running = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    thread = Thread(target=running.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    address = f"http://127.0.0.1:{running.server_port}"
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    template = "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + template)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    yield monkeypatch
+    running.shutdown()
+    running.server_close()
+    thread.join()
+
+
+ANSWERS = {
+    (403, "GatedRepo", ""): "it is gated: accept its conditions at",
+    (404, "RepoNotFound", ""): "it has no model of this name, or a private one",
+    (404, "RevisionNotFound", ""): "someone/model has no revision 'v9'",
+    (401, "", "Invalid credentials in Authorization header"): "the token is missing or not valid (401)",
+    (403, "", ""): "the token may not read it (403)",
+    (429, "", ""): "it received too many requests (429)",
+    (503, "", ""): "its server answers with status 503",
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS, ids=str)
+def test_real_client_that_a_server_refuses(server, answer):
+    status, code, message = answer
+    headers = {"X-Error-Code": code, "X-Error-Message": message}
+    server.setattr(Server, "answer", (status, {name: value for name, value in headers.items() if value}))
+    with pytest.raises(CheckpointError) as raised:
+        local_directory(f"{NAME}@v9")
+    assert ANSWERS[answer] in one_line(raised)
+
+
+def test_real_client_without_a_server(server):
+    server.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(CheckpointError) as raised:
+        local_directory(NAME)
+    assert "there is no connection to it (" in one_line(raised)
+
+
+def test_real_client_downloads_description_and_weights(server):
+    names = (
+        "config.json",
+        "tokenizer.json",
+        "pytorch_model.bin",
+        "model.gguf",
+        "tf_model.h5",
+        "onnx/model.onnx",
+    )
+    server.setattr(Server, "files", {name: name.encode() for name in names})
+    directory = local_directory(NAME)
+    assert downloaded(directory) == {"config.json", "tokenizer.json", "pytorch_model.bin"}
+    assert local_directory(f"{NAME}/model.gguf").read_bytes() == b"model.gguf"
+    server.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert local_directory(NAME) == directory
 
 
 def test_real_client_that_is_offline(monkeypatch, tmp_path):
