@@ -47,6 +47,7 @@ OTHER_FRAMEWORKS = {
 SHARD = re.compile(r"(?P<name>.+?)[-_]\d{5}-of-\d{5}(?P<suffix>\.\w+)")
 DOWNLOADS = ".cache/huggingface/download"  # unfinished files of `hf download --local-dir`
 SNAPSHOTS = "snapshots"  # of the Hugging Face Hub's cache: one directory for each commit
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".xz", ".bz2", ".zst", ".7z", ".rar")
 MOST_NAMES = 3
 
 
@@ -80,7 +81,9 @@ def only(directory: Path, known: list[Path]) -> Path:
         raise CheckpointError(f"{directory} {reason}")
     if len(found) == 1:
         return found[0]
-    if not found and (reason := _elsewhere(directory) or _other_framework(names) or _no_weights(names)):
+    if not found and (
+        reason := _elsewhere(directory) or _packed(names) or _other_framework(names) or _no_weights(names)
+    ):
         raise CheckpointError(f"{directory} {reason}")
     if len(found) > 1:
         some = ", ".join(path.name for path in found[:MOST_NAMES])
@@ -123,6 +126,12 @@ def _elsewhere(directory: Path) -> str | None:
         return None
     names = ", ".join(str(path.relative_to(directory)) for path in holding[:MOST_NAMES])
     return f"has no weights itself, but directories below it have: give one of them, such as {names}"
+
+
+def _packed(names: list[str]) -> str | None:
+    """The sentence for an archive."""
+    found = [name for name in names if name.endswith(ARCHIVES)]
+    return f"has no weights but an archive, {found[0]}: unpack it" if found else None
 
 
 def _other_framework(names: list[str]) -> str | None:

@@ -229,6 +229,12 @@ def test_weights_of_another_framework(directory, pattern):
     assert refusal(directory).startswith(said)
 
 
+@pytest.mark.parametrize("name", ["model.zip", "model.tar.gz"])
+def test_archive_in_a_directory(directory, name):
+    (directory / "model.safetensors").rename(directory / name)
+    assert refusal(directory) == f"has no weights but an archive, {name}: unpack it"
+
+
 def test_files_of_a_training_run_are_no_weights(directory):
     shutil.copy(directory / "model.safetensors", directory / "optimizer.safetensors")
     for name in ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state_0.pth"):
