@@ -64,7 +64,7 @@ def _torch_counts() -> dict[str, int]:
 def _jax_device(device: Any) -> Any:
     import jax
 
-    here = list(dict.fromkeys([*jax.local_devices(), *jax.local_devices(backend="cpu")]))
+    here = list(dict.fromkeys([*_of_platform(None), *_of_platform("cpu")]))
     kinds = [each.platform for each in here]
     names = [f"{kind}:{kinds[:i].count(kind)}" for i, kind in enumerate(kinds)]
     if isinstance(device, jax.Device):
@@ -72,23 +72,32 @@ def _jax_device(device: Any) -> Any:
             raise _absent(device, "JAX", names)
         return device
     kind, index = _parsed(device, device, "JAX", names)
-    try:
-        of_kind = jax.local_devices(backend=kind)
-    except RuntimeError:
-        of_kind = []
+    of_kind = _of_platform(kind)
     if (index or 0) >= len(of_kind):
         raise _absent(device, "JAX", names)
     return of_kind[index or 0]
+
+
+def _of_platform(platform: str | None) -> list[Any]:
+    """This process's devices of a platform, the default one for None; none if JAX cannot use the platform."""
+    import jax
+
+    try:
+        return jax.local_devices(backend=platform)
+    except RuntimeError:
+        return []
 
 
 def _parsed(text: Any, given: Any, framework: str, names: list[str]) -> tuple[str, int | None]:
     """The kind and the number in a device's name."""
     match = NAME.fullmatch(text) if isinstance(text, str) else None
     if match is None:
-        raise InputError(f"device must be one of {', '.join(names)} for {framework}, got {given!r}")
+        raise InputError(f"device must be one of {', '.join(names) or 'none'} for {framework}, got {given!r}")
     return match["kind"], None if match["index"] is None else int(match["index"])
 
 
 def _absent(given: Any, framework: str, names: list[str]) -> InputError:
     shown = repr(given) if isinstance(given, str) else str(given)
-    return InputError(f"device {shown} is not on this machine: {framework} finds {', '.join(names)}")
+    return InputError(
+        f"device {shown} is not on this machine: {framework} finds {', '.join(names) or 'none'}"
+    )

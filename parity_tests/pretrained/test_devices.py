@@ -76,6 +76,15 @@ def test_device_of_the_other_framework_raises():
         find_device("jax", torch.device("cpu"))
 
 
+def test_platform_that_fails_to_start_has_no_devices(monkeypatch):
+    def fail(backend=None):
+        raise RuntimeError(f"Unable to initialize backend {backend}\nof many lines")
+
+    monkeypatch.setattr(jax, "local_devices", fail)
+    with pytest.raises(InputError, match=r"^device 'cpu' is not on this machine: JAX finds none$"):
+        find_device("jax", "cpu")
+
+
 def test_unknown_framework_raises():
     with pytest.raises(InputError, match="framework must be torch or jax, got 'keras'"):
         find_device("keras", "cpu")
