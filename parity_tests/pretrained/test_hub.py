@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import httpx2
 import pytest
-from huggingface_hub import constants, errors
+from huggingface_hub import constants, errors, snapshot_download
 from huggingface_hub.utils import hf_raise_for_status
 
 from attention_bridge.errors import CheckpointError, DiskError, InputError
@@ -440,6 +440,33 @@ def test_real_client_that_is_offline_finds_its_cache(monkeypatch, tmp_path):
     assert local_directory(NAME) == snapshot
     (snapshot / "pytorch_model.bin").rename(snapshot / "flax_model.msgpack")
     assert local_directory(NAME) == snapshot
+
+
+def test_partly_cached_model_is_loaded_offline(server):
+    """As `hf download someone/model config.json pytorch_model.bin` leaves it: the tokenizer is not there."""
+    names = ("config.json", "tokenizer.json", "pytorch_model.bin", "model.safetensors")
+    server.setattr(Server, "files", {name: name.encode() for name in names})
+    directory = snapshot_download(NAME, allow_patterns=["config.json", "pytorch_model.bin"])
+    server.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert local_directory(NAME) == Path(directory)
+    (Path(directory) / "pytorch_model.bin").unlink()
+    with pytest.raises(CheckpointError) as raised:
+        local_directory(NAME)
+    assert "HF_HUB_OFFLINE is set" in one_line(raised)
+
+
+def test_unfinished_download_in_the_cache(monkeypatch, tmp_path):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    model = tmp_path / "models--someone--model"
+    for path in (model / "refs", model / "blobs", model / "snapshots" / "0123"):
+        path.mkdir(parents=True)
+    (model / "refs" / "main").write_text("0123")
+    (model / "blobs" / "4567.incomplete").write_bytes(b"x")
+    (model / "snapshots" / "0123" / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError) as raised:
+        local_directory(NAME)
+    assert one_line(raised).endswith("is an unfinished download: run `hf download someone/model`")
 
 
 def test_interruption_is_not_an_error_of_the_hub(monkeypatch):
