@@ -96,11 +96,11 @@ def _parse(path: Path) -> tuple[dict[str, set[str]], dict[str, Any]]:
     no_index = f"{path} is not the index of a sharded checkpoint"
     try:
         with reading(path, "index"):
-            if wrong := fault(path, text=True):
-                raise CheckpointError(f"{no_index}: it {wrong}")
             if path.stat().st_size > LARGEST:
                 raise CheckpointError(f"{no_index}: it has more than {LARGEST} bytes")
             text = path.read_bytes()
+        if wrong := fault(path, text=True, content=text):
+            raise CheckpointError(f"{no_index}: it {wrong}")
         index = json.loads(text, object_pairs_hook=_unique)
         shards: dict[str, set[str]] = {}
         for name, shard in index["weight_map"].items():

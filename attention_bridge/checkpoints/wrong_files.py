@@ -47,10 +47,18 @@ def check_file(path: Path, *, text: bool = False) -> None:
         raise CheckpointError(f"{path} {reason}")
 
 
-def fault(path: Path, *, text: bool = False) -> str | None:
-    """The reason why a file does not fit its name, as the end of a sentence, or None; see `check_file`."""
+def fault(path: Path, *, text: bool = False, content: bytes | None = None) -> str | None:
+    """The reason why a file does not fit its name, as the end of a sentence, or None; see `check_file`.
+
+    Args:
+        path: the file.
+        text: True for files of text.
+        content: the file's content, or its beginning; None to read it.
+    """
     if is_unfinished(path):
         return f"is an unfinished download: {AGAIN}"
+    if content is not None:
+        return _reason(content[:START], text)
     with path.open("rb") as file:
         return _reason(file.read(START), text)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from attention_bridge.checkpoints.duplicate_keys import unique
-from attention_bridge.checkpoints.wrong_files import UNFINISHED, check_file
+from attention_bridge.checkpoints.wrong_files import UNFINISHED, fault
 from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained.families.shown import cut
 
@@ -39,12 +39,12 @@ def read_json(path: Path, kind: type = dict) -> Any:
         CheckpointError: the file cannot be read, is not JSON, or its content is not a `kind`.
     """
     try:
-        if path.is_file():  # a pipe can be read only once
-            check_file(path, text=True)
         with path.open("rb") as file:
             text = file.read(LARGEST + 1)  # a device or a pipe has no known size
         if len(text) > LARGEST:
             raise CheckpointError(f"{path} must have at most {LARGEST} bytes, got more")
+        if wrong := fault(path, text=True, content=text):
+            raise CheckpointError(f"{path} {wrong}")
         content = json.loads(text, object_pairs_hook=unique, parse_constant=_no_number)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
