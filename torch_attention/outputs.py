@@ -16,8 +16,7 @@ class AttentionOutput(NamedTuple):
 
     Attributes:
         output: `(batch, query, dim)`.
-        weights: attention weights before dropout, in at least float32: `(batch, heads, query, key)`, or
-            `(batch, query, key)` for single-head classes. None with `need_weights=False`.
+        weights: attention weights, float32 or wider, `(batch, heads, query, key)`; no heads in single-head classes.
     """
 
     output: Float[Tensor, "batch query dim"]
@@ -44,8 +43,7 @@ class RecurrentOutput(NamedTuple):
     Attributes:
         output: `(batch, length, dim)`.
         state: recurrent state after all tokens so far; pass it to the next call.
-        weights: equivalent attention matrix, which maps this call's values to its outputs, in at least float32,
-            `(batch, heads, length, length)`. None without `need_weights=True`.
+        weights: equivalent attention matrix, from values to outputs, `(batch, heads, length, length)`, or None.
     """
 
     output: Float[Tensor, "batch length dim"]
@@ -227,9 +225,7 @@ class SpanOutput(NamedTuple):
     Attributes:
         start_logits: logit of each token as the first one of the answer span, `(batch, length)`.
         end_logits: logit of each token as the last one of the answer span, `(batch, length)`.
-        last_hidden_state: output of the backbone, `(batch, length, embed)`.
-        attentions: attention weights, one `(batch, heads, length, length)` per layer; None with `need_weights=False`.
-        hidden_states: the input of each layer, then the output of the last one; None unless asked for.
+        last_hidden_state, attentions, hidden_states: as in `LogitsOutput`.
     """
 
     start_logits: Float[Tensor, "batch length"]
@@ -244,9 +240,7 @@ class RewardOutput(NamedTuple):
 
     Attributes:
         rewards: one reward per sequence, `(batch,)`; also available as `output`.
-        last_hidden_state: output of the backbone, `(batch, length, embed)`.
-        attentions: attention weights, one `(batch, heads, length, length)` per layer; None with `need_weights=False`.
-        hidden_states: the input of each layer, then the output of the last one; None unless asked for.
+        last_hidden_state, attentions, hidden_states: as in `LogitsOutput`.
     """
 
     rewards: Float[Tensor, " batch"]
@@ -265,9 +259,7 @@ class EmbeddingOutput(NamedTuple):
 
     Attributes:
         embeddings: one embedding per sequence, `(batch, features)`; also available as `output`.
-        last_hidden_state: output of the backbone, `(batch, length, embed)`.
-        attentions: attention weights, one `(batch, heads, length, length)` per layer; None with `need_weights=False`.
-        hidden_states: the input of each layer, then the output of the last one; None unless asked for.
+        last_hidden_state, attentions, hidden_states: as in `LogitsOutput`.
     """
 
     embeddings: Float[Tensor, "batch features"]

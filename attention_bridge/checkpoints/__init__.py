@@ -124,7 +124,7 @@ def open(path: str | os.PathLike[str] | Found) -> Reader:
     """
     found = path if isinstance(path, Found) else find(path)
     if found.format not in OPENERS:
-        raise CheckpointError(f"{found.path} is no checkpoint: {found.evidence}")
+        raise CheckpointError(f"{found.path} is no checkpoint, and may have to be unpacked: {found.evidence}")
     state = file_state(found.path)
     reader = OPENERS[found.format](found.path)
     try:

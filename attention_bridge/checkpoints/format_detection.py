@@ -6,7 +6,10 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
+from attention_bridge.checkpoints import directories
+from attention_bridge.checkpoints.directories import USUAL as USUAL
 from attention_bridge.checkpoints.faults import contents, reading
+from attention_bridge.checkpoints.wrong_files import check_file
 from attention_bridge.errors import CheckpointError
 
 SUFFIXES = {
@@ -23,15 +26,6 @@ SUFFIXES = {
     ".weights.json": "keras index",
     ".gguf": "gguf",
 }
-# Of a directory, the first of these files that exists is opened.
-USUAL = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-    "flax_model.msgpack",
-    "consolidated.00.pth",
-)
 BEGINNINGS = {
     b"GGUF": "gguf",
     b"\x89HDF\r\n\x1a\n": "keras",
@@ -79,26 +73,20 @@ def named(path: Path) -> str | None:
 
 
 def _in_directory(path: Path) -> Found:
-    for name in USUAL:
-        if (path / name).exists():
-            found = find(path / name)
-            return found._replace(evidence=f"the directory has {name}, and {found.evidence}")
+    if usual := directories.usual(path):
+        found = find(usual)
+        return found._replace(evidence=f"the directory has {usual.name}, and {found.evidence}")
     if (path / ORBAX).is_file():
         return Found("orbax", path, f"the directory has the file {ORBAX}")
     known = [entry for entry in sorted(path.iterdir()) if entry.is_file() and named(entry)]
-    if len(known) == 1:
-        found = find(known[0])
-        return found._replace(
-            evidence=f"the directory has one checkpoint, {known[0].name}, and {found.evidence}"
-        )
-    raise CheckpointError(
-        f"{path} has none of {', '.join(USUAL)}, no Orbax checkpoint and not exactly one file of a known kind; "
-        f"it holds {contents(path)}"
-    )
+    one = directories.only(path, known)
+    found = find(one)
+    return found._replace(evidence=f"the directory has one checkpoint, {one.name}, and {found.evidence}")
 
 
 def _of_file(path: Path) -> Found:
     by_name = named(path)
+    check_file(path, text=by_name is None or path.suffix == ".json")
     by_content, evidence = _content(path)
     if by_name and by_content and not by_name.startswith(by_content):
         raise CheckpointError(f"{path} should be {by_name} by its name, but {evidence}")
@@ -108,7 +96,7 @@ def _of_file(path: Path) -> Found:
         return Found(
             by_name, path, f"it has the name of a {by_name} file, and its first bytes show no other format"
         )
-    hint = f"; give its directory, {path.parent}" if path.name == "config.json" else ""
+    hint = f"; give its directory, {path.parent}" if path.suffix == ".json" else ""
     raise CheckpointError(
         f"{path} is no checkpoint of a known format: its name has none of {', '.join(SUFFIXES)}{hint}"
     )

@@ -12,9 +12,11 @@ import numpy as np
 
 from attention_bridge.checkpoints.faults import contents, reading
 from attention_bridge.checkpoints.reader import Reader
+from attention_bridge.checkpoints.wrong_files import UNFINISHED, check_file, fault
 from attention_bridge.errors import CheckpointError
 
 LARGEST = 2**28  # bytes
+MOST_NAMES = 3
 LONGEST_NAME = 255  # bytes, of a file in every usual system
 
 
@@ -30,15 +32,20 @@ def open(path: Path, open_shard: Callable[[Path], Reader]) -> Reader:
     """
     shards, metadata = _parse(path)
     absent = [shard for shard in shards if not (path.parent / shard).is_file()]
+    for unfinished in (path.with_name(shard + suffix) for shard in absent for suffix in UNFINISHED):
+        if unfinished.is_file():
+            check_file(unfinished)
     if absent:
         raise CheckpointError(
-            f"{path} names shards that are missing: {', '.join(absent)}; "
+            f"{path} names shards that are missing: {_some(absent)}; download them; "
             f"{path.parent} holds {contents(path.parent)}"
         )
     with ExitStack() as stack:
         readers: dict[str, Reader] = {}
         kind = ""
         for shard, names in shards.items():
+            with reading(path.parent / shard, "shard"):
+                check_file(path.parent / shard)
             reader = stack.enter_context(open_shard(path.parent / shard))
             if reader.specs.keys() != names:
                 differing = ", ".join(sorted(reader.specs.keys() ^ names))
@@ -53,6 +60,12 @@ def open(path: Path, open_shard: Callable[[Path], Reader]) -> Reader:
             return readers[name].read(name)
 
         return Reader(path, kind, specs, metadata, fetch, stack.pop_all().close)
+
+
+def _some(names: list[str]) -> str:
+    """The first names, and the number of further ones."""
+    some = ", ".join(names[:MOST_NAMES])
+    return some if len(names) <= MOST_NAMES else f"{some} and {len(names) - MOST_NAMES} more"
 
 
 def shards_of(path: Path) -> list[str]:
@@ -86,6 +99,8 @@ def _parse(path: Path) -> tuple[dict[str, set[str]], dict[str, Any]]:
             if path.stat().st_size > LARGEST:
                 raise CheckpointError(f"{no_index}: it has more than {LARGEST} bytes")
             text = path.read_bytes()
+        if wrong := fault(path, text=True, content=text):
+            raise CheckpointError(f"{no_index}: it {wrong}")
         index = json.loads(text, object_pairs_hook=_unique)
         shards: dict[str, set[str]] = {}
         for name, shard in index["weight_map"].items():

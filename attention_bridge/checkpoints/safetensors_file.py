@@ -91,10 +91,26 @@ def _read_header(path: Path) -> tuple[dict[str, Place], dict[str, str]]:
         except (CheckpointError, OSError):
             raise
         except Exception as error:
+            if (end := _end(path, length)) > size:
+                raise CheckpointError(
+                    f"{path} is truncated: it has {size} bytes, and its tensors end at {end}; download or copy it again"
+                ) from error
             raise CheckpointError(f"{path} is truncated or no safetensors file: {error}") from error
     metadata = entries.pop("__metadata__", None) or {}
     places = {name: _place(path, name, entry, 8 + length) for name, entry in entries.items()}
     return places, metadata
+
+
+def _end(path: Path, length: int) -> int:
+    """The size that a file should have by its header; 0 if the header is damaged."""
+    with path.open("rb") as file:
+        file.seek(8)
+        try:
+            entries = json.loads(file.read(length))
+            ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
+            return 8 + length + int(max(ends, default=0))
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError):
+            return 0
 
 
 def _unique(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:

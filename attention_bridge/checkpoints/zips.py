@@ -10,6 +10,8 @@ from attention_bridge.checkpoints.zip_directory import LOCAL, check_directory
 from attention_bridge.errors import CheckpointError
 
 CHUNK = 2**20
+LOCAL_MARK, END_MARK = b"PK\x03\x04", b"PK\x05\x06"
+LONGEST_END = 22 + 2**16  # bytes, with the longest comment
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:
@@ -20,9 +22,16 @@ def open_zip(path: Path) -> zipfile.ZipFile:
 
     Raises:
         CheckpointError: a check fails.
-        zipfile.BadZipFile: the file is not a zip file. `zipfile` may raise other errors on damaged files.
+        zipfile.BadZipFile: the file is no zip file. `zipfile` may raise other errors on damaged files.
     """
-    archive = zipfile.ZipFile(path)
+    try:
+        archive = zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        if not _is_truncated(path):
+            raise
+        raise CheckpointError(
+            f"{path} is truncated: it begins as a zip file, but its end is missing; download or copy it again"
+        ) from error
     try:
         check_inflation(path, sum(entry.file_size for entry in archive.infolist()))
         names = set()
@@ -35,6 +44,14 @@ def open_zip(path: Path) -> zipfile.ZipFile:
         archive.close()
         raise
     return archive
+
+
+def _is_truncated(path: Path) -> bool:
+    """Whether a file begins as a zip file and lacks the record at the end of one."""
+    with path.open("rb") as file:
+        begins = file.read(len(LOCAL_MARK)) == LOCAL_MARK
+        file.seek(max(0, path.stat().st_size - LONGEST_END))
+        return begins and END_MARK not in file.read()
 
 
 def check_sum(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:

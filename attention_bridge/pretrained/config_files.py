@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from attention_bridge.checkpoints.duplicate_keys import unique
+from attention_bridge.checkpoints.wrong_files import UNFINISHED, fault
 from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained.families.shown import cut
 
@@ -15,8 +16,16 @@ LARGEST = 2**26  # bytes; usual configurations have a few thousand
 
 
 def find_config(directory: Path) -> Path | None:
-    """The path of the model's configuration in a directory, or None."""
-    return next((directory / name for name in CONFIGS if (directory / name).is_file()), None)
+    """The path of the model's configuration in a directory, or None.
+
+    It may be unreadable, such as a broken link or an unfinished download: `read_json` says so.
+    """
+    for name in CONFIGS:
+        path = directory / name
+        if path.exists() or path.is_symlink():
+            return path
+    unfinished = (directory / f"{name}{suffix}" for name in CONFIGS for suffix in UNFINISHED)
+    return next((path for path in unfinished if path.is_file()), None)
 
 
 def read_json(path: Path, kind: type = dict) -> Any:
@@ -34,6 +43,8 @@ def read_json(path: Path, kind: type = dict) -> Any:
             text = file.read(LARGEST + 1)  # a device or a pipe has no known size
         if len(text) > LARGEST:
             raise CheckpointError(f"{path} must have at most {LARGEST} bytes, got more")
+        if wrong := fault(path, text=True, content=text):
+            raise CheckpointError(f"{path} {wrong}")
         content = json.loads(text, object_pairs_hook=unique, parse_constant=_no_number)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error

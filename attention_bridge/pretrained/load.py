@@ -13,9 +13,11 @@ import ml_dtypes
 import numpy as np
 
 from attention_bridge.errors import CheckpointError, ConversionError, InputError, require
+from attention_bridge.pretrained.devices import find_device
 from attention_bridge.pretrained.families import Reading
 from attention_bridge.pretrained.families.shown import cut
 from attention_bridge.pretrained.filling import LAYOUTS, PACKAGES, check_fit, empty_model, fill
+from attention_bridge.pretrained.hub import local_directory
 from attention_bridge.pretrained.origin import Origin
 from attention_bridge.pretrained.source import Source
 from attention_bridge.weights import Stream, stream
@@ -95,8 +97,8 @@ def load_pretrained(
     require(("torch",) if framework == "torch" else ("jax", "flax"), extra=framework)
     if device is not None and mesh is not None:
         raise InputError("device must be None with a mesh, whose devices share the weights")
-    wanted = dtype_name(dtype)
-    directory = _directory(source, revision)
+    wanted, device = dtype_name(dtype), find_device(framework, device)
+    directory = local_directory(source, revision)
     with _opened(directory, config, model_type, ignore, task) as opened:
         reading, converted = _converted(directory, opened, LAYOUTS[framework])
         name = _common_dtype(converted, wanted)
@@ -189,7 +191,7 @@ def read_pretrained(
         ConversionError: the weights do not fit the configuration.
     """
     wanted = dtype_name(dtype)
-    directory = _directory(source, revision)
+    directory = local_directory(source, revision)
     with _opened(directory, config, model_type, ignore, task) as opened:
         reading, converted = _converted(directory, opened, "torch_attention")
         name = _common_dtype(converted, wanted)
@@ -225,31 +227,6 @@ def _common_dtype(converted: Stream, wanted: str | None) -> str:
     if wanted is not None:
         return wanted
     return next(iter(found)) if len(found) == 1 else "float64" if "float64" in found else "float32"
-
-
-def _directory(source: str | os.PathLike[str], revision: str | None) -> Path:
-    path = Path(source)
-    if path.exists() or path.is_absolute() or len(path.parts) > 2:
-        return path
-    name, _, after = str(source).partition("@")
-    if after and revision is not None and after != revision:
-        raise InputError(f"revision must be given once, got {source!r} and revision={revision!r}")
-    revision = after or revision
-    require(("huggingface_hub",), extra="hub")
-    from huggingface_hub import snapshot_download
-
-    try:
-        for weights in ("*.safetensors", "*.bin"):
-            patterns = ["*.json", weights]
-            directory = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-            if any(directory.glob(weights)):
-                break
-        return directory
-    except Exception as error:  # huggingface_hub raises dozens of types: no network, no such name, no access
-        reason = str(error).partition("\n")[0]
-        raise CheckpointError(
-            f"{source} is not a local directory, and the Hugging Face Hub does not provide it: {reason}"
-        ) from error
 
 
 def dtype_name(dtype: Any) -> str | None:

@@ -179,7 +179,7 @@ class TestBadShards:
     )
     def test_invalid_index(self, tmp_path, content):
         (tmp_path / checkpoints.INDEX).write_text(content)
-        assert self.read(tmp_path).endswith("is not the index of a sharded checkpoint")
+        assert "is not the index of a sharded checkpoint" in self.read(tmp_path)
 
     def test_empty_index(self, tmp_path):
         (tmp_path / checkpoints.INDEX).write_text('{"weight_map": {}}')

@@ -593,7 +593,7 @@ class TestDescriptions:
             assert "leads elsewhere" in change({name: b"x"})
         assert "is damaged or no HDF5 file" in change({"model.weights.h5": b"x" * 999})
         (tmp_path / "x.keras").write_bytes(saved.read_bytes()[:-500])
-        assert "x.keras is damaged or no Keras file" in refused(
+        assert "x.keras is truncated" in refused(
             tmp_path / "x.keras", tmp_path / "b.npz", "--from", "keras.mha"
         )
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from jax_attention.arguments import checked
 from jax_attention.checks import check_sequence
+from jax_attention.outputs import HiddenOutput
 
 
 def _result(

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from torch_attention.arguments import checked
 from torch_attention.checks import check_sequence
+from torch_attention.outputs import HiddenOutput
 
 
 def _result(
