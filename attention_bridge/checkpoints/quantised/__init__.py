@@ -1,0 +1,152 @@
+"""Dequantisation of quantised checkpoints while they are read, tensor by tensor, as the reference does it.
+
+| `quant_method`                | stored                                          | dtype before the model's        |
+|-------------------------------|-------------------------------------------------|---------------------------------|
+| `fp8`, `mxfp8`                | 8-bit floats, scales per block, row or tensor   |                                 |
+| `mxfp4`                       | 4-bit floats, a power of two for 32 values      |                                 |
+| `bitsandbytes`, 8 bits        | int8, a scale per row                           |                                 |
+| `bitsandbytes`, 4 bits        | NF4 or FP4, a scale per block, perhaps nested   | dtype of the quantisation state |
+| `gptq`                        | 2, 3, 4 or 8 bits, scale and zero per group     | dtype of `scales`               |
+| `awq`                         | 4 bits, scale and zero per group                | dtype of `scales`               |
+
+Products are computed in float32 and rounded as the last column says, then to the model's dtype. transformers writes
+the model's dtype too: `dtype` (or `torch_dtype`) of config.json, or without one the dtype of the checkpoint's first
+float tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from attention_bridge.checkpoints.quantised.logical import BFLOAT16, FLOATS, Logical, Read, Stored
+from attention_bridge.checkpoints.quantised.methods import method
+from attention_bridge.checkpoints.quantised.settings import Settings
+from attention_bridge.checkpoints.quantised.signs import sign, weight_of_codes
+from attention_bridge.checkpoints.reader import Reader
+from attention_bridge.errors import CheckpointError
+from attention_bridge.weights.leaves import Spec
+
+__all__ = ["dequantised", "quantised_without_config"]
+
+ADVICE = "save the model dequantised and load that"
+SIDECARS = (
+    "scale",
+    "_scale_inv",
+    ".scales",
+    ".absmax",
+    ".quant_map",
+    ".nested_absmax",
+    ".nested_quant_map",
+    ".SCB",
+)
+
+
+def dequantised(
+    reader: Reader,
+    config: Mapping[str, Any],
+    source: object = "config.json",
+    *,
+    dtype: np.dtype[Any] | None = None,
+    transposed: Collection[str] = (),
+) -> Reader:
+    """Read a quantised checkpoint as if it were not quantised.
+
+    Args:
+        reader: the opened checkpoint; the result's `close` closes it.
+        config: the `quantization_config`.
+        source: the file of `config`, for messages.
+        dtype: dtype of the dequantised tensors, bfloat16, float16 or float32: `dtype` of config.json; None for the
+            dtype of the first float tensor that is not quantised, or bfloat16.
+        transposed: last names of modules whose weights are (in, out) in an unquantised checkpoint, such as `c_attn`
+            of GPT-2.
+
+    Returns:
+        A reader with the dequantised tensors under their names in an unquantised checkpoint; weights are (out, in).
+        Each is dequantised when it is read. Other tensors are unchanged, and the sidecars of quantised tensors
+        (scales, zeros and so on) are absent.
+
+    Raises:
+        CheckpointError: the method is unknown or refused, or the tensors do not fit it: one is absent, has a wrong
+            shape or dtype, or is quantised by another method.
+    """
+    settings = Settings(config, source)
+    chosen = method(settings)
+    first = _first_float(reader.specs) if dtype is None else np.dtype(dtype)
+    if first not in FLOATS:
+        raise CheckpointError(f"dequantised tensors must be bfloat16, float16 or float32, got {first}")
+    stored = Stored(reader, chosen.name, first)
+    tensors: dict[str, Logical] = {}
+    for name, tensor in chosen.plan(stored, settings):
+        if name in tensors or (name in reader.specs and name != tensor.parts[0]):
+            raise stored.fault(f"it has {name} twice, quantised and not")
+        turned = name.removesuffix(".weight").rpartition(".")[2] in transposed and len(tensor.spec.shape) == 2
+        tensors[name] = _turned(tensor) if turned else tensor
+    used = {part for tensor in tensors.values() for part in tensor.parts}
+    rest = {name: spec for name, spec in reader.specs.items() if name not in used}
+    _check_rest(stored, rest)
+    return _reader(reader, tensors, rest)
+
+
+def quantised_without_config(specs: Mapping[str, Spec]) -> str | None:
+    """Describe a quantised checkpoint whose config.json has no `quantization_config`.
+
+    Args:
+        specs: shape and dtype of each tensor, by name.
+
+    Returns:
+        A sentence that names a quantised tensor and gives the remedy; None if no tensor shows quantisation.
+    """
+    found = sign(specs)
+    if found is None:
+        return None
+    name, called = found
+    return (
+        f"{name} is quantised ({called}), but config.json has no quantization_config; "
+        f"restore that field, or {ADVICE}"
+    )
+
+
+def _first_float(specs: Mapping[str, Spec]) -> np.dtype[Any]:
+    """Dtype of the first float tensor that is no sidecar of a quantised one; bfloat16 if there is none."""
+    for name, spec in specs.items():
+        if spec.dtype in FLOATS and not name.endswith(SIDECARS):
+            return spec.dtype
+    return BFLOAT16
+
+
+def _check_rest(stored: Stored, rest: Mapping[str, Spec]) -> None:
+    """Check that no tensor outside the plan is quantised."""
+    found = sign(rest)
+    if found is not None:
+        raise stored.fault(f"{found[0]} is quantised by another method ({found[1]}); {ADVICE}")
+    name = weight_of_codes(rest)
+    if name is not None:
+        raise stored.fault(f"{name} is {rest[name]}, but nothing says how to dequantise it; {ADVICE}")
+
+
+def _turned(tensor: Logical) -> Logical:
+    """The transpose of a matrix."""
+
+    def compute(read: Read) -> np.ndarray:
+        return np.ascontiguousarray(tensor.compute(read).T)
+
+    return tensor._replace(spec=Spec(tensor.spec.shape[::-1], tensor.spec.dtype), compute=compute)
+
+
+def _reader(reader: Reader, tensors: dict[str, Logical], rest: Mapping[str, Spec]) -> Reader:
+    """A reader with the tensors in the order of the stored ones."""
+    names = {tensor.parts[0]: name for name, tensor in tensors.items()}
+    specs: dict[str, Spec] = {}
+    for stored in reader.specs:
+        if stored in names:
+            specs[names[stored]] = tensors[names[stored]].spec
+        elif stored in rest:
+            specs[stored] = rest[stored]
+
+    def fetch(name: str) -> np.ndarray:
+        return tensors[name].compute(reader.read) if name in tensors else reader.read(name)
+
+    return Reader(reader.path, reader.format, specs, reader.metadata, fetch, reader.close)
