@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from attention_bridge.checkpoints.quantised.logical import BFLOAT16, FLOATS, Logical, Read, Stored
+from attention_bridge.checkpoints.quantised.logical import BFLOAT16, FLOATS, Dtype, Logical, Read, Stored
 from attention_bridge.checkpoints.quantised.methods import method
 from attention_bridge.checkpoints.quantised.settings import Settings
 from attention_bridge.checkpoints.quantised.signs import sign, weight_of_codes
@@ -32,16 +32,6 @@ from attention_bridge.weights.leaves import Spec
 __all__ = ["dequantised", "quantised_without_config"]
 
 ADVICE = "save the model dequantised and load that"
-SIDECARS = (
-    "scale",
-    "_scale_inv",
-    ".scales",
-    ".absmax",
-    ".quant_map",
-    ".nested_absmax",
-    ".nested_quant_map",
-    ".SCB",
-)
 
 
 def dequantised(
@@ -49,7 +39,7 @@ def dequantised(
     config: Mapping[str, Any],
     source: object = "config.json",
     *,
-    dtype: np.dtype[Any] | None = None,
+    dtype: Dtype | None = None,
     transposed: Collection[str] = (),
 ) -> Reader:
     """Read a quantised checkpoint as if it were not quantised.
@@ -74,20 +64,22 @@ def dequantised(
     """
     settings = Settings(config, source)
     chosen = method(settings)
-    first = _first_float(reader.specs) if dtype is None else np.dtype(dtype)
-    if first not in FLOATS:
-        raise CheckpointError(f"dequantised tensors must be bfloat16, float16 or float32, got {first}")
-    stored = Stored(reader, chosen.name, first)
+    if dtype is not None and np.dtype(dtype) not in FLOATS:
+        raise CheckpointError(
+            f"dequantised tensors must be bfloat16, float16 or float32, got {np.dtype(dtype)}"
+        )
+    stored = Stored(reader, chosen.name)
     tensors: dict[str, Logical] = {}
     for name, tensor in chosen.plan(stored, settings):
         if name in tensors or (name in reader.specs and name != tensor.parts[0]):
             raise stored.fault(f"it has {name} twice, quantised and not")
-        turned = name.removesuffix(".weight").rpartition(".")[2] in transposed and len(tensor.spec.shape) == 2
+        turned = name.removesuffix(".weight").rpartition(".")[2] in transposed and len(tensor.shape) == 2
         tensors[name] = _turned(tensor) if turned else tensor
     used = {part for tensor in tensors.values() for part in tensor.parts}
     rest = {name: spec for name, spec in reader.specs.items() if name not in used}
     _check_rest(stored, rest)
-    return _reader(reader, tensors, rest)
+    floats = (spec.dtype for spec in rest.values() if spec.dtype in FLOATS)
+    return _reader(reader, tensors, rest, next(floats, BFLOAT16) if dtype is None else np.dtype(dtype))
 
 
 def quantised_without_config(specs: Mapping[str, Spec]) -> str | None:
@@ -109,14 +101,6 @@ def quantised_without_config(specs: Mapping[str, Spec]) -> str | None:
     )
 
 
-def _first_float(specs: Mapping[str, Spec]) -> np.dtype[Any]:
-    """Dtype of the first float tensor that is no sidecar of a quantised one; bfloat16 if there is none."""
-    for name, spec in specs.items():
-        if spec.dtype in FLOATS and not name.endswith(SIDECARS):
-            return spec.dtype
-    return BFLOAT16
-
-
 def _check_rest(stored: Stored, rest: Mapping[str, Spec]) -> None:
     """Check that no tensor outside the plan is quantised."""
     found = sign(rest)
@@ -130,23 +114,23 @@ def _check_rest(stored: Stored, rest: Mapping[str, Spec]) -> None:
 def _turned(tensor: Logical) -> Logical:
     """The transpose of a matrix."""
 
-    def compute(read: Read) -> np.ndarray:
-        return np.ascontiguousarray(tensor.compute(read).T)
+    def compute(read: Read, dtype: Dtype) -> np.ndarray:
+        return np.ascontiguousarray(tensor.compute(read, dtype).T)
 
-    return tensor._replace(spec=Spec(tensor.spec.shape[::-1], tensor.spec.dtype), compute=compute)
+    return tensor._replace(shape=tensor.shape[::-1], compute=compute)
 
 
-def _reader(reader: Reader, tensors: dict[str, Logical], rest: Mapping[str, Spec]) -> Reader:
+def _reader(reader: Reader, tensors: dict[str, Logical], rest: Mapping[str, Spec], dtype: Dtype) -> Reader:
     """A reader with the tensors in the order of the stored ones."""
     names = {tensor.parts[0]: name for name, tensor in tensors.items()}
     specs: dict[str, Spec] = {}
     for stored in reader.specs:
         if stored in names:
-            specs[names[stored]] = tensors[names[stored]].spec
+            specs[names[stored]] = Spec(tensors[names[stored]].shape, dtype)
         elif stored in rest:
             specs[stored] = rest[stored]
 
     def fetch(name: str) -> np.ndarray:
-        return tensors[name].compute(reader.read) if name in tensors else reader.read(name)
+        return tensors[name].compute(reader.read, dtype) if name in tensors else reader.read(name)
 
     return Reader(reader.path, reader.format, specs, reader.metadata, fetch, reader.close)

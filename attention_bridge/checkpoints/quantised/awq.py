@@ -23,6 +23,7 @@ from attention_bridge.checkpoints.quantised.logical import (
     FLOAT32,
     FLOATS,
     INT32,
+    Dtype,
     Logical,
     Read,
     Stored,
@@ -31,7 +32,6 @@ from attention_bridge.checkpoints.quantised.logical import (
 )
 from attention_bridge.checkpoints.quantised.packing import unpack
 from attention_bridge.checkpoints.quantised.settings import Settings
-from attention_bridge.weights.leaves import Spec
 
 BITS, CODES = 4, 8  # of a code; codes in a word
 PLACES = np.argsort([0, 2, 4, 6, 1, 3, 5, 7])  # of the eight features in a word
@@ -76,9 +76,8 @@ def _logical(stored: Stored, module: str, told: int) -> Logical:
         raise stored.fault(f"{weight} must have whole groups of {group} input features, got {shape}")
     stored.need(zeros, weight, [INT32], (length // group, words))
     stored.need(scales, weight, FLOATS, (length // group, features))
-    dtype = stored.model_dtype
 
-    def compute(read: Read) -> np.ndarray:
+    def compute(read: Read, dtype: Dtype) -> np.ndarray:
         packed, factors, zero = read(weight), read(scales), _ordered(read(zeros))
         result = np.empty((features, length), dtype)
         together = max(1, step(features) // group) * group
@@ -92,7 +91,7 @@ def _logical(stored: Stored, module: str, told: int) -> Logical:
             result[:, chosen] = rounded(rounded(values, factors.dtype), dtype).T
         return result
 
-    return Logical(Spec((features, length), dtype), (weight, zeros, scales), compute)
+    return Logical((features, length), (weight, zeros, scales), compute)
 
 
 def _ordered(words: np.ndarray) -> np.ndarray:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -27,13 +26,13 @@ from attention_bridge.checkpoints.quantised.logical import (
     FLOAT32,
     FLOATS,
     UINT8,
+    Dtype,
     Logical,
     Read,
     Stored,
     rounded,
 )
 from attention_bridge.checkpoints.quantised.settings import Settings
-from attention_bridge.weights.leaves import Spec
 
 SIDECARS = ("absmax", "quant_map", "nested_absmax", "nested_quant_map")
 TOGETHER = 2**22  # values dequantised together
@@ -79,9 +78,8 @@ def _logical(stored: Stored, weight: str, described: str) -> Logical:
     if spec.dtype not in (UINT8, *FLOATS) or held != -(-count // 2):
         raise stored.fault(f"{weight} must hold {-(-count // 2)} bytes for {told.shape}, got {spec}")
     parts = _check_sidecars(stored, weight, told, -(-count // told.blocksize))
-    dtype = stored.model_dtype
 
-    def compute(read: Read) -> np.ndarray:
+    def compute(read: Read, dtype: Dtype) -> np.ndarray:
         codes = read(weight).reshape(-1).view(UINT8)
         result = np.empty(count, dtype)
         largest = _largest(read, weight, told)
@@ -95,12 +93,12 @@ def _logical(stored: Stored, weight: str, described: str) -> Logical:
             result[start : start + together] = rounded(rounded(values, told.dtype), dtype)
         return result.reshape(told.shape)
 
-    return Logical(Spec(told.shape, dtype), (weight, described, *parts), compute)
+    return Logical(told.shape, (weight, described, *parts), compute)
 
 
 def _check_sidecars(stored: Stored, weight: str, told: State, blocks: int) -> list[str]:
     """Check dtypes and shapes of the sidecars, and return their names."""
-    shapes: dict[str, tuple[np.dtype[Any], int]] = {
+    shapes: dict[str, tuple[Dtype, int]] = {
         "absmax": (UINT8 if told.nested else FLOAT32, blocks),
         "quant_map": (FLOAT32, len(told.table)),
     }

@@ -21,6 +21,7 @@ from attention_bridge.checkpoints.quantised.logical import (
     FLOAT32,
     INT8,
     UINT8,
+    Dtype,
     Logical,
     Read,
     Stored,
@@ -28,7 +29,6 @@ from attention_bridge.checkpoints.quantised.logical import (
     step,
 )
 from attention_bridge.checkpoints.quantised.settings import Settings
-from attention_bridge.weights.leaves import Spec
 
 ROWS = 0
 INVERSE = np.float32(7.874015718698502e-3)  # 1 / 127, rounded as in bitsandbytes
@@ -68,9 +68,8 @@ def _logical(stored: Stored, weight: str, module: str) -> Logical:
         found = stored.reader.read(order) if spec.shape in ((), (1,)) else np.array(-1)
         if int(found.reshape(())) != ROWS:
             raise stored.fault(f"{order} must be {ROWS}, the order by rows, got {spec} {found.tolist()}")
-    dtype = stored.model_dtype
 
-    def compute(read: Read) -> np.ndarray:
+    def compute(read: Read, dtype: Dtype) -> np.ndarray:
         codes, largest = read(weight), read(scale)
         result = np.empty(shape, dtype)
         for start in range(0, shape[0], step(shape[1])):
@@ -80,4 +79,4 @@ def _logical(stored: Stored, weight: str, module: str) -> Logical:
             result[chosen] = rounded(values, dtype)
         return result
 
-    return Logical(Spec(shape, dtype), parts, compute)
+    return Logical(shape, parts, compute)

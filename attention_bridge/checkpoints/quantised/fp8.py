@@ -34,6 +34,7 @@ from attention_bridge.checkpoints.quantised.logical import (
     FLOAT32,
     INT8,
     UINT8,
+    Dtype,
     Logical,
     Read,
     Stored,
@@ -42,7 +43,6 @@ from attention_bridge.checkpoints.quantised.logical import (
 )
 from attention_bridge.checkpoints.quantised.mxfp4 import FP4
 from attention_bridge.checkpoints.quantised.settings import Settings
-from attention_bridge.weights.leaves import Spec
 
 FLOAT8 = tuple(
     np.dtype(getattr(ml_dtypes, f"float8_{kind}")) for kind in ("e4m3fn", "e5m2", "e4m3fnuz", "e5m2fnuz")
@@ -87,7 +87,7 @@ def plan(stored: Stored, settings: Settings) -> Iterator[tuple[str, Logical]]:
             yield name, _logical(stored, name, scales[name], unused.get(name, ()), block)
 
 
-def _owner(stored: Stored, name: str, weights: tuple[np.dtype[Any], ...]) -> str | None:
+def _owner(stored: Stored, name: str, weights: tuple[Dtype, ...]) -> str | None:
     """Name of the weight that a tensor scales; None if it is no scale."""
     if name.endswith("_scale_inv"):
         return name.removesuffix("_scale_inv")
@@ -131,12 +131,11 @@ def _logical(stored: Stored, name: str, scale: str, unused: Any, block: Block | 
         raise stored.fault(
             f"{scale} must have one scale for each of the {expected} of {name}, {shape}, got {scales}"
         )
-    dtype = stored.model_dtype
 
-    def compute(read: Read) -> np.ndarray:
-        return _scaled(read(name), _factors(read(scale)).reshape(grid), shape, blocks, dtype)
+    def compute(read: Read, dtype: Dtype) -> np.ndarray:
+        return _scaled(read(name), _factors(read(scale)).reshape(grid), blocks, dtype)
 
-    return Logical(Spec(shape, dtype), (name, scale, *unused), compute)
+    return Logical(shape, (name, scale, *unused), compute)
 
 
 def _grid(shape: tuple[int, ...], scales: tuple[int, ...]) -> tuple[int, ...] | None:
@@ -167,14 +166,13 @@ def _factors(scales: np.ndarray) -> np.ndarray:
     return scales.astype(FLOAT32)
 
 
-def _scaled(
-    weight: np.ndarray, scales: np.ndarray, shape: tuple[int, ...], block: Block, dtype: np.dtype[Any]
-) -> np.ndarray:
-    rows, columns = shape[-2:]
-    result = np.empty(shape, dtype)
+def _scaled(weight: np.ndarray, scales: np.ndarray, block: Block, dtype: Dtype) -> np.ndarray:
+    """The dequantised weight, computed some rows at a time."""
+    rows, columns = weight.shape[-2], weight.shape[-1] * (2 if weight.dtype == INT8 else 1)
+    result = np.empty((*weight.shape[:-1], columns), dtype)
     every = np.arange(256, dtype=UINT8)
     table = FP4 if weight.dtype == INT8 else every.view(weight.dtype).astype(FLOAT32)
-    for place in np.ndindex(*shape[:-2]):
+    for place in np.ndindex(*weight.shape[:-2]):
         codes = weight[place].view(UINT8)
         for start in range(0, rows, step(columns)):
             chosen = slice(start, start + step(columns))

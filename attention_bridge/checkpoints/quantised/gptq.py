@@ -18,7 +18,7 @@ constant from each packed word instead, so that a zero of 0 borrows from its nei
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from attention_bridge.checkpoints.quantised.logical import (
     FLOAT32,
     FLOATS,
     INT32,
+    Dtype,
     Logical,
     Read,
     Stored,
@@ -34,7 +35,6 @@ from attention_bridge.checkpoints.quantised.logical import (
 )
 from attention_bridge.checkpoints.quantised.packing import WORD, count, unpack
 from attention_bridge.checkpoints.quantised.settings import Settings
-from attention_bridge.weights.leaves import Spec
 
 BITS = (2, 3, 4, 8)
 FORMATS = ("gptq", "gptq_v2")
@@ -114,9 +114,8 @@ def _logical(stored: Stored, module: str, packing: Packing) -> Logical:
         raise stored.fault(
             f"{scales} must have a row per {packing.group_size} of {length} features, got {spec}"
         )
-    dtype = stored.model_dtype
 
-    def compute(read: Read) -> np.ndarray:
+    def compute(read: Read, dtype: Dtype) -> np.ndarray:
         size = length if packing.group_size == -1 else packing.group_size
         places = read(groups) if groups in parts else np.arange(length) // size
         if places.min() < -number or places.max() >= number:
@@ -133,10 +132,10 @@ def _logical(stored: Stored, module: str, packing: Packing) -> Logical:
             result[chosen] = rounded(rounded(values, factors.dtype), dtype)
         return result
 
-    return Logical(Spec((features, length), dtype), parts, compute)
+    return Logical((features, length), parts, compute)
 
 
-def _matrix(stored: Stored, name: str, owner: str, dtypes: Sequence[np.dtype[Any]]) -> tuple[int, int]:
+def _matrix(stored: Stored, name: str, owner: str, dtypes: Sequence[Dtype]) -> tuple[int, int]:
     shape = stored.need(name, owner, dtypes).shape
     if len(shape) != 2 or not all(shape):
         raise stored.fault(f"{name} must have rows and columns, got {shape}")

@@ -14,6 +14,7 @@ from attention_bridge.errors import CheckpointError
 from attention_bridge.weights.leaves import Spec
 
 Read = Callable[[str], np.ndarray]
+Dtype = np.dtype[Any]
 UINT8, INT8, INT32 = np.dtype(np.uint8), np.dtype(np.int8), np.dtype(np.int32)
 FLOAT32, FLOAT16 = np.dtype(np.float32), np.dtype(np.float16)
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -24,14 +25,15 @@ class Logical(NamedTuple):
     """A tensor that is computed from stored ones.
 
     Attributes:
-        spec: shape and dtype of the result of `compute`.
+        shape: its shape.
         parts: names of the stored tensors that belong to it; the first is the quantised weight.
-        compute: function that dequantises it, given a function that reads a stored tensor.
+        compute: function that dequantises it, given a function that reads a stored tensor, and the dtype of the
+            result.
     """
 
-    spec: Spec
+    shape: tuple[int, ...]
     parts: tuple[str, ...]
-    compute: Callable[[Read], np.ndarray]
+    compute: Callable[[Read, Dtype], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,10 @@ class Stored:
     Attributes:
         reader: the opened checkpoint.
         method: name of the quantisation method, for messages.
-        model_dtype: dtype of the model's parameters that are not quantised.
     """
 
     reader: Reader
     method: str
-    model_dtype: np.dtype[Any]
 
     @property
     def specs(self) -> dict[str, Spec]:
@@ -65,7 +65,7 @@ class Stored:
         self,
         name: str,
         owner: str,
-        dtypes: Sequence[np.dtype[Any]],
+        dtypes: Sequence[Dtype],
         shape: tuple[int, ...] | None = None,
     ) -> Spec:
         """Check a stored tensor.
@@ -103,7 +103,7 @@ class Stored:
         return self.fault(f"{name} belongs to a quantised {owner}, which {found}")
 
 
-def rounded(array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+def rounded(array: np.ndarray, dtype: Dtype) -> np.ndarray:
     """Round to a float dtype as torch does: to nearest, ties to even; too large values become infinite."""
     with np.errstate(all="ignore"):
         return array.astype(dtype, copy=False)

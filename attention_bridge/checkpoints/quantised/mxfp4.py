@@ -18,9 +18,16 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from attention_bridge.checkpoints.quantised.logical import FLOAT32, UINT8, Logical, Read, Stored, rounded
+from attention_bridge.checkpoints.quantised.logical import (
+    FLOAT32,
+    UINT8,
+    Dtype,
+    Logical,
+    Read,
+    Stored,
+    rounded,
+)
 from attention_bridge.checkpoints.quantised.settings import Settings
-from attention_bridge.weights.leaves import Spec
 
 _HALF = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
 FP4 = np.array(_HALF + [-value for value in _HALF], FLOAT32)
@@ -51,9 +58,8 @@ def _logical(stored: Stored, blocks: str) -> Logical:
         raise stored.fault(f"{blocks} must be (experts, features, groups, {BYTES}) uint8, got {shape}")
     stored.need(scales, blocks, [UINT8], shape[:3])
     experts, features, groups, _ = shape
-    dtype = stored.model_dtype
 
-    def compute(read: Read) -> np.ndarray:
+    def compute(read: Read, dtype: Dtype) -> np.ndarray:
         codes, exponents = read(blocks), read(scales)
         result = np.empty((experts, groups * 2 * BYTES, features), dtype)
         for expert in range(experts):
@@ -64,4 +70,4 @@ def _logical(stored: Stored, blocks: str) -> Logical:
             result[expert] = rounded(values, dtype).reshape(features, -1).T
         return result
 
-    return Logical(Spec((experts, groups * 2 * BYTES, features), dtype), (blocks, scales), compute)
+    return Logical((experts, groups * 2 * BYTES, features), (blocks, scales), compute)
