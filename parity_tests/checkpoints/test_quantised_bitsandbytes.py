@@ -84,7 +84,7 @@ def changed(**fields):
         ({"blocksize": 65}, "must be one of 32, 64, 128, 256, 512, 1024, 2048, 4096, got 65"),
         ({"blocksize": 64.0}, "got 64.0"),
         ({"blocksize": 32}, "absmax must be (5,) uint8, got (3,) uint8"),
-        ({"shape": [10, 16]}, "must hold 80 bytes for (10, 16), got (75, 1) uint8"),
+        ({"shape": [10, 16]}, "must be a column of 80 bytes for (10, 16), got (75, 1) uint8"),
         ({"shape": [-10, 15]}, "shape in "),
         ({"shape": [10, "15"]}, "shape in "),
         ({"shape": []}, "shape in "),

@@ -30,11 +30,10 @@ from attention_bridge.checkpoints.quantised.logical import (
     rounded,
     step,
 )
-from attention_bridge.checkpoints.quantised.packing import unpack
 from attention_bridge.checkpoints.quantised.settings import Settings
 
 BITS, CODES = 4, 8  # of a code; codes in a word
-PLACES = np.argsort([0, 2, 4, 6, 1, 3, 5, 7])  # of the eight features in a word
+ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # of the features in a word
 SIDECARS = ("qzeros", "scales")
 
 
@@ -78,23 +77,25 @@ def _logical(stored: Stored, module: str, told: int) -> Logical:
     stored.need(scales, weight, FLOATS, (length // group, features))
 
     def compute(read: Read, dtype: Dtype) -> np.ndarray:
-        packed, factors, zero = read(weight), read(scales), _ordered(read(zeros))
+        packed, zero, factors = read(weight).T, _turned(read(zeros).T), read(scales).T
         result = np.empty((features, length), dtype)
-        together = max(1, step(features) // group) * group
-        for start in range(0, length, together):
-            chosen = slice(start, start + together)
-            groups = np.arange(length)[chosen] // group
-            codes = _ordered(packed[chosen])
-            codes -= zero[groups]
+        for start in range(0, words, step(CODES * length)):
+            chosen = slice(start, start + step(CODES * length))
+            rows = slice(chosen.start * CODES, chosen.stop * CODES)
+            codes = _turned(packed[chosen]).astype(FLOAT32)
+            codes -= np.repeat(zero[rows], group, axis=1)
             with np.errstate(all="ignore"):
-                values = factors[groups].astype(FLOAT32) * codes
-            result[:, chosen] = rounded(rounded(values, factors.dtype), dtype).T
+                values = np.repeat(factors[rows].astype(FLOAT32), group, axis=1) * codes
+            result[rows] = rounded(rounded(values, factors.dtype), dtype)
         return result
 
     return Logical((features, length), (weight, zeros, scales), compute)
 
 
-def _ordered(words: np.ndarray) -> np.ndarray:
-    """The codes or zeros of words in the order of the features, int16 (rows, out)."""
-    codes = unpack(words, BITS).reshape(len(words), -1, CODES)[..., PLACES]
-    return codes.reshape(len(words), -1).astype(np.int16)
+def _turned(words: np.ndarray) -> np.ndarray:
+    """The codes or zeros of transposed words, uint8 (out, in), in the order of the features."""
+    unsigned = np.ascontiguousarray(words).view(np.uint32)
+    codes = np.empty((len(words), CODES, words.shape[1]), np.uint8)
+    for place, feature in enumerate(ORDER):
+        codes[:, feature] = unsigned >> np.uint32(BITS * place) & np.uint32(15)
+    return codes.reshape(-1, words.shape[1])

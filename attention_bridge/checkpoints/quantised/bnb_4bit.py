@@ -30,12 +30,13 @@ from attention_bridge.checkpoints.quantised.logical import (
     Logical,
     Read,
     Stored,
+    pairs,
     rounded,
 )
 from attention_bridge.checkpoints.quantised.settings import Settings
 
 SIDECARS = ("absmax", "quant_map", "nested_absmax", "nested_quant_map")
-TOGETHER = 2**22  # values dequantised together
+TOGETHER = 2**18  # values dequantised together
 
 
 def plan(stored: Stored, settings: Settings) -> Iterator[tuple[str, Logical]]:
@@ -75,18 +76,21 @@ def _logical(stored: Stored, weight: str, described: str) -> Logical:
     spec = stored.specs[weight]
     count = math.prod(told.shape)
     held = math.prod(spec.shape) * spec.dtype.itemsize
-    if spec.dtype not in (UINT8, *FLOATS) or held != -(-count // 2):
-        raise stored.fault(f"{weight} must hold {-(-count // 2)} bytes for {told.shape}, got {spec}")
+    row = len(spec.shape) > 1 and spec.shape[0] == 1 < spec.shape[-1]  # which the reference reads transposed
+    if spec.dtype not in (UINT8, *FLOATS) or held != -(-count // 2) or row:
+        raise stored.fault(
+            f"{weight} must be a column of {-(-count // 2)} bytes for {told.shape}, got {spec}"
+        )
     parts = _check_sidecars(stored, weight, told, -(-count // told.blocksize))
 
     def compute(read: Read, dtype: Dtype) -> np.ndarray:
         codes = read(weight).reshape(-1).view(UINT8)
         result = np.empty(count, dtype)
-        largest = _largest(read, weight, told)
+        largest, table = _largest(read, weight, told), pairs(told.table, low_first=False)
         together = TOGETHER // told.blocksize * told.blocksize
         for start in range(0, count, together):
             halves = codes[start // 2 : (start + together) // 2]
-            values = told.table[np.stack([halves >> 4, halves & 15], axis=-1).reshape(-1)[: count - start]]
+            values = table.take(halves, axis=0).reshape(-1)[: count - start]
             blocks = largest[start // told.blocksize : (start + together) // told.blocksize]
             with np.errstate(all="ignore"):
                 values *= np.repeat(blocks, told.blocksize)[: len(values)]

@@ -38,6 +38,7 @@ from attention_bridge.checkpoints.quantised.logical import (
     Logical,
     Read,
     Stored,
+    pairs,
     rounded,
     step,
 )
@@ -171,19 +172,14 @@ def _scaled(weight: np.ndarray, scales: np.ndarray, block: Block, dtype: Dtype) 
     rows, columns = weight.shape[-2], weight.shape[-1] * (2 if weight.dtype == INT8 else 1)
     result = np.empty((*weight.shape[:-1], columns), dtype)
     every = np.arange(256, dtype=UINT8)
-    table = FP4 if weight.dtype == INT8 else every.view(weight.dtype).astype(FLOAT32)
+    table = pairs(FP4, low_first=True) if weight.dtype == INT8 else every.view(weight.dtype).astype(FLOAT32)
     for place in np.ndindex(*weight.shape[:-2]):
         codes = weight[place].view(UINT8)
         for start in range(0, rows, step(columns)):
             chosen = slice(start, start + step(columns))
             factors = scales[place][np.arange(rows)[chosen] // block[0]]
-            values = table[_halves(codes[chosen]) if table is FP4 else codes[chosen]]
+            values = table.take(codes[chosen], axis=0).reshape(-1, columns)
             with np.errstate(all="ignore"):
                 product = values * np.repeat(factors, block[1], axis=-1)[:, :columns]
             result[place][chosen] = rounded(product, dtype)
     return result
-
-
-def _halves(codes: np.ndarray) -> np.ndarray:
-    """The two halves of each byte, the lower four bits first."""
-    return np.stack([codes & 15, codes >> 4], axis=-1).reshape(len(codes), -1)

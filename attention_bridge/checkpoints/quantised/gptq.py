@@ -125,10 +125,10 @@ def _logical(stored: Stored, module: str, packing: Packing) -> Logical:
         result = np.empty((features, length), dtype)
         for start in range(0, features, step(length)):
             chosen = slice(start, start + step(length))
-            codes = unpack(packed[:, chosen].T, bits).astype(np.int16)
-            codes -= zero[:, chosen].T[:, places]
+            codes = unpack(packed[:, chosen].T, bits).astype(FLOAT32)
+            codes -= zero[:, chosen].T.take(places, axis=1)
             with np.errstate(all="ignore"):
-                values = factors[:, chosen].T.astype(FLOAT32)[:, places] * codes
+                values = factors[:, chosen].T.astype(FLOAT32).take(places, axis=1) * codes
             result[chosen] = rounded(rounded(values, factors.dtype), dtype)
         return result
 

@@ -109,6 +109,21 @@ def rounded(array: np.ndarray, dtype: Dtype) -> np.ndarray:
         return array.astype(dtype, copy=False)
 
 
-def step(values: int, most: int = 2**22) -> int:
-    """Number of rows of `values` values each that are dequantised together; bounds the temporary memory."""
+def pairs(table: np.ndarray, *, low_first: bool) -> np.ndarray:
+    """The two values of each byte that holds two codes.
+
+    Args:
+        table: the 16 values of the codes.
+        low_first: whether the lower four bits are the first code.
+
+    Returns:
+        (256, 2).
+    """
+    every = np.arange(256)
+    codes = [every & 15, every >> 4]
+    return table[np.stack(codes if low_first else codes[::-1], axis=-1)]
+
+
+def step(values: int, most: int = 2**18) -> int:
+    """Number of rows of `values` values each that are dequantised together, so that temporaries fit in a cache."""
     return max(1, most // max(1, values))

@@ -26,6 +26,7 @@ from attention_bridge.checkpoints.quantised.logical import (
     Read,
     Stored,
     rounded,
+    step,
 )
 from attention_bridge.checkpoints.quantised.settings import Settings
 
@@ -63,11 +64,17 @@ def _logical(stored: Stored, blocks: str) -> Logical:
         codes, exponents = read(blocks), read(scales)
         result = np.empty((experts, groups * 2 * BYTES, features), dtype)
         for expert in range(experts):
-            pairs = np.stack([codes[expert] & 15, codes[expert] >> 4], axis=-1)
-            values = FP4[pairs.reshape(features, groups, 2 * BYTES)]
-            with np.errstate(all="ignore"):
-                values = np.ldexp(values, exponents[expert, ..., None].astype(np.int32) - 127)
-            result[expert] = rounded(values, dtype).reshape(features, -1).T
+            for start in range(0, groups, step(2 * BYTES * features)):
+                chosen = slice(start, start + step(2 * BYTES * features))
+                turned = np.ascontiguousarray(codes[expert, :, chosen].reshape(features, -1).T)
+                values = np.stack([FP4[turned & 15], FP4[turned >> 4]], axis=1).reshape(
+                    -1, 2 * BYTES, features
+                )
+                power = exponents[expert, :, chosen].T.astype(np.int32) - 127
+                with np.errstate(all="ignore"):
+                    values = np.ldexp(values, power[:, None])
+                rows = slice(start * 2 * BYTES, start * 2 * BYTES + len(values) * 2 * BYTES)
+                result[expert, rows] = rounded(values, dtype).reshape(-1, features)
         return result
 
     return Logical((experts, groups * 2 * BYTES, features), (blocks, scales), compute)

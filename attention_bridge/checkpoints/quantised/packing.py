@@ -18,14 +18,13 @@ def unpack(words: np.ndarray, bits: int) -> np.ndarray:
         uint8 (..., words * 32 / bits).
     """
     data = np.ascontiguousarray(words).astype("<i4", copy=False).view(np.uint8)
-    if bits == 8:
-        return data
     if bits == 3:  # three bytes hold eight numbers
         parts = data.reshape(*data.shape[:-1], -1, 3).astype(np.uint32)
-        whole = parts[..., 0] | parts[..., 1] << 8 | parts[..., 2] << 16
-        numbers = (whole[..., None] >> np.arange(0, 24, 3, dtype=np.uint32) & 7).astype(np.uint8)
-    else:
-        numbers = data[..., None] >> np.arange(0, 8, bits, dtype=np.uint8) & (2**bits - 1)
+        data = parts[..., 0] | parts[..., 1] << 8 | parts[..., 2] << 16
+    each = 8 if bits == 3 else 8 // bits
+    numbers = np.empty((*data.shape, each), np.uint8)
+    for place in range(each):
+        numbers[..., place] = data >> data.dtype.type(bits * place) & data.dtype.type(2**bits - 1)
     return numbers.reshape(*data.shape[:-1], -1)
 
 
