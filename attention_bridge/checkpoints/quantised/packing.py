@@ -17,7 +17,7 @@ def unpack(words: np.ndarray, bits: int) -> np.ndarray:
     Returns:
         uint8 (..., words * 32 / bits).
     """
-    data = np.ascontiguousarray(words).astype("<i4", copy=False).view(np.uint8)
+    data: np.ndarray = np.ascontiguousarray(words).astype("<i4", copy=False).view(np.uint8)
     if bits == 3:  # three bytes hold eight numbers
         parts = data.reshape(*data.shape[:-1], -1, 3).astype(np.uint32)
         data = parts[..., 0] | parts[..., 1] << 8 | parts[..., 2] << 16
