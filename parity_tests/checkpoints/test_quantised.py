@@ -172,6 +172,18 @@ def test_transposed_modules_have_weights_of_in_times_out(tmp_path, name):
     samples.same_bits(turned[samples.WEIGHT], np.ascontiguousarray(usual[samples.WEIGHT].T))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("name", EVERY)
+def test_dtype_without_a_request_is_that_of_the_first_float_tensor(tmp_path, name, dtype):
+    config, tensors = samples.sample(name)
+    plain = {key: array.astype(dtype) for key, array in tensors.items() if not samples.is_part(key)}
+    weight, path = samples.SAMPLES[name][2], tmp_path / "x.safetensors"
+    found = samples.read(path, tensors | plain, config)
+    samples.same_bits(found[weight], samples.read(path, tensors, config, dtype=dtype)[weight])
+    alone = {key: array for key, array in tensors.items() if samples.is_part(key)}
+    assert samples.read(path, alone, config)[weight].dtype == samples.BFLOAT16
+
+
 def test_dtype_that_is_no_float_is_refused(tmp_path):
     config, tensors = samples.sample("int8")
     text = refusal(tmp_path / "x.safetensors", tensors, config, dtype=np.dtype(np.int8))

@@ -52,7 +52,8 @@ def damage(rng, tensors):
             result[name] = random_array(rng, shape, array.dtype)
         case 3 if array.ndim:
             shape = list(array.shape)
-            shape[rng.integers(array.ndim)] += int(rng.choice([-1, 1, 2]))
+            place = rng.integers(array.ndim)
+            shape[place] = max(0, shape[place] + int(rng.choice([-1, 1, 2])))
             result[name] = random_array(rng, tuple(shape), array.dtype)
         case 4:
             result[name] = array.reshape(-1)
