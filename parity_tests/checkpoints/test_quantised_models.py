@@ -1,4 +1,4 @@
-"""Whole tiny models in FP8 and MXFP4: parameters and outputs are those of transformers' `dequantize=True`."""
+"""Whole tiny models in FP8 and MXFP4: parameters and outputs equal transformers' with `dequantize=True`."""
 
 import json
 

@@ -68,7 +68,7 @@ def plain(rng):
     """Tensors that are not quantised."""
     return {
         "model.norm.weight": rng.standard_normal(7).astype(BFLOAT16),
-        "model.layers.0.q_proj.bias": rng.standard_normal(8).astype(BFLOAT16),
+        "model.layers.0.q_proj.bias": rng.standard_normal(16).astype(BFLOAT16),
         "model.position_ids": np.arange(5, dtype=np.int64),
     }
 

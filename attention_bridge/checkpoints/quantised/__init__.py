@@ -29,8 +29,10 @@ from attention_bridge.checkpoints.reader import Reader
 from attention_bridge.errors import CheckpointError
 from attention_bridge.weights.leaves import Spec
 
-__all__ = ["dequantised", "quantised_without_config"]
+__all__ = ["TRANSPOSED", "dequantised", "quantised_without_config", "surplus_bias"]
 
+# Modules whose weights are (in, out) in an unquantised checkpoint, by `model_type`; quantised ones are (out, in).
+TRANSPOSED = dict.fromkeys(("gpt2", "imagegpt", "openai-gpt"), ("c_attn", "c_fc", "c_proj", "q_attn"))
 ADVICE = "save the model dequantised and load that"
 
 
@@ -51,7 +53,7 @@ def dequantised(
         dtype: dtype of the dequantised tensors, bfloat16, float16 or float32: `dtype` of config.json; None for the
             dtype of the first float tensor that is not quantised, or bfloat16.
         transposed: last names of modules whose weights are (in, out) in an unquantised checkpoint, such as `c_attn`
-            of GPT-2.
+            of GPT-2; see `TRANSPOSED`.
 
     Returns:
         A reader with the dequantised tensors under their names in an unquantised checkpoint; weights are (out, in).
@@ -99,6 +101,31 @@ def quantised_without_config(specs: Mapping[str, Spec]) -> str | None:
         f"{name} is quantised ({called}), but config.json has no quantization_config; "
         f"restore that field, or {ADVICE}"
     )
+
+
+def surplus_bias(reader: Reader, name: str) -> bool:
+    """Whether a tensor is a bias of zeros beside a weight.
+
+    AutoGPTQ adds one to every quantised module, also to modules that have no bias. Where the model has no such bias,
+    it can be left out.
+
+    Args:
+        reader: the result of `dequantised`.
+        name: name of the tensor.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    module, _, last = name.rpartition(".")
+    weight, spec = reader.specs.get(f"{module}.weight"), reader.specs.get(name)
+    if (
+        last != "bias"
+        or weight is None
+        or spec is None
+        or spec.shape not in (weight.shape[:1], weight.shape[1:])
+    ):
+        return False
+    return not reader.read(name).any()
 
 
 def _check_rest(stored: Stored, rest: Mapping[str, Spec]) -> None:
