@@ -93,6 +93,7 @@ def test_every_method_of_transformers_is_dequantised_or_refused_by_name(tmp_path
         (samples.FP8 | {"weight_block_size": [4, True]}, "two positive whole numbers, got [4, True]"),
         (samples.GPTQ | {"bits": 5}, "bits is one of 2, 3, 4, 8, got 5"),
         (samples.GPTQ | {"bits": "4"}, "bits is a whole number, got '4'"),
+        (samples.GPTQ | {"is_marlin_format": True}, "is_marlin_format is false, got True"),
         (samples.GPTQ | {"group_size": 0}, "group_size is positive, or -1"),
         (
             samples.GPTQ | {"checkpoint_format": "marlin"},

@@ -62,7 +62,7 @@ def dequantised(
 
     Raises:
         CheckpointError: the method is unknown or refused, or the tensors do not fit it: one is absent, has a wrong
-            shape or dtype, or is quantised by another method.
+            shape or dtype, or is quantised by another method. `reader` stays open.
     """
     settings = Settings(config, source)
     chosen = method(settings)

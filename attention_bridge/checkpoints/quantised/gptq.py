@@ -84,6 +84,8 @@ def _packing(settings: Settings) -> Packing:
     group = settings.whole("group_size", default=128)
     if group < 1 and group != -1:
         raise settings.fault("group_size", "positive, or -1 for one group")
+    if settings.flag("is_marlin_format", False):
+        raise settings.fault("is_marlin_format", "false")
     told = "format" if settings.given.get("checkpoint_format") is None else "checkpoint_format"
     version = settings.text(told, default="gptq")
     if version not in FORMATS:

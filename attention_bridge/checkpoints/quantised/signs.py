@@ -32,7 +32,7 @@ SIGNS = (
     Sign(".weight_packed", (), "compressed-tensors"),
     Sign("_scale_inv", ("",), "FP8"),
     Sign(".qscale_weight", (".weight",), "FP8"),
-    Sign(".weight_scale", (".weight",), "FP8, fbgemm_fp8 or compressed-tensors"),
+    Sign(".weight_scale", (".weight",), "FP8, BitNet or compressed-tensors"),
     Sign(".scale", (".weight",), "FP8"),
     Sign(".SCB", (".weight",), "bitsandbytes (8 bits)"),
     Sign(".weight.absmax", (".weight",), "bitsandbytes (4 bits)"),
