@@ -10,8 +10,10 @@ from attention_bridge.checkpoints.quantised import (
     TRANSPOSED,
     dequantised,
     surplus_bias,
+    unquantised,
 )
 from attention_bridge.checkpoints.reader import Reader
+from attention_bridge.errors import CheckpointError
 from parity_tests.helpers import quantised as samples
 
 EVERY = list(samples.SAMPLES)
@@ -131,3 +133,53 @@ def test_surplus_bias_is_one_of_zeros(tmp_path):
     assert tensors["model.layers.0.q_proj.bias"].any()
     assert [name for name in reader.specs if surplus_bias(reader, name)] == [f"{OTHER}.bias"]
     assert not surplus_bias(reader, "absent.bias")
+
+
+class TestConfiguration:
+    """`unquantised`, which takes a whole config.json."""
+
+    @pytest.mark.parametrize("name", EVERY)
+    @pytest.mark.parametrize("field", ["dtype", "torch_dtype"])
+    def test_quantised_checkpoint_has_the_dtype_of_the_configuration(self, tmp_path, name, field):
+        quantisation, tensors = samples.sample(name)
+        config = {"model_type": "llama", field: "float16", "quantization_config": quantisation}
+        weight, path = samples.SAMPLES[name][2], tmp_path / "x.safetensors"
+        expected = samples.read(path, tensors, quantisation, dtype=np.dtype(np.float16))
+        for given in (
+            config,
+            {"model_type": "llava", "text_config": config},
+            config | {field: "torch.float16"},
+        ):
+            with unquantised(samples.write(path, tensors), given) as reader:
+                samples.same_bits(reader.read(weight), expected[weight])
+
+    def test_modules_of_gpt2_are_transposed(self, tmp_path):
+        quantisation, tensors = samples.sample("int8")
+        tensors = {name.replace("q_proj", "c_attn"): array for name, array in tensors.items()}
+        weight = samples.WEIGHT.replace("q_proj", "c_attn")
+        for model_type, shape in (("gpt2", (7, 5)), ("llama", (5, 7)), (None, (5, 7))):
+            config = {"model_type": model_type, "quantization_config": quantisation}
+            with unquantised(samples.write(tmp_path / "x.safetensors", tensors), config) as reader:
+                assert reader.read(weight).shape == shape
+
+    @pytest.mark.parametrize("name", EVERY)
+    def test_checkpoint_quantised_without_a_word_is_refused(self, tmp_path, name):
+        _, tensors = samples.sample(name)
+        with samples.write(tmp_path / "x.safetensors", tensors) as reader:
+            for config in ({}, {"quantization_config": None}, {"text_config": {"dtype": "float16"}}):
+                with pytest.raises(
+                    CheckpointError, match=r"x\.safetensors cannot be read: .* is quantised \("
+                ):
+                    unquantised(reader, config)
+
+    def test_unquantised_checkpoint_is_the_reader_itself(self, tmp_path):
+        tensors = samples.plain(np.random.default_rng(0))
+        with samples.write(tmp_path / "x.safetensors", tensors) as reader:
+            assert unquantised(reader, {"dtype": "float16"}) is reader
+
+    def test_other_dtypes_of_a_configuration_are_those_of_the_file(self, tmp_path):
+        quantisation, tensors = samples.sample("int8")
+        for dtype in ("float64", "float8_e4m3fn", "auto", 3, None):
+            config = {"dtype": dtype, "quantization_config": quantisation}
+            with unquantised(samples.write(tmp_path / "x.safetensors", tensors), config) as reader:
+                assert reader.read(samples.WEIGHT).dtype == samples.BFLOAT16
