@@ -6,9 +6,7 @@ from typing import Any, NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
-
-def _no_logits(result: Any) -> Any:
-    raise AttributeError("this model has no output head and so no logits; its result has last_hidden_state")
+NO_LOGITS = "this model has no output head and so no logits; its result has last_hidden_state"
 
 
 class AttentionOutput(NamedTuple):
@@ -106,7 +104,10 @@ class EncoderOutput(NamedTuple):
         """The same as `attentions`."""
         return self.attentions
 
-    logits = property(_no_logits)
+    @property
+    def logits(self) -> Any:
+        """Raise AttributeError: there is no output head."""
+        raise AttributeError(NO_LOGITS)
 
 
 class HiddenOutput(NamedTuple):
@@ -127,7 +128,10 @@ class HiddenOutput(NamedTuple):
         """The same as `last_hidden_state`."""
         return self.last_hidden_state
 
-    logits = property(_no_logits)
+    @property
+    def logits(self) -> Any:
+        """Raise AttributeError: there is no output head."""
+        raise AttributeError(NO_LOGITS)
 
 
 class LanguageOutput(NamedTuple):
@@ -196,81 +200,6 @@ class ContrastiveOutput(NamedTuple):
     scores: Float[Tensor, "texts images"]
     text: Float[Tensor, "texts features"]
     image: Float[Tensor, "images features"]
-
-
-class LogitsOutput(NamedTuple):
-    """Result of a classifier.
-
-    Attributes:
-        logits: `(batch, classes)`, or `(batch, length, classes)` for one label per token; also available as `output`.
-        last_hidden_state: output of the backbone, `(batch, length, embed)`.
-        attentions: attention weights, one `(batch, heads, length, length)` per layer; None with `need_weights=False`.
-        hidden_states: the input of each layer, then the output of the last one; None unless asked for.
-    """
-
-    logits: Float[Tensor, "batch ... classes"]
-    last_hidden_state: Float[Tensor, "batch length embed"]
-    attentions: tuple[Float[Tensor, "batch heads length length"], ...] | None
-    hidden_states: tuple[Float[Tensor, "batch length embed"], ...] | None
-
-    @property
-    def output(self) -> Float[Tensor, "batch ... classes"]:
-        """The same as `logits`."""
-        return self.logits
-
-
-class SpanOutput(NamedTuple):
-    """Result of an extractive question-answering model.
-
-    Attributes:
-        start_logits: logit of each token as the first one of the answer span, `(batch, length)`.
-        end_logits: logit of each token as the last one of the answer span, `(batch, length)`.
-        last_hidden_state, attentions, hidden_states: as in `LogitsOutput`.
-    """
-
-    start_logits: Float[Tensor, "batch length"]
-    end_logits: Float[Tensor, "batch length"]
-    last_hidden_state: Float[Tensor, "batch length embed"]
-    attentions: tuple[Float[Tensor, "batch heads length length"], ...] | None
-    hidden_states: tuple[Float[Tensor, "batch length embed"], ...] | None
-
-
-class RewardOutput(NamedTuple):
-    """Result of a reward model.
-
-    Attributes:
-        rewards: one reward per sequence, `(batch,)`; also available as `output`.
-        last_hidden_state, attentions, hidden_states: as in `LogitsOutput`.
-    """
-
-    rewards: Float[Tensor, " batch"]
-    last_hidden_state: Float[Tensor, "batch length embed"]
-    attentions: tuple[Float[Tensor, "batch heads length length"], ...] | None
-    hidden_states: tuple[Float[Tensor, "batch length embed"], ...] | None
-
-    @property
-    def output(self) -> Float[Tensor, " batch"]:
-        """The same as `rewards`."""
-        return self.rewards
-
-
-class EmbeddingOutput(NamedTuple):
-    """Result of a model that embeds whole sequences.
-
-    Attributes:
-        embeddings: one embedding per sequence, `(batch, features)`; also available as `output`.
-        last_hidden_state, attentions, hidden_states: as in `LogitsOutput`.
-    """
-
-    embeddings: Float[Tensor, "batch features"]
-    last_hidden_state: Float[Tensor, "batch length embed"]
-    attentions: tuple[Float[Tensor, "batch heads length length"], ...] | None
-    hidden_states: tuple[Float[Tensor, "batch length embed"], ...] | None
-
-    @property
-    def output(self) -> Float[Tensor, "batch features"]:
-        """The same as `embeddings`."""
-        return self.embeddings
 
 
 def all_weights(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +19,7 @@ from attention_bridge.cli.doctor import doctor
 from attention_bridge.cli.info import info
 from attention_bridge.cli.parity import parity
 from attention_bridge.cli.plot import plot
+from attention_bridge.cli.progress import show_warning
 from attention_bridge.errors import REFUSALS, cut, printable
 
 
@@ -74,6 +76,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    warnings.showwarning = show_warning
     app()
 
 

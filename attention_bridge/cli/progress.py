@@ -20,6 +20,11 @@ def warn(text: str) -> None:
     typer.echo(f"attention-bridge: {cut(printable(f'warning: {text}'))}", err=True)
 
 
+def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Print a Python warning as a one-line warning on stderr, for `warnings.showwarning`."""
+    warn(str(message))
+
+
 def warn_of_miscompilation(platform: str) -> None:
     """Warn on stderr, once per process, that JAX on this CPU fails a canary."""
     from attention_bridge.accelerators import canaries

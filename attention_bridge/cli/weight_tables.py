@@ -121,6 +121,8 @@ def conversion_lines(done: Conversion, dry_run: bool, verified: Verified | None)
         f"{verb} {done.source} ({report.source}) to {done.target} ({report.target}, {done.format}): "
         f"{len(report.matched)} tensors; {len(report.synthesised)} synthesised, {len(report.ignored)} dropped"
     ]
+    if done.beside:
+        lines.append(f"beside it: {', '.join(done.beside)}")
     lines += [f"synthesised: {note.name}, {note.reason}" for note in report.synthesised[:SHOWN]]
     if done.carried:
         lines.append(

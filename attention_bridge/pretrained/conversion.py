@@ -19,9 +19,13 @@ import numpy as np
 from attention_bridge import checkpoints
 from attention_bridge.checkpoints.atomic import ending_by_signal
 from attention_bridge.checkpoints.faults import writing
+from attention_bridge.checkpoints.quantised import quantised_without_config
 from attention_bridge.errors import CheckpointError, InputError
+from attention_bridge.pretrained.companions import config_for, config_text, files_beside
+from attention_bridge.pretrained.config_files import CONFIGS
 from attention_bridge.pretrained.keras import files as keras_files
 from attention_bridge.pretrained.source import Source
+from attention_bridge.pretrained.writing import write_files
 from attention_bridge.weights import Report, stream
 from attention_bridge.weights.engine import find_layout
 from attention_bridge.weights.leaves import Spec
@@ -46,6 +50,7 @@ class Conversion:
         described: whether the configuration of a Keras source was available, so that layer options without tensors
             were checked.
         not_finite: tensors with NaN or infinite values, which are converted unchanged.
+        beside: files written beside the weights into a target directory, such as `config.json`.
     """
 
     source: Path
@@ -59,6 +64,7 @@ class Conversion:
     places: tuple[str, ...] = ()
     described: bool = True
     causal: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
 
 def convert_checkpoint(
@@ -122,6 +128,8 @@ def convert_checkpoint(
         reader = opened.reader
         if not reader.specs:
             raise CheckpointError(f"{found.path} holds no tensors")
+        if (sign := quantised_without_config(reader.specs)) is not None:
+            raise CheckpointError(f"{found.path} cannot be converted: {sign}")
 
         def read(name: str) -> np.ndarray:
             array = reader.read(name)
@@ -142,6 +150,9 @@ def convert_checkpoint(
         elif places:
             raise InputError(f"--place is for files that Keras loads, .weights.h5, but {goal} is none")
         specs = {names[name]: spec for name, spec in planned.specs.items()}
+        files = _beside(opened, target) if goal != Path(target_path) else {}
+        if not force and (standing := next((x for x in files if (goal.parent / x).exists()), None)):
+            raise InputError(f"{goal.parent / standing} exists and was left as it is; --force overwrites it")
         if not dry_run:
             with ending_by_signal(), _directory(goal.parent, Path(target_path)):
                 items = ((names[name], array) for name, array in planned.items())
@@ -149,6 +160,7 @@ def convert_checkpoint(
                 if metadata is not None:
                     metadata |= given.metadata
                 checkpoints.save(goal, watch(items, len(specs)), specs, metadata)
+                write_files(goal.parent, files)
     noted = tuple(dict.fromkeys(not_finite))
     return Conversion(
         found.path,
@@ -162,7 +174,16 @@ def convert_checkpoint(
         layers,
         given.described,
         given.causal,
+        tuple(files),
     )
+
+
+def _beside(opened: Source, target: str) -> dict[str, bytes]:
+    """The files to write beside the weights: those beside the source, with a configuration for the target's layout."""
+    if opened.reading is None or (fields := config_for(opened.reading, opened.fields, target)) is None:
+        return {}
+    directory = opened.path if opened.path.is_dir() else opened.path.parent
+    return {CONFIGS[0]: config_text(fields), **files_beside(directory)}
 
 
 def _opened(

@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from attention_bridge.checkpoints.form import Form
+from attention_bridge.pretrained.companions import files_beside
 from attention_bridge.pretrained.config_files import CONFIGS
 from attention_bridge.pretrained.families import Reading
 from attention_bridge.pretrained.families.shown import listed
@@ -18,24 +19,6 @@ from attention_bridge.pretrained.source import Source
 from attention_bridge.weights.layout import Layout, entry_for
 from attention_bridge.weights.leaves import Spec
 from attention_bridge.weights.report import Report
-
-# Files beside the weights that belong to a model: tokenizers, processors, settings of generation and pooling.
-FILES = (
-    "*.jinja",
-    "*.model",
-    "*.tiktoken",
-    "*_config.json",
-    "[0-9]_*/config.json",
-    "added_tokens.json",
-    "config_*.json",
-    "merges.txt",
-    "modules.json",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "vocab.*",
-    "chat_template.json",
-)
-LARGEST_FILE = 2**26  # bytes; the largest tokenizers have some 35 MB
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +89,7 @@ class Origin:
             config=b"" if written is None else written.read_bytes(),
             config_name=CONFIGS[0] if written is None else written.name,
             fields=opened.fields,
-            form=Form.of(opened.found, opened.reader),
+            form=None if opened.is_dequantised else Form.of(opened.found, opened.reader),
             specs=dict(opened.specs),
             names=names,
             kept={name: opened.reader.read(name) for name in opened.specs if name in lost},
@@ -114,7 +97,7 @@ class Origin:
             repeated=repeated,
             dtype=dtype,
             as_stored=as_stored,
-            files=_files(directory),
+            files=files_beside(directory),
         )
 
     def is_config(self, fields: Mapping[str, Any]) -> bool:
@@ -136,13 +119,3 @@ class Origin:
             f"{self.path} has tensors that this {model} does not use: {listed(names)}; "
             "save_pretrained writes them again"
         )
-
-
-def _files(directory: Path) -> dict[str, bytes]:
-    """The files beside the weights that belong to a model, by their path in the directory."""
-    found = sorted({path for pattern in FILES for path in directory.glob(pattern)})
-    return {
-        path.relative_to(directory).as_posix(): path.read_bytes()
-        for path in found
-        if path.is_file() and path.stat().st_size <= LARGEST_FILE
-    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
@@ -11,6 +10,7 @@ from typing import Any
 
 from attention_bridge.catalogue.part import Part, build
 from attention_bridge.errors import CheckpointError, InputError
+from attention_bridge.pretrained.companions import config_text
 from attention_bridge.pretrained.config_files import CONFIGS
 from attention_bridge.pretrained.families import Reading, read_config
 from attention_bridge.pretrained.families.describe import as_part
@@ -69,14 +69,9 @@ def _given(
 ) -> tuple[Mapping[str, Any], bytes]:
     """The fields of the configuration to write, and its text."""
     if config is None and origin is not None and origin.fields:
-        fields = dict(origin.fields)
-        return fields, origin.config if origin.is_config(fields) else _json(fields)
-    fields = own_config(model) if config is None else _config(config)
-    return fields, origin.config if origin is not None and origin.is_config(fields) else _json(fields)
-
-
-def _json(fields: Mapping[str, Any]) -> bytes:
-    return (json.dumps(dict(fields), indent=2) + "\n").encode()
+        return origin.fields, origin.config if origin.is_config(origin.fields) else config_text(origin.fields)
+    fields: Mapping[str, Any] = own_config(model) if config is None else _config(config)
+    return fields, origin.config if origin is not None and origin.is_config(fields) else config_text(fields)
 
 
 def _reading(model: Any, given: Mapping[str, Any], origin: Origin | None, names: Collection[str]) -> Reading:

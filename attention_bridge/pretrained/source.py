@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from attention_bridge import checkpoints
 from attention_bridge.checkpoints import Reader
 from attention_bridge.checkpoints.format_detection import Found
+from attention_bridge.checkpoints.quantised import surplus_bias, unquantised
 from attention_bridge.errors import CheckpointError, InputError
 from attention_bridge.pretrained.config_files import CONFIGS, find_config, read_json
 from attention_bridge.pretrained.families import Reading, read_config
@@ -27,8 +28,10 @@ from attention_bridge.pretrained.families.gguf import gguf_config
 from attention_bridge.pretrained.families.shown import cut
 from attention_bridge.pretrained.families.tasks import check_task
 from attention_bridge.pretrained.families.tensors import Tensors
+from attention_bridge.weights.layout import Layout
 from attention_bridge.weights.leaves import Spec
 
+QUANTISATION = "quantization_config"
 Config = Mapping[str, Any] | str | os.PathLike[str]
 
 
@@ -43,6 +46,7 @@ class Source:
         reading: the model, layout and axes that the configuration describes; None if there is none that is understood.
         refusal: why `reading` is None, in one sentence.
         fields: fields of the configuration, as they were read; empty if there is none.
+        is_dequantised: whether the reader dequantises the tensors of the file.
     """
 
     found: Found
@@ -51,6 +55,7 @@ class Source:
     reading: Reading | None
     refusal: str
     fields: Mapping[str, Any]
+    is_dequantised: bool = False
 
     @classmethod
     def open(
@@ -80,12 +85,38 @@ class Source:
         if isinstance(ignore, str):
             raise InputError(f"ignore must be a list or tuple of names, got {ignore!r}")
         found = checkpoints.find(path)
-        reader = checkpoints.open(found)
+        stored = checkpoints.open(found)
+        insists = config is not None or bool(
+            changes or ignore or task
+        )  # the caller counts on the configuration
+        given = _Given(None, {})
         try:
-            return cls(found, reader, *_configured(found, reader, config, changes or {}, ignore, task))
-        except CheckpointError:
-            reader.close()
-            raise
+            given = _given(found, stored, config, changes or {}, ignore)
+            if given.refusal:
+                return cls(found, stored, None, None, given.refusal, {})
+            return cls._read(found, stored, given, ignore, task)
+        except CheckpointError as error:
+            if insists:
+                stored.close()
+                raise
+            file = given.file or find_config(found.path if found.path.is_dir() else found.path.parent)
+            return cls(found, stored, file, None, str(error), given.fields)
+
+    @classmethod
+    def _read(
+        cls, found: Found, stored: Reader, given: _Given, ignore: Collection[str], task: str | None
+    ) -> Self:
+        """The opened checkpoint with the reading of its configuration; quantised tensors are dequantised."""
+        source = given.file or "config"
+        reader = unquantised(stored, given.fields, source)
+        fields = given.fields
+        if reader is not stored:
+            fields = {name: x for name, x in fields.items() if name != QUANTISATION}
+        tensors = Tensors(reader.specs, reader.read)
+        reading = read_config(fields, tensors, source, ignore=ignore, task=task)
+        if reader is not stored:
+            reader = _without_surplus(reader, reading.layout)
+        return cls(found, reader, given.file, reading, "", fields, reader is not stored)
 
     @property
     def path(self) -> Path:
@@ -157,52 +188,43 @@ def read_config_file(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]
     return file, read_json(file)
 
 
-def _configured(
-    found: Found,
-    reader: Reader,
-    config: Config | None,
-    changes: Mapping[str, Any],
-    ignore: Collection[str],
-    task: str | None,
-) -> tuple[Path | None, Reading | None, str, Mapping[str, Any]]:
-    """The file of a configuration, its reading, the reason if there is no reading, and the fields."""
-    tensors = Tensors(reader.specs, reader.read)
-    if found.format == "gguf" and config is None:
-        return _by_metadata(reader, tensors, changes, ignore, task)
+class _Given(NamedTuple):
+    """The configuration of a checkpoint, before it is understood.
+
+    Attributes:
+        file: its file; None for a mapping, or if there is none.
+        fields: its fields, with the changes that were asked for.
+        refusal: why there are no fields; empty if there are.
+    """
+
+    file: Path | None
+    fields: Mapping[str, Any]
+    refusal: str = ""
+
+
+def _given(
+    found: Found, reader: Reader, config: Config | None, changes: Mapping[str, Any], ignore: Collection[str]
+) -> _Given:
+    """The configuration that was given, else the one of a GGUF file, else the one beside the checkpoint."""
     if isinstance(config, Mapping):
-        fields = {**config, **changes}
-        return None, read_config(fields, tensors, ignore=ignore, task=task), "", fields
+        return _Given(None, {**config, **changes})
     if config is not None:
         file, content = read_config_file(config)
-        fields = {**content, **changes}
-        return file, read_config(fields, tensors, file, ignore=ignore, task=task), "", fields
+        return _Given(file, {**content, **changes})
+    if found.format == "gguf":
+        content = gguf_config(reader.metadata, reader.specs, reader.read, reader.path, ignore=ignore)
+        return _Given(reader.path, {**content, **changes})
     directory = found.path if found.path.is_dir() else found.path.parent
     beside = find_config(directory)
     if beside is None and not changes:
         reason = f"{directory} has neither {' nor '.join(CONFIGS)}, one of which must describe its model"
-        return None, None, reason, {}
-    fields = dict(changes)
-    try:
-        fields = {**({} if beside is None else read_json(beside)), **changes}
-        reading = read_config(fields, tensors, beside or "config", ignore=ignore, task=task)
-    except CheckpointError as error:
-        if changes or ignore or task:  # the caller counts on the configuration
-            raise
-        return beside, None, str(error), fields
-    return beside, reading, "", fields
+        return _Given(None, {}, reason)
+    return _Given(beside, {**({} if beside is None else read_json(beside)), **changes})
 
 
-def _by_metadata(
-    reader: Reader, tensors: Tensors, changes: Mapping[str, Any], ignore: Collection[str], task: str | None
-) -> tuple[Path | None, Reading | None, str, Mapping[str, Any]]:
-    """A GGUF file, which holds its configuration, its reading, the reason if there is no reading, and the fields."""
-    fields = dict(changes)
-    try:
-        content = gguf_config(reader.metadata, reader.specs, reader.read, reader.path, ignore=ignore)
-        fields = {**content, **changes}
-        reading = read_config(fields, tensors, reader.path, ignore=ignore, task=task)
-    except CheckpointError as error:
-        if changes or ignore or task:  # the caller counts on the configuration
-            raise
-        return reader.path, None, str(error), fields
-    return reader.path, reading, "", fields
+def _without_surplus(reader: Reader, layout: Layout) -> Reader:
+    """The reader without biases of zeros that quantisation has added to layers that have none in the layout's model."""
+    added = {
+        name for name in reader.specs if not layout.has(layout.canonical(name)) and surplus_bias(reader, name)
+    }
+    return replace(reader, specs={name: spec for name, spec in reader.specs.items() if name not in added})

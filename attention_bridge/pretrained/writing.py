@@ -114,6 +114,15 @@ def write_directory(
     _remove_others(directory, {*form.files, *index})
 
 
+def write_files(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Write files by their path in a directory, all or none."""
+    for name in files:
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+    with replacing_all([directory / name for name in files]) as temporaries:
+        for name, content in files.items():
+            temporaries[directory / name].write_bytes(content)
+
+
 def _form(specs: Mapping[str, Spec], form: Form | None, max_shard_bytes: int | None) -> Form:
     """The given form if it has these tensors; else one of safetensors files, with an index if there are several."""
     if form is not None and max_shard_bytes is None:

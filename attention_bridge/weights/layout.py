@@ -125,6 +125,11 @@ class Layout:
         """Whether a rule has this name, in the rules' spelling."""
         return any(move.match(name) is not None for move in self.to_hub)
 
+    def has(self, name: str) -> bool:
+        """Whether the layout understands this name, in the rules' spelling."""
+        entries = (self.constants, self.tied, self.dropped, self.unused, self.refused)
+        return self.moves(name) or any(entry_for(name, each) is not None for each in entries)  # type: ignore[type-var]
+
     def within(self, path: str) -> Layout:
         """The layout of the same tensors for a module that holds the model at `path`, such as `backbone`."""
         return replace(

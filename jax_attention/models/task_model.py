@@ -26,9 +26,10 @@ from jax_attention.models.encoder import Encoder, EncoderConfig
 from jax_attention.models.language import LanguageModel
 from jax_attention.models.module_classes import call_arguments
 from jax_attention.models.part_builder import build
+from jax_attention.models.tasks.results import EmbeddingOutput, LogitsOutput, RewardOutput, SpanOutput
 from jax_attention.models.token_masks import token_mask
 from jax_attention.models.vision_transformer import VisionTransformer, VisionTransformerConfig
-from jax_attention.outputs import EmbeddingOutput, HiddenOutput, LogitsOutput, RewardOutput, SpanOutput
+from jax_attention.outputs import HiddenOutput
 
 
 @checked

@@ -251,7 +251,7 @@ REFUSALS = {
     "quantised weights": (
         lambda c: load_pretrained(c.write(quantization_config={"bits": 4}), "torch"),
         CheckpointError,
-        "must have quantization_config None, got {'bits': 4}",
+        "must have a quantization_config with a quant_method that is dequantised",
     ),
     "positions that depend on the length": (
         lambda c: load_pretrained(c.write(rope_parameters={"rope_type": "dynamic", "factor": 2.0}), "torch"),

@@ -24,9 +24,10 @@ from torch_attention.models.encoder import Encoder, EncoderConfig
 from torch_attention.models.language import LanguageModel
 from torch_attention.models.module_classes import call_arguments
 from torch_attention.models.part_builder import build
+from torch_attention.models.tasks.results import EmbeddingOutput, LogitsOutput, RewardOutput, SpanOutput
 from torch_attention.models.token_masks import token_mask
 from torch_attention.models.vision_transformer import VisionTransformer, VisionTransformerConfig
-from torch_attention.outputs import EmbeddingOutput, HiddenOutput, LogitsOutput, RewardOutput, SpanOutput
+from torch_attention.outputs import HiddenOutput
 
 
 @checked

@@ -6,7 +6,6 @@ loaded model never silently computes something else.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
@@ -26,6 +25,7 @@ from attention_bridge.pretrained.families.declared import check_sizes
 from attention_bridge.pretrained.families.defaults import defaults_of
 from attention_bridge.pretrained.families.family import Family, Reading
 from attention_bridge.pretrained.families.fields import Fields
+from attention_bridge.pretrained.families.model_types import model_type_of
 from attention_bridge.pretrained.families.shown import cut, shown
 from attention_bridge.pretrained.families.special_tokens import with_special_tokens
 from attention_bridge.pretrained.families.tasks import check_task, with_task
@@ -68,25 +68,12 @@ def read_config(
     """
     check_task(task)
     given = {name: value for name, value in given.items() if name not in ignore}
-    if given.get("model_type") is None and (found := _model_type(given)) is not None:
+    if given.get("model_type") is None and (found := model_type_of(given, names, FAMILIES)) is not None:
         given["model_type"] = found
     try:
         return _read(Fields(given, source, defaults_of(given.get("model_type")), task), names)
     except CheckpointError as error:
         raise CheckpointError(cut(str(error))) from error
-
-
-def _model_type(given: Mapping[str, Any]) -> str | None:
-    """The model type of a configuration without one, by its architecture; None if that is unknown."""
-    architectures = given.get("architectures")
-    name = architectures[0] if isinstance(architectures, list) and architectures else None
-    if isinstance(name, str):
-        stem = re.sub(r"(LMHead)?(Model|For[A-Z]\w*)$", "", name).lower()
-        # Gemma 3 is a text model and a multimodal model, whose configuration holds that of its text model.
-        kinds = [kind for kind in FAMILIES if kind.endswith("_text") is not ("text_config" in given)]
-        known = {kind.replace("_", "").removesuffix("text").lower(): kind for kind in (*FAMILIES, *kinds)}
-        return known.get(stem)
-    return "meta.llama" if {"dim", "n_heads"} <= given.keys() else None
 
 
 def _read(fields: Fields, names: Collection[str]) -> Reading:

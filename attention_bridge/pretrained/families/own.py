@@ -14,9 +14,11 @@ from attention_bridge.pretrained.families.family import Family, Reading
 from attention_bridge.pretrained.families.fields import LARGEST, MOST_LAYERS, OWN_ACTIVATIONS, Fields
 from attention_bridge.pretrained.families.shown import shown
 from attention_bridge.pretrained.families.tensors import Tensors
+from attention_bridge.weights.layouts.jax_attention import JAX_ATTENTION
 from attention_bridge.weights.layouts.torch_attention import TORCH_ATTENTION
 
 MODEL_TYPE = "attention_bridge"
+JAX_LEAVES = ("embedding", "kernel", "scale")  # names of parameters in the JAX mirror alone
 WORDS = {
     "arrangement": ("pre", "post", "sandwich", "output", "parallel", "parallel_shared_norm"),
     "kernel": ("elu", "relu", "softmax"),
@@ -62,7 +64,8 @@ def read_own(fields: Fields, tensors: Tensors) -> Reading:
         return Reading(language_model(read_before(config, name)), TORCH_ATTENTION)
     if name == "RelativeEncoderDecoder":
         config = with_own_heads(config)
-    return Reading(Part(name, {"config": _as_part(config, kinds[name])}), TORCH_ATTENTION)
+    layout = JAX_ATTENTION if any(tensors.ends_with(f".{leaf}") for leaf in JAX_LEAVES) else TORCH_ATTENTION
+    return Reading(Part(name, {"config": _as_part(config, kinds[name])}), layout)
 
 
 def as_json(value: Any) -> Any:

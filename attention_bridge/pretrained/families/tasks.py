@@ -17,6 +17,7 @@ from attention_bridge.pretrained.families.fields import Fields
 from attention_bridge.pretrained.families.heads import FEATURES, GENERATION, TASKS, Head
 from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layout import Layout, Unused
+from attention_bridge.weights.layouts.jax_attention import JAX_ATTENTION
 from attention_bridge.weights.layouts.torch_attention import TORCH_ATTENTION
 from attention_bridge.weights.names import alternatives
 from attention_bridge.weights.rule import Rule
@@ -45,7 +46,7 @@ def with_task(reading: Reading, heads: Sequence[Head], fields: Fields, given: Te
     Raises:
         CheckpointError: the tensors do not have the head of the task that was asked for.
     """
-    if reading.model.name == "TaskModel" or reading.layout is TORCH_ATTENTION:
+    if reading.model.name == "TaskModel" or reading.layout in (TORCH_ATTENTION, JAX_ATTENTION):
         return reading
     tensors = given.spell(reading.layout)
     reading = _untied(reading, tensors)

@@ -27,7 +27,7 @@ from jax_attention.arguments import checked
 from jax_attention.checks import check_sequence
 from jax_attention.layers import Dropout, Factory, linear
 from jax_attention.models.tasks.pooling import FirstToken
-from jax_attention.outputs import LogitsOutput
+from jax_attention.models.tasks.results import LogitsOutput
 
 
 @checked

@@ -17,8 +17,8 @@ from jax_attention.arguments import checked
 from jax_attention.checks import check_sequence
 from jax_attention.layers import Factory, linear
 from jax_attention.models.tasks.pooling import MeanPooling
+from jax_attention.models.tasks.results import EmbeddingOutput
 from jax_attention.ops import at_least_float32
-from jax_attention.outputs import EmbeddingOutput
 
 # Lower bound of the norm that vectors are divided by, so that zeros stay zeros.
 SHORTEST = 1e-12

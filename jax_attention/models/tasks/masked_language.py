@@ -23,7 +23,7 @@ from jax_attention.arguments import checked
 from jax_attention.checks import check_sequence
 from jax_attention.layers import Factory, constant_parameter, layer_norm, linear, normalise, similarities
 from jax_attention.models.module_classes import table_shape
-from jax_attention.outputs import LogitsOutput
+from jax_attention.models.tasks.results import LogitsOutput
 
 
 @checked

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from jax_attention.arguments import checked
 from jax_attention.checks import check_sequence
 from jax_attention.layers import Factory, linear
-from jax_attention.outputs import SpanOutput
+from jax_attention.models.tasks.results import SpanOutput
 
 
 @checked

@@ -15,7 +15,7 @@ from jax_attention.arguments import checked
 from jax_attention.checks import check_sequence
 from jax_attention.layers import Factory, linear
 from jax_attention.models.tasks.pooling import LastToken
-from jax_attention.outputs import RewardOutput
+from jax_attention.models.tasks.results import RewardOutput
 
 
 @checked

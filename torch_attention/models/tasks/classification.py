@@ -25,7 +25,7 @@ from torch_attention.arguments import checked
 from torch_attention.checks import check_sequence
 from torch_attention.layers import Dropout, Factory, linear
 from torch_attention.models.tasks.pooling import FirstToken
-from torch_attention.outputs import LogitsOutput
+from torch_attention.models.tasks.results import LogitsOutput
 
 
 @checked

@@ -15,8 +15,8 @@ from torch_attention.arguments import checked
 from torch_attention.checks import check_sequence
 from torch_attention.layers import Factory, linear
 from torch_attention.models.tasks.pooling import MeanPooling
+from torch_attention.models.tasks.results import EmbeddingOutput
 from torch_attention.ops import at_least_float32
-from torch_attention.outputs import EmbeddingOutput
 
 # Lower bound of the norm that vectors are divided by, so that zeros stay zeros.
 SHORTEST = 1e-12

@@ -21,7 +21,7 @@ from torch_attention.arguments import checked
 from torch_attention.checks import check_sequence
 from torch_attention.layers import Factory, constant_parameter, layer_norm, linear, normalise, similarities
 from torch_attention.models.module_classes import table_shape
-from torch_attention.outputs import LogitsOutput
+from torch_attention.models.tasks.results import LogitsOutput
 
 
 @checked

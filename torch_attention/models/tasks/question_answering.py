@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch_attention.arguments import checked
 from torch_attention.checks import check_sequence
 from torch_attention.layers import Factory, linear
-from torch_attention.outputs import SpanOutput
+from torch_attention.models.tasks.results import SpanOutput
 
 
 @checked

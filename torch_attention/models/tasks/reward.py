@@ -13,7 +13,7 @@ from torch_attention.arguments import checked
 from torch_attention.checks import check_sequence
 from torch_attention.layers import Factory, linear
 from torch_attention.models.tasks.pooling import LastToken
-from torch_attention.outputs import RewardOutput
+from torch_attention.models.tasks.results import RewardOutput
 
 
 @checked
