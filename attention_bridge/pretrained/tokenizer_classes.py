@@ -12,7 +12,10 @@ from attention_bridge.pretrained.special_words import SpecialWords
 from attention_bridge.pretrained.tokenizer_files import BYTE_LEVEL, WORD_PIECE, TokenizerFiles
 
 # Qwen's words: contractions, letters, single digits, punctuation, line ends, spaces.
-QWEN_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+QWEN_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 def adapt(backend: Any, files: TokenizerFiles, words: SpecialWords) -> None:

@@ -141,7 +141,7 @@ FAST = {
 
 
 def compare(directory, texts):
-    """Compare ids, masks, token types and decoded texts with those of transformers."""
+    """Compare ids, masks, token types and decoded texts with transformers."""
     found, expected = (
         Tokenizer.open(directory, padding_side="right"),
         AutoTokenizer.from_pretrained(directory),
