@@ -122,7 +122,10 @@ class Tokenizer:
         Raises:
             InputError: there is no text, a text is not valid Unicode, or texts and pairs differ in number.
         """
-        rows = self.encodings(texts, pairs, add_special_tokens=add_special_tokens)
+        return self.padded(self.encodings(texts, pairs, add_special_tokens=add_special_tokens))
+
+    def padded(self, rows: Sequence[Any]) -> Encoded:
+        """Arrays of the token ids of `encodings`, padded to the longest."""
         length = max(len(row.ids) for row in rows)
         shape = (len(rows), length)
         ids = np.full(shape, self.pad_id, np.int32)

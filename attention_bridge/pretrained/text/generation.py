@@ -1,0 +1,208 @@
+"""Generation of text by a decoder or an encoder-decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from attention_bridge.errors import InputError
+from attention_bridge.pretrained.text import kinds
+from attention_bridge.pretrained.text.model import TextModel, longest
+from attention_bridge.pretrained.text.streaming import TextStream
+from attention_bridge.pretrained.tokenizer_files import optional
+
+DEFAULT_TOKENS = 64
+# Settings of `generation_config.json` that change the tokens, with their neutral values.
+UNUSED = {
+    "num_beams": (None, 1),
+    "repetition_penalty": (None, 1.0),
+    "no_repeat_ngram_size": (None, 0),
+    "min_length": (None, 0),
+    "min_new_tokens": (None, 0),
+    "bad_words_ids": (None, []),
+    "suppress_tokens": (None, []),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a generation.
+
+    Attributes:
+        num_tokens: maximum number of new tokens; None for 64, or fewer if the model has less room.
+        temperature: divisor of the scores before sampling; 0 for greedy decoding.
+        top_k: number of most probable tokens to sample from; None for all.
+        top_p: total probability of the most probable tokens to sample from; None for all.
+        seed: seed of the random numbers; required with a temperature above 0.
+    """
+
+    num_tokens: int | None = None
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int | None = None
+
+
+class Generated(NamedTuple):
+    """A generated text.
+
+    Attributes:
+        text: the new text, without special tokens.
+        tokens: the new tokens, with the end token.
+        prompt_tokens: number of tokens of the prompt.
+        ended: whether the model generated an end token.
+    """
+
+    text: str
+    tokens: list[int]
+    prompt_tokens: int
+    ended: bool
+
+
+def generate(
+    model: TextModel,
+    prompt: str,
+    settings: Settings | None = None,
+    *,
+    is_chat: bool = False,
+    stream: Callable[[str], object] | None = None,
+) -> Generated:
+    """Continue a prompt, or with an encoder-decoder write the target of a source text.
+
+    Args:
+        model: a decoder or an encoder-decoder.
+        prompt: the text.
+        settings: length and sampling; None for greedy decoding.
+        is_chat: whether the prompt is a rendered chat, which holds its special tokens.
+        stream: function called with each new piece of text, in whole characters; None for none.
+
+    Raises:
+        InputError: the model generates no text, the prompt is too long, or a setting is invalid.
+    """
+    kind = kinds.check(model.model, "generate", kinds.WRITERS, model.directory)
+    chosen = settings or Settings()
+    is_decoder = kind in ("Decoder", "LanguageModel")
+    tokenizer = replace(model.tokenizer, longest=None) if is_decoder else model.tokenizer
+    encoded = model.checked(tokenizer.encode([prompt], add_special_tokens=not is_chat))
+    length = encoded.ids.shape[1] if is_decoder else 0
+    fields = optional(model.directory / "generation_config.json")
+    start = None if is_decoder else _start(model, fields)
+    forced = list(start[1:]) if start else []
+    count = _num_tokens(model, chosen.num_tokens, length + len(forced)) - len(forced)
+    eos = _end_tokens(model, fields)
+    texts = TextStream(model.tokenizer)
+    emit = stream or (lambda piece: None)
+    written = list(forced)
+    for token in forced:
+        emit(texts.push(token))
+
+    def write(token: Any) -> None:
+        written.append(int(np.asarray(token)[0]))
+        if piece := texts.push(written[-1]):
+            emit(piece)
+
+    adapter = model.adapter
+    ids, mask = adapter.arrays(model.model, encoded.ids, _needed_mask(model, encoded.ids))
+    names = {} if start is None else {"start_token": start}
+    if eos is not None:
+        names["eos_token"] = eos
+    try:
+        adapter.generate(
+            model.model,
+            ids,
+            count,
+            mask,
+            temperature=chosen.temperature,
+            top_k=chosen.top_k,
+            top_p=chosen.top_p,
+            seed=chosen.seed,
+            callback=write,
+            **names,
+        )
+    except (NotImplementedError, ValueError) as error:
+        raise InputError(str(error)) from error
+    if piece := texts.finish():
+        emit(piece)
+    ends = _known_ends(model) if eos is None else eos
+    return Generated(
+        model.tokenizer.decode(written),
+        written,
+        int(encoded.mask.sum()),
+        bool(written) and written[-1] in ends,
+    )
+
+
+def hints(model: TextModel, settings: Settings) -> list[str]:
+    """Settings of `generation_config.json` that `generate` does not apply, one line each."""
+    fields = optional(model.directory / "generation_config.json")
+    found = []
+    given = {name: fields[name] for name, neutral in UNUSED.items() if fields.get(name) not in neutral}
+    asked = [f"{name}={value}" for name, value in given.items()]
+    if asked:
+        found.append(f"generation_config.json asks for {', '.join(asked)}, which is not applied")
+    if fields.get("do_sample") and settings.temperature == 0:
+        options = {
+            "temperature": 1.0,
+            **{k: fields[k] for k in ("temperature", "top_k", "top_p") if fields.get(k)},
+        }
+        typed = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in options.items())
+        found.append(f"tokens are chosen greedily; generation_config.json suggests {typed}")
+    return found
+
+
+def _num_tokens(model: TextModel, asked: int | None, used: int) -> int:
+    """Number of tokens to generate, after `used` positions of the model.
+
+    Raises:
+        InputError: the model has fewer positions.
+    """
+    if asked is not None and asked < 1:
+        raise InputError(f"num_tokens must be at least 1, got {asked}")
+    room = longest(model.model)
+    if room is None:
+        return DEFAULT_TOKENS if asked is None else asked
+    left = room - used
+    if left < 1 or (asked is not None and asked > left):
+        raise InputError(
+            f"the prompt and the new tokens must be at most {room} tokens together, got {used} and "
+            f"{DEFAULT_TOKENS if asked is None else asked}; give a shorter prompt or a smaller num_tokens"
+        )
+    return min(DEFAULT_TOKENS, left) if asked is None else asked
+
+
+def _end_tokens(model: TextModel, fields: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """The end tokens of `generation_config.json`; None for the end tokens of the model's configuration."""
+    given = fields.get("eos_token_id")
+    several = given if isinstance(given, list) else [given]
+    size = model.vocab_size
+    return tuple(x for x in several if type(x) is int and 0 <= x < size) or None
+
+
+def _known_ends(model: TextModel) -> tuple[int, ...]:
+    found: tuple[int, ...] = getattr(getattr(model.model.config, "special_tokens", None), "eos", ())
+    return found
+
+
+def _start(model: TextModel, fields: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """First tokens of an encoder-decoder's target: the start token, and the one that must follow it.
+
+    None for the start token of the model's configuration alone.
+    """
+    both = {**model.config, **{name: x for name, x in fields.items() if x is not None}}
+    special = getattr(model.model.config, "special_tokens", None)
+    start = both.get("decoder_start_token_id")
+    if start is None and special is not None:
+        start = special.bos if special.decoder_start is None else special.decoder_start
+    forced = both.get("forced_bos_token_id")
+    if type(start) is not int:
+        return None
+    return (start, forced) if type(forced) is int else (start,)
+
+
+def _needed_mask(model: TextModel, ids: np.ndarray) -> np.ndarray | None:
+    """A mask of real tokens if the prompt has the padding token, which `generate` would take for padding."""
+    pad = getattr(getattr(model.model.config, "special_tokens", None), "pad", None)
+    return np.ones(ids.shape, np.bool_) if pad is not None and (ids == pad).any() else None
