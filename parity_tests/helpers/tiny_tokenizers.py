@@ -65,8 +65,10 @@ def llama(directory: Path) -> Tokenizer:
     special = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256))]
     tokenizer.train_from_iterator(SENTENCES, trainers.BpeTrainer(vocab_size=420, special_tokens=special))
     tokenizer.post_processor = _with_bos("<s>", 1)
-    tokenizer.save(str(directory / "tokenizer.json"))
-    return tokenizer
+    content = json.loads(tokenizer.to_str())
+    content["added_tokens"] = content["added_tokens"][:3]  # the bytes are tokens as others
+    (directory / "tokenizer.json").write_text(json.dumps(content))
+    return Tokenizer.from_str(json.dumps(content))
 
 
 def llama3(directory: Path) -> Tokenizer:

@@ -39,7 +39,7 @@ def classify(model: TextModel, text: str, pair: str | None = None) -> list[Label
     """The labels of a text or of a pair of texts, most probable first.
 
     Probabilities are a softmax over the classes; with `problem_type="multi_label_classification"` or one class a
-    sigmoid each; with `problem_type="regression"` the values are those of the model.
+    sigmoid each; with `problem_type="regression"` the values are the logits.
 
     Args:
         model: a sequence classifier.

@@ -47,26 +47,28 @@ def fill_mask(model: TextModel, text: str, *, top_k: int = 5) -> list[list[Predi
     if not positions.size:
         raise InputError(f"the text must have the mask token {mask_token}, got {text!r}")
     (scores,) = model.run(calls.logits, encoded)
-    return [_predictions(model, encoded.ids[0], at, scores[0, at], top_k) for at in positions]
+    ends = set() if positions.size == 1 else _ends(model)
+    return [_predictions(model, encoded.ids[0], at, scores[0, at], top_k, ends) for at in positions]
 
 
 def _predictions(
-    model: TextModel, ids: np.ndarray, at: int, scores: np.ndarray, top_k: int
+    model: TextModel, ids: np.ndarray, at: int, scores: np.ndarray, top_k: int, ends: set[int | None]
 ) -> list[Prediction]:
+    """The predictions at a position; without `ends`, all special tokens are left out of their sequences."""
     chances = softmax(scores)
     found = []
     for token in np.argsort(-chances, kind="stable")[:top_k]:
         filled = ids.copy()
         filled[at] = token
-        shown = [i for i in filled if i not in _ends(model)]
-        sequence = model.tokenizer.decode(shown, skip_special_tokens=False)
+        shown = [i for i in filled if i not in ends]
+        sequence = model.tokenizer.decode(shown, skip_special_tokens=not ends)
         word = model.tokenizer.decode([token], skip_special_tokens=False)
         found.append(Prediction(int(token), word, float(chances[token]), sequence))
     return found
 
 
 def _ends(model: TextModel) -> set[int | None]:
-    """Ids of the special tokens around a text."""
+    """Ids of the special tokens around a text; other masks stay in its sequence."""
     names = ("bos_token", "eos_token", "cls_token", "sep_token", "pad_token")
     return {model.tokenizer.id_of(name) for name in names}
 
