@@ -30,8 +30,8 @@ def classify(
     from attention_bridge.pretrained.text import kinds
 
     checked("the text", text)
-    model = open_model(directory, framework, dtype)
-    kind = kinds.check(model.model, "classify", kinds.CLASSIFIERS, directory)
+    model = open_model(directory, framework, dtype, "classify", kinds.CLASSIFIERS)
+    kind = kinds.kind(model.model)
     if (kind == "QuestionAnswering") != (question is not None):
         needs = "must be given for" if question is None else "is only for"
         raise InputError(

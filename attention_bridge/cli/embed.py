@@ -9,6 +9,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from attention_bridge.checkpoints.atomic import replacing
 from attention_bridge.cli.paths import path as a_path
 from attention_bridge.cli.progress import warn
 from attention_bridge.cli.text_options import Directory, Dtype, Framework, Json, checked, open_model
@@ -35,6 +36,7 @@ def embed(
     Example: attention-bridge embed path/to/model --text "A cat." --text "A dog." --similarity
     """
     from attention_bridge.pretrained import text as texts
+    from attention_bridge.pretrained.text import kinds
     from attention_bridge.pretrained.text.embedding import similarities
 
     given = [checked("--text", each) for each in text or ()]
@@ -44,11 +46,12 @@ def embed(
         raise InputError("--similarity needs at least two texts, got one")
     if output is not None:
         _check_output(output)
-    model = open_model(directory, framework, dtype)
+    model = open_model(directory, framework, dtype, "embed", kinds.EMBEDDERS)
     vectors = texts.embed(model, given, warn=warn)
     cosines = similarities(vectors) if similarity else None
     if output is not None:
-        np.save(output, vectors)
+        with replacing(output) as temporary, temporary.open("wb") as file:
+            np.save(file, vectors)
     rows = [{"text": each, "embedding": _numbers(row)} for each, row in zip(given, vectors, strict=True)]
     if as_json:
         reply = {"embeddings": rows, "framework": model.framework}

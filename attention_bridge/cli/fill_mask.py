@@ -24,10 +24,11 @@ def fill_mask(
     Example: attention-bridge fill-mask path/to/bert "Paris is the [MASK] of France."
     """
     from attention_bridge.pretrained import text as texts
+    from attention_bridge.pretrained.text import kinds
 
     if top_k < 1:
         raise InputError(f"--top-k must be at least 1, got {top_k}")
-    model = open_model(directory, framework, dtype)
+    model = open_model(directory, framework, dtype, "fill-mask", kinds.MASKED)
     found = texts.fill_mask(model, checked("the text", text), top_k=top_k)
     if as_json:
         reply = {"masks": [[each._asdict() for each in row] for row in found], "framework": model.framework}

@@ -53,6 +53,7 @@ def generate(
     """
     from attention_bridge.pretrained import text
     from attention_bridge.pretrained.chat import messages
+    from attention_bridge.pretrained.text import kinds
     from attention_bridge.pretrained.text.generation import hints
 
     say = (lambda line: None) if quiet else _hint
@@ -70,7 +71,9 @@ def generate(
         given = template.render(messages(prompt, system))
     elif template is not None:
         say("this model has a chat template; --chat applies it")
-    model = open_model(directory, framework, dtype, warning=(lambda line: None) if quiet else warn)
+    model = open_model(
+        directory, framework, dtype, "generate", kinds.WRITERS, warning=(lambda line: None) if quiet else warn
+    )
     settings = text.Settings(max_new_tokens, temperature, top_k, top_p, seed)
     for line in hints(model, settings):
         say(line)

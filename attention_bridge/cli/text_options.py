@@ -46,12 +46,26 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def open_model(
-    directory: Path, framework: str | None, dtype: str, *, warning: Callable[[str], object] = warn
+    directory: Path,
+    framework: str | None,
+    dtype: str,
+    command: str,
+    kinds: tuple[str, ...],
+    *,
+    warning: Callable[[str], object] = warn,
 ) -> TextModel:
-    """Load the model and the tokenizer of a directory; warnings are one line on stderr."""
-    from attention_bridge.pretrained.text import TextModel
+    """Load the model and the tokenizer of a directory for a command; warnings are one line on stderr.
 
-    return TextModel.open(directory, framework, dtype=dtype, warn=warning)
+    Raises:
+        InputError: the command does not run this kind of model.
+    """
+    from attention_bridge.pretrained.text import TextModel
+    from attention_bridge.pretrained.text.kinds import check, check_configuration
+
+    check_configuration(command, kinds, directory)
+    model = TextModel.open(directory, framework, dtype=dtype, warn=warning)
+    check(model.model, command, kinds, directory)
+    return model
 
 
 def checked(option: str, text: str) -> str:

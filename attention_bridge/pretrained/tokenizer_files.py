@@ -52,6 +52,10 @@ class TokenizerFiles:
         """
         require(("tokenizers",), extra="text")
         path = Path(directory)
+        if not path.exists():
+            raise CheckpointError(
+                f"{path} does not exist: expected the directory of a model with its tokenizer"
+            )
         if not path.is_dir():
             raise CheckpointError(f"{path} must be a directory with a tokenizer, but is none")
         config, fields = (optional(path / name) for name in ("config.json", "tokenizer_config.json"))

@@ -274,8 +274,11 @@ def test_missing_or_damaged_files_are_named_in_one_line(tmp_path, files, message
 
 
 def test_missing_directory_and_package_are_named(tmp_path, monkeypatch):
-    with pytest.raises(CheckpointError, match="must be a directory"):
+    with pytest.raises(CheckpointError, match="none does not exist: expected the directory of a model"):
         Tokenizer.open(tmp_path / "none")
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match="file must be a directory with a tokenizer"):
+        Tokenizer.open(tmp_path / "file")
     monkeypatch.setattr("attention_bridge.errors.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"tokenizers; install them with: .* extra \[text\]"):
         Tokenizer.open(tmp_path)

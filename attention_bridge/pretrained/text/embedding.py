@@ -13,7 +13,6 @@ from attention_bridge.pretrained.text.pooling import normalise, pool
 from attention_bridge.pretrained.text.sentence_modules import SentenceModules, read_modules
 
 BATCH = 32  # texts per call of the model
-KINDS = (*kinds.HIDDEN, "MaskedLanguageHead", *kinds.CLASSIFIERS, "EmbeddingHead")
 
 
 def embed(
@@ -32,7 +31,7 @@ def embed(
         CheckpointError: a file is damaged, or describes a module that is not supported.
         InputError: the model takes no text, or a text has no token.
     """
-    kind = kinds.check(model.model, "embed", KINDS, model.directory)
+    kind = kinds.check(model.model, "embed", kinds.EMBEDDERS, model.directory)
     modules = read_modules(model.directory)
     has_head = modules is None and kind == "EmbeddingHead"
     if modules is None and not has_head and warn is not None:

@@ -84,6 +84,8 @@ def generate(
     """
     kind = kinds.check(model.model, "generate", kinds.WRITERS, model.directory)
     chosen = settings or Settings()
+    if chosen.seed is not None and not 0 <= chosen.seed < 2**63:
+        raise InputError(f"seed must be at least 0 and below 2^63, got {chosen.seed}")
     is_decoder = kind in ("Decoder", "LanguageModel")
     tokenizer = replace(model.tokenizer, longest=None) if is_decoder else model.tokenizer
     encoded = model.checked(tokenizer.encode([prompt], add_special_tokens=not is_chat))

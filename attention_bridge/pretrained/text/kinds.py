@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from attention_bridge.errors import InputError
+from attention_bridge.errors import REFUSALS, InputError
+from attention_bridge.pretrained.source import Source
 
 # Classes of models and of task heads: their description, and their command; empty without one.
 KINDS = {
@@ -27,7 +28,9 @@ KINDS = {
 }
 HIDDEN = ("Encoder", "Decoder", "LanguageModel", "EncoderDecoder", "RelativeEncoderDecoder")
 WRITERS = ("Decoder", "LanguageModel", "EncoderDecoder", "RelativeEncoderDecoder")
+MASKED = ("MaskedLanguageHead",)
 CLASSIFIERS = ("SequenceClassifier", "TokenClassifier", "QuestionAnswering")
+EMBEDDERS = (*HIDDEN, *MASKED, *CLASSIFIERS, "EmbeddingHead")
 
 
 def kind(model: Any) -> str:
@@ -52,11 +55,32 @@ def check(model: Any, command: str, kinds: tuple[str, ...], directory: Path) -> 
         InputError: the command does not run this kind of model; the message names the command that does.
     """
     found = kind(model)
-    if found in kinds:
-        return found
-    what, right = KINDS.get(found, (f"a {found}", ""))
+    if found not in kinds:
+        raise refusal(found, command, kinds, directory)
+    return found
+
+
+def check_configuration(command: str, kinds: tuple[str, ...], directory: Path) -> None:
+    """Raise `InputError` if the configuration of a directory describes another kind, before weights are read.
+
+    An encoder may have any task head, which `check` finds; other errors are left to `load_pretrained`.
+    """
+    try:
+        with Source.open(directory) as source:
+            name = None if source.reading is None else source.reading.model.name
+    except REFUSALS:
+        return
+    if name in KINDS and name not in kinds and not (name == "Encoder" and command != "generate"):
+        raise refusal(name, command, kinds, directory)
+
+
+def refusal(found: str, command: str, kinds: tuple[str, ...], directory: Path) -> InputError:
+    """The error for a model that a command does not run."""
+    given, right = KINDS.get(found, (f"a {found}", ""))
     expected = " or ".join(dict.fromkeys(KINDS[each][0] for each in kinds))
-    hint = f"; use `attention-bridge {right}`" if right and right != command else ""
-    if command == "generate" and found == "Encoder":
+    if command == "generate":
         expected = "a decoder or an encoder-decoder"
-    raise InputError(f"`attention-bridge {command}` needs {expected}, but {directory} holds {what}{hint}")
+    elif command == "embed":
+        expected = "a model of texts"
+    hint = f"; use `attention-bridge {right}`" if right and right != command else ""
+    return InputError(f"`attention-bridge {command}` needs {expected}, but {directory} holds {given}{hint}")

@@ -38,7 +38,7 @@ def fill_mask(model: TextModel, text: str, *, top_k: int = 5) -> list[list[Predi
     Raises:
         InputError: the model has no masked-language head, or the text has no mask token.
     """
-    kinds.check(model.model, "fill-mask", ("MaskedLanguageHead",), model.directory)
+    kinds.check(model.model, "fill-mask", kinds.MASKED, model.directory)
     mask_token, mask_id = model.tokenizer.mask_token, model.tokenizer.id_of("mask_token")
     if mask_token is None or mask_id is None:
         raise InputError(f"the tokenizer of {model.directory} has no mask token")

@@ -65,6 +65,10 @@ class TextModel:
         if name not in FRAMEWORKS:
             raise InputError(f"framework must be torch or jax, got {name!r}")
         path = Path(directory)
+        if not path.exists():
+            raise CheckpointError(
+                f"{path} does not exist: expected the directory of a model with its tokenizer"
+            )
         tokenizer = Tokenizer.open(path, padding_side="right", **({} if warn is None else {"warn": warn}))
         config = read_json(path / "config.json") if (path / "config.json").is_file() else {}
         model = load.load_pretrained(path, name, dtype=dtype)  # type: ignore[arg-type]
