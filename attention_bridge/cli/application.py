@@ -71,8 +71,8 @@ def describe(
 app.command("list")(list_mechanisms)
 for command in (show, parity, demo, inspect, convert, layouts, doctor, plot, info):
     app.command()(command)
-for command in (generate, embed, fill_mask, classify):
-    app.command()(command)
+for text_command in (generate, embed, fill_mask, classify):
+    app.command()(text_command)
 
 
 def main() -> None:

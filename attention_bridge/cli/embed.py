@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import numpy as np
 import typer
 
-from attention_bridge.checkpoints.atomic import replacing
 from attention_bridge.cli.paths import path as a_path
 from attention_bridge.cli.progress import warn
 from attention_bridge.cli.text_options import Directory, Dtype, Framework, Json, checked, open_model
@@ -35,6 +33,9 @@ def embed(
 
     Example: attention-bridge embed path/to/model --text "A cat." --text "A dog." --similarity
     """
+    import numpy as np
+
+    from attention_bridge.checkpoints.atomic import replacing
     from attention_bridge.pretrained import text as texts
     from attention_bridge.pretrained.text import kinds
     from attention_bridge.pretrained.text.embedding import similarities
@@ -52,18 +53,20 @@ def embed(
     if output is not None:
         with replacing(output) as temporary, temporary.open("wb") as file:
             np.save(file, vectors)
-    rows = [{"text": each, "embedding": _numbers(row)} for each, row in zip(given, vectors, strict=True)]
+    rows: list[dict[str, Any]] = [
+        {"text": each, "embedding": _numbers(row)} for each, row in zip(given, vectors, strict=True)
+    ]
     if as_json:
-        reply = {"embeddings": rows, "framework": model.framework}
+        reply: dict[str, Any] = {"embeddings": rows, "framework": model.framework}
         if cosines is not None:
             reply["similarity"] = [_numbers(row) for row in cosines]
         typer.echo(json.dumps(reply, ensure_ascii=False))
     elif cosines is not None:
-        for each, row in zip(given, cosines, strict=True):
-            typer.echo("  ".join([*(f"{x:7.4f}" for x in row), printable(cut(each, 60))]))
+        for each, values in zip(given, cosines, strict=True):
+            typer.echo("  ".join([*(f"{x:7.4f}" for x in values), printable(cut(each, 60))]))
     elif output is None:
-        for reply in rows:
-            typer.echo(json.dumps(reply, ensure_ascii=False))
+        for row in rows:
+            typer.echo(json.dumps(row, ensure_ascii=False))
 
 
 def _check_output(output: Path) -> None:
@@ -74,6 +77,6 @@ def _check_output(output: Path) -> None:
         raise InputError(f"--output must be a file in a directory that exists, got {output}")
 
 
-def _numbers(row: np.ndarray) -> list[float]:
+def _numbers(row: Any) -> list[float]:
     """The numbers with the 9 digits that determine a float32."""
     return [float(f"{x:.9g}") for x in row.tolist()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -100,4 +101,9 @@ def _hint(line: str) -> None:
 
 
 def _stream(piece: str) -> None:
-    typer.echo(piece, nl=False)
+    typer.echo(_harmless(piece) if sys.stdout.isatty() else piece, nl=False)
+
+
+def _harmless(text: str) -> str:
+    """The text with control characters escaped, which could command a terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)

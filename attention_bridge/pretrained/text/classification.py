@@ -76,8 +76,8 @@ def label_tokens(model: TextModel, text: str) -> list[TokenLabel]:
     names = labels(model, chances.shape[1])
     best = chances.argmax(axis=1)
     return [
-        TokenLabel(row.tokens[i], *row.offsets[i], names[best[i]], float(chances[i, best[i]]))
-        for i in range(len(row.ids))
+        TokenLabel(row.tokens[i], start, end, names[best[i]], float(chances[i, best[i]]))
+        for i, (start, end) in enumerate(row.offsets)
         if not row.special_tokens_mask[i]
     ]
 

@@ -20,7 +20,7 @@ def arrays(model: Any, *given: np.ndarray | None) -> tuple[Any, ...]:
 def run(function: Callable[..., Any], model: Any, *given: np.ndarray | None) -> tuple[np.ndarray, ...]:
     """Call `function(model, *arrays)`, compiled, and convert its results to float32."""
     with jax.default_matmul_precision("highest"):
-        found = _run(function, model, arrays(model, *given))
+        found: Any = _run(function, model, arrays(model, *given))  # type: ignore[call-arg]
     return tuple([np.asarray(each, np.float32) for each in found])
 
 

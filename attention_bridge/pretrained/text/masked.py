@@ -48,7 +48,7 @@ def fill_mask(model: TextModel, text: str, *, top_k: int = 5) -> list[list[Predi
         raise InputError(f"the text must have the mask token {mask_token}, got {text!r}")
     (scores,) = model.run(calls.logits, encoded)
     ends = set() if positions.size == 1 else _ends(model)
-    return [_predictions(model, encoded.ids[0], at, scores[0, at], top_k, ends) for at in positions]
+    return [_predictions(model, encoded.ids[0], int(at), scores[0, at], top_k, ends) for at in positions]
 
 
 def _predictions(

@@ -65,7 +65,9 @@ def read_modules(directory: Path) -> SentenceModules | None:
     path = directory / "modules.json"
     if not path.is_file():
         return None
-    modes, steps, folders = ("mean",), [], {}
+    modes: tuple[str, ...] = ("mean",)
+    steps: list[Callable[[np.ndarray], np.ndarray]] = []
+    folders: dict[str, Path] = {}
     for row in read_json(path, list):
         kind, folder = _module(path, row)
         if kind in folders and kind in ("Transformer", "Pooling"):
