@@ -6,6 +6,7 @@ import json
 import secrets
 import sys
 from typing import TYPE_CHECKING, Annotated
+from unicodedata import category
 
 import typer
 
@@ -106,4 +107,4 @@ def _stream(piece: str) -> None:
 
 def _harmless(text: str) -> str:
     """The text with control characters escaped, which could command a terminal."""
-    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+    return "".join(repr(c)[1:-1] if category(c) == "Cc" and c not in "\n\t" else c for c in text)

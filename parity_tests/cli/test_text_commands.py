@@ -67,6 +67,7 @@ class TestGenerate:
         expected = generate(TextModel.open(places[kind], "torch"), "Paris is", Settings(6))
         assert (found.exit_code, found.stdout, found.stderr) == (0, expected.text + "\n", "")
 
+    @pytest.mark.slow
     def test_json_holds_tokens_and_seed_and_both_frameworks_agree(self, places):
         options = (
             "--max-new-tokens",

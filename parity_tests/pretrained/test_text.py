@@ -27,6 +27,7 @@ from attention_bridge.pretrained.tokenizer import Tokenizer
 from parity_tests.helpers import tiny_checkpoints, tiny_tokenizers
 
 FRAMEWORKS = ("torch", "jax")
+SLOW_IN_JAX = ("torch", pytest.param("jax", marks=pytest.mark.slow))  # which compiles
 TEXTS = [
     "Attention is all you need.",
     "x",
@@ -115,7 +116,7 @@ class TestEmbedding:
         model = TextModel.open(directory, "torch", warn=ignored)
         assert np.abs(embed(model, TEXTS) - expected).max() <= 1e-6
 
-    @pytest.mark.parametrize("framework", FRAMEWORKS)
+    @pytest.mark.parametrize("framework", SLOW_IN_JAX)
     def test_dense_layers_lower_case_and_prompt_are_equal(self, with_modules, framework):
         dense = {
             "in_features": 12,
@@ -205,8 +206,8 @@ def test_labels_are_equal_to_the_pipeline(tmp_path, framework, fields, pair):
         assert each.probability == pytest.approx(row["score"], rel=1e-4, abs=1e-6)
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS)
 class TestHeads:
+    @pytest.mark.parametrize("framework", FRAMEWORKS)
     def test_masked_tokens_are_equal_to_the_pipeline(self, tmp_path, framework):
         tiny_checkpoints.bert(tmp_path, "BertForMaskedLM")
         text = "Paris is the [MASK] of France."
@@ -218,6 +219,7 @@ class TestHeads:
             assert each.probability == pytest.approx(row["score"], rel=1e-4)
         assert len(fill_mask(model, "[MASK] is the [MASK] of Franc.")) == 2
 
+    @pytest.mark.parametrize("framework", SLOW_IN_JAX)
     def test_token_labels_are_equal_to_the_pipeline(self, tmp_path, framework):
         names = {0: "O", 1: "B-LOC", 2: "I-LOC"}
         tiny_checkpoints.bert(tmp_path, "BertForTokenClassification", id2label=names)
@@ -227,6 +229,7 @@ class TestHeads:
             assert each[:4] == (row["word"], row["start"], row["end"], row["entity"])
             assert each.probability == pytest.approx(row["score"], rel=1e-4)
 
+    @pytest.mark.parametrize("framework", SLOW_IN_JAX)
     def test_answer_is_the_most_probable_part_of_the_text(self, tmp_path, framework):
         reference = tiny_checkpoints.bert(tmp_path, "BertForQuestionAnswering")
         tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
@@ -258,7 +261,7 @@ def written(reference, directory, prompt, count):
 
 
 class TestGeneration:
-    @pytest.mark.parametrize("framework", FRAMEWORKS)
+    @pytest.mark.parametrize("framework", SLOW_IN_JAX)
     @pytest.mark.parametrize("kind", ["gpt2", "llama", "t5", "bart"])
     def test_greedy_tokens_and_text_are_equal_to_transformers(self, tmp_path, kind, framework):
         make = tiny_checkpoints.decoder if kind in ("gpt2", "llama") else tiny_checkpoints.encoder_decoder
