@@ -91,10 +91,9 @@ def encoder_decoder(directory: Path, kind: str) -> Any:
         )
     size = tiny.byte_pairs(directory, ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]).get_vocab_size()
     tiny.write(directory, kind, tokenizer_class="BartTokenizer")
-    config = transformers.BartConfig(
-        vocab_size=size, forced_bos_token_id=0, forced_eos_token_id=None, **STACKS
-    )
-    return save(directory, transformers.BartForConditionalGeneration(config))
+    model = transformers.BartForConditionalGeneration(transformers.BartConfig(vocab_size=size, **STACKS))
+    model.generation_config.update(forced_bos_token_id=0, forced_eos_token_id=None)
+    return save(directory, model)
 
 
 def load_task(directory: Path, framework: str, *, dtype: Any = None) -> Any:
