@@ -39,6 +39,7 @@ def embed(
     from attention_bridge.pretrained import text as texts
     from attention_bridge.pretrained.text import kinds
     from attention_bridge.pretrained.text.embedding import similarities
+    from attention_bridge.pretrained.text.sentence_modules import transformer_folder
 
     given = [checked("--text", each) for each in text or ()]
     if not given:
@@ -47,8 +48,8 @@ def embed(
         raise InputError("--similarity needs at least two texts, got one")
     if output is not None:
         _check_output(output)
-    model = open_model(directory, framework, dtype, "embed", kinds.EMBEDDERS)
-    vectors = texts.embed(model, given, warn=warn)
+    model = open_model(transformer_folder(directory), framework, dtype, "embed", kinds.EMBEDDERS)
+    vectors = texts.embed(model, given, directory=directory, warn=warn)
     cosines = similarities(vectors) if similarity else None
     if output is not None:
         with replacing(output) as temporary, temporary.open("wb") as file:

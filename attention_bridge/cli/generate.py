@@ -56,7 +56,7 @@ def generate(
     from attention_bridge.pretrained import text
     from attention_bridge.pretrained.chat import messages
     from attention_bridge.pretrained.text import kinds
-    from attention_bridge.pretrained.text.generation import hints
+    from attention_bridge.pretrained.text.generation_fields import hints
 
     say = (lambda line: None) if quiet else _hint
     if system is not None and not chat:
@@ -77,7 +77,7 @@ def generate(
         directory, framework, dtype, "generate", kinds.WRITERS, warning=(lambda line: None) if quiet else warn
     )
     settings = text.Settings(max_new_tokens, temperature, top_k, top_p, seed)
-    for line in hints(model, settings):
+    for line in hints(model, is_greedy=temperature == 0):
         say(line)
     names = {"num_tokens": "--max-new-tokens", "top_k": "--top-k", "top_p": "--top-p"}
     with options(**names, temperature="--temperature", seed="--seed"):

@@ -12,32 +12,19 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
 from attention_bridge.errors import InputError
 from attention_bridge.pretrained import tokenizer_classes, tokenizer_files
+from attention_bridge.pretrained.encoded import Encoded, check_texts, padded
 from attention_bridge.pretrained.special_words import SpecialWords
 
 LONGEST = 10**9  # transformers writes 10^30 for tokenizers without a longest length
 DECODERS = ("ForCausalLM", "LMHeadModel")
 
 Side = Literal["left", "right"]
-
-
-class Encoded(NamedTuple):
-    """Token ids of several texts, padded to the longest.
-
-    Attributes:
-        ids: token ids, `(text, position)`, int32.
-        mask: boolean mask, `(text, position)`, True at real tokens.
-        token_types: 0 for the tokens of a text and 1 for the tokens of its pair, `(text, position)`, int32.
-    """
-
-    ids: np.ndarray
-    mask: np.ndarray
-    token_types: np.ndarray
 
 
 def _warn(text: str) -> None:
@@ -126,15 +113,7 @@ class Tokenizer:
 
     def padded(self, rows: Sequence[Any]) -> Encoded:
         """Arrays of the token ids of `encodings`, padded to the longest."""
-        length = max(len(row.ids) for row in rows)
-        shape = (len(rows), length)
-        ids = np.full(shape, self.pad_id, np.int32)
-        mask, types = np.zeros(shape, np.bool_), np.zeros(shape, np.int32)
-        for i, row in enumerate(rows):
-            count = len(row.ids)
-            at = slice(length - count, length) if self.padding_side == "left" else slice(count)
-            ids[i, at], mask[i, at], types[i, at] = row.ids, True, row.type_ids
-        return Encoded(ids, mask, types)
+        return padded(rows, self.pad_id, on_the_left=self.padding_side == "left")
 
     def encodings(
         self,
@@ -150,7 +129,7 @@ class Tokenizer:
             texts, pairs, add_special_tokens: as in `encode`.
             truncate: text of a pair that loses tokens.
         """
-        _check_texts(texts, pairs)
+        check_texts(texts, pairs)
         self.backend.no_truncation()
         if self.longest is not None:
             self.backend.enable_truncation(self.longest, strategy=truncate, direction=self.truncation_side)
@@ -210,15 +189,3 @@ class Tokenizer:
 def is_decoder(config: dict[str, Any]) -> bool:
     """Whether a `config.json` describes a causal language model."""
     return any(str(name).endswith(DECODERS) for name in config.get("architectures") or ())
-
-
-def _check_texts(texts: Sequence[str], pairs: Sequence[str] | None) -> None:
-    if isinstance(texts, str) or isinstance(pairs, str):
-        raise InputError("texts and pairs must be lists of texts, got one text")
-    if not texts:
-        raise InputError("texts must hold at least one text, got none")
-    if pairs is not None and len(pairs) != len(texts):
-        raise InputError(f"pairs must be as many as texts, {len(texts)}, got {len(pairs)}")
-    for text in (*texts, *(pairs or ())):
-        if not isinstance(text, str) or any("\ud800" <= letter <= "\udfff" for letter in text):
-            raise InputError(f"a text must be valid Unicode, got {text!r}")

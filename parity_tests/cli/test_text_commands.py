@@ -1,12 +1,14 @@
 """The commands generate, embed, fill-mask and classify: texts in, texts out, and every bad input in one line."""
 
 import json
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import transformers
+from sentence_transformers import SentenceTransformer
 from typer.testing import CliRunner
 
 from attention_bridge.cli import app
@@ -152,6 +154,24 @@ class TestEmbed:
         reply = json.loads(invoke("embed", places["encoder"], *self.GIVEN, "--similarity", "--json").stdout)
         np.testing.assert_allclose(reply["similarity"], unit @ unit.T, atol=1e-6)
         assert len(reply["embeddings"]) == 3
+
+    def test_transformer_in_a_folder_is_found(self, places, tmp_path):
+        folder = tmp_path / "0_Transformer"
+        shutil.copytree(places["encoder"], folder)
+        (folder / "sentence_distilbert_config.json").write_text('{"max_seq_length": 5}')
+        (tmp_path / "1_Pooling").mkdir()
+        (tmp_path / "1_Pooling" / "config.json").write_text(
+            '{"word_embedding_dimension": 12, "pooling_mode_cls_token": true}'
+        )
+        rows = [
+            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{path[2:]}"}
+            for i, path in enumerate(("0_Transformer", "1_Pooling"))
+        ]
+        (tmp_path / "modules.json").write_text(json.dumps(rows))
+        reply = json.loads(invoke("embed", tmp_path, *self.GIVEN, "--json").stdout)
+        found = [row["embedding"] for row in reply["embeddings"]]
+        expected = SentenceTransformer(str(tmp_path), device="cpu").encode(list(self.TEXTS))
+        assert np.abs(np.array(found) - expected).max() <= 1e-6
 
 
 @pytest.mark.usefixtures("with_heads")
@@ -311,6 +331,7 @@ class Blocked:
         if name in ("transformers", "sentence_transformers", "jax" if sys.argv[2] == "torch" else "torch"):
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Blocked())
+from sentence_transformers import SentenceTransformer
 from typer.testing import CliRunner
 from attention_bridge.cli import app
 options = ["--max-new-tokens", "3", "--framework", sys.argv[2]]

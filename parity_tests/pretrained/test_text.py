@@ -21,7 +21,7 @@ from attention_bridge.pretrained.text import (
     label_tokens,
 )
 from attention_bridge.pretrained.text.embedding import similarities
-from attention_bridge.pretrained.text.generation import hints
+from attention_bridge.pretrained.text.generation_fields import hints
 from attention_bridge.pretrained.text.streaming import TextStream
 from attention_bridge.pretrained.tokenizer import Tokenizer
 from parity_tests.helpers import tiny_checkpoints, tiny_tokenizers
@@ -141,7 +141,7 @@ class TestEmbedding:
 
     @pytest.mark.parametrize("activation", ["GELU", "ReLU", "Sigmoid", "SiLU", "Tanh"])
     def test_activations_are_equal_to_torch(self, activation):
-        from attention_bridge.pretrained.text.sentence_modules import ACTIVATIONS
+        from attention_bridge.pretrained.text.dense import ACTIVATIONS
 
         x = np.linspace(-4, 4, 33, dtype=np.float32)
         expected = getattr(torch.nn, activation)()(torch.from_numpy(x)).numpy()
@@ -168,6 +168,13 @@ class TestEmbedding:
         model = TextModel.open(with_modules(pooling, *rest), "torch")
         with pytest.raises(CheckpointError, match=message):
             embed(model, TEXTS)
+
+    def test_other_output_of_the_transformer_is_named(self, with_modules):
+        output = {"modality_config": {"text": {"method": "forward", "method_output_name": "pooler_output"}}}
+        with pytest.raises(
+            CheckpointError, match="must have the output last_hidden_state, got 'pooler_output'"
+        ):
+            embed(TextModel.open(with_modules({}, **output), "torch"), TEXTS)
 
     @pytest.mark.parametrize("kind", ["gpt2", "t5"])
     def test_decoder_and_encoder_of_t5_are_equal_to_their_means(self, tmp_path, kind):
@@ -320,7 +327,7 @@ class TestGeneration:
         model = TextModel.open(tmp_path, "torch")
         fields = {"num_beams": 4, "repetition_penalty": 1.0, "do_sample": True, "top_p": 0.8}
         (tmp_path / "generation_config.json").write_text(json.dumps(fields))
-        assert hints(model, Settings()) == [
+        assert hints(model, is_greedy=True) == [
             "generation_config.json asks for num_beams=4, which is not applied",
             "tokens are chosen greedily; generation_config.json suggests --temperature 1.0 --top-p 0.8",
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -16,7 +17,11 @@ BATCH = 32  # texts per call of the model
 
 
 def embed(
-    model: TextModel, texts: Sequence[str], *, warn: Callable[[str], object] | None = None
+    model: TextModel,
+    texts: Sequence[str],
+    *,
+    directory: Path | None = None,
+    warn: Callable[[str], object] | None = None,
 ) -> np.ndarray:
     """One vector per text, `(text, feature)`, float32.
 
@@ -25,6 +30,7 @@ def embed(
     Args:
         model: an encoder, a decoder or an encoder-decoder, with or without a task head.
         texts: the texts, at least one.
+        directory: directory with `modules.json`; None for the model's.
         warn: function called with one line if the directory does not describe the pooling; None for none.
 
     Raises:
@@ -32,10 +38,11 @@ def embed(
         InputError: the model takes no text, or a text has no token.
     """
     kind = kinds.check(model.model, "embed", kinds.EMBEDDERS, model.directory)
-    modules = read_modules(model.directory)
+    place = model.directory if directory is None else directory
+    modules = read_modules(place)
     has_head = modules is None and kind == "EmbeddingHead"
     if modules is None and not has_head and warn is not None:
-        warn(f"{model.directory} has no modules.json: the mean over the tokens, not normalised")
+        warn(f"{place} has no modules.json: the mean over the tokens, not normalised")
     found = modules or SentenceModules()
     limits = [x for x in (model.tokenizer.longest, found.longest) if x is not None]
     tokenizer = replace(model.tokenizer, longest=min(limits, default=None))

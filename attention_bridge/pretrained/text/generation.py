@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -10,21 +10,17 @@ import numpy as np
 
 from attention_bridge.errors import InputError
 from attention_bridge.pretrained.text import kinds
+from attention_bridge.pretrained.text.generation_fields import (
+    end_tokens,
+    known_ends,
+    needed_mask,
+    start_tokens,
+)
 from attention_bridge.pretrained.text.model import TextModel, longest
 from attention_bridge.pretrained.text.streaming import TextStream
 from attention_bridge.pretrained.tokenizer_files import optional
 
 DEFAULT_TOKENS = 64
-# Settings of `generation_config.json` that change the tokens, with their neutral values.
-UNUSED = {
-    "num_beams": (None, 1),
-    "repetition_penalty": (None, 1.0),
-    "no_repeat_ngram_size": (None, 0),
-    "min_length": (None, 0),
-    "min_new_tokens": (None, 0),
-    "bad_words_ids": (None, []),
-    "suppress_tokens": (None, []),
-}
 
 
 @dataclass(frozen=True)
@@ -91,10 +87,10 @@ def generate(
     encoded = model.checked(tokenizer.encode([prompt], add_special_tokens=not is_chat))
     length = encoded.ids.shape[1] if is_decoder else 0
     fields = optional(model.directory / "generation_config.json")
-    start = None if is_decoder else _start(model, fields)
+    start = None if is_decoder else start_tokens(model, fields)
     forced = list(start[1:]) if start else []
     count = _num_tokens(model, chosen.num_tokens, length + len(forced)) - len(forced)
-    eos = _end_tokens(model, fields)
+    eos = end_tokens(model, fields)
     texts = TextStream(model.tokenizer)
     emit = stream or (lambda piece: None)
     written = list(forced)
@@ -107,7 +103,7 @@ def generate(
             emit(piece)
 
     adapter = model.adapter
-    ids, mask = adapter.arrays(model.model, encoded.ids, _needed_mask(model, encoded.ids))
+    ids, mask = adapter.arrays(model.model, encoded.ids, needed_mask(model, encoded.ids))
     names = {} if start is None else {"start_token": start}
     if eos is not None:
         names["eos_token"] = eos
@@ -128,31 +124,13 @@ def generate(
         raise InputError(str(error)) from error
     if piece := texts.finish():
         emit(piece)
-    ends = _known_ends(model) if eos is None else eos
+    ends = known_ends(model) if eos is None else eos
     return Generated(
         model.tokenizer.decode(written),
         written,
         int(encoded.mask.sum()),
         bool(written) and written[-1] in ends,
     )
-
-
-def hints(model: TextModel, settings: Settings) -> list[str]:
-    """Settings of `generation_config.json` that `generate` does not apply, one line each."""
-    fields = optional(model.directory / "generation_config.json")
-    found = []
-    given = {name: fields[name] for name, neutral in UNUSED.items() if fields.get(name) not in neutral}
-    asked = [f"{name}={value}" for name, value in given.items()]
-    if asked:
-        found.append(f"generation_config.json asks for {', '.join(asked)}, which is not applied")
-    if fields.get("do_sample") and settings.temperature == 0:
-        options = {
-            "temperature": 1.0,
-            **{k: fields[k] for k in ("temperature", "top_k", "top_p") if fields.get(k)},
-        }
-        typed = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in options.items())
-        found.append(f"tokens are chosen greedily; generation_config.json suggests {typed}")
-    return found
 
 
 def _num_tokens(model: TextModel, asked: int | None, used: int) -> int:
@@ -173,38 +151,3 @@ def _num_tokens(model: TextModel, asked: int | None, used: int) -> int:
             f"{DEFAULT_TOKENS if asked is None else asked}; give a shorter prompt or a smaller num_tokens"
         )
     return min(DEFAULT_TOKENS, left) if asked is None else asked
-
-
-def _end_tokens(model: TextModel, fields: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """The end tokens of `generation_config.json`; None for the end tokens of the model's configuration."""
-    given = fields.get("eos_token_id")
-    several = given if isinstance(given, list) else [given]
-    size = model.vocab_size
-    return tuple(x for x in several if type(x) is int and 0 <= x < size) or None
-
-
-def _known_ends(model: TextModel) -> tuple[int, ...]:
-    found: tuple[int, ...] = getattr(getattr(model.model.config, "special_tokens", None), "eos", ())
-    return found
-
-
-def _start(model: TextModel, fields: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """First tokens of an encoder-decoder's target: the start token, and the one that must follow it.
-
-    None for the start token of the model's configuration alone.
-    """
-    both = {**model.config, **{name: x for name, x in fields.items() if x is not None}}
-    special = getattr(model.model.config, "special_tokens", None)
-    start = both.get("decoder_start_token_id")
-    if start is None and special is not None:
-        start = special.bos if special.decoder_start is None else special.decoder_start
-    forced = both.get("forced_bos_token_id")
-    if type(start) is not int:
-        return None
-    return (start, forced) if type(forced) is int else (start,)
-
-
-def _needed_mask(model: TextModel, ids: np.ndarray) -> np.ndarray | None:
-    """A mask of real tokens if the prompt has the padding token, which `generate` would take for padding."""
-    pad = getattr(getattr(model.model.config, "special_tokens", None), "pad", None)
-    return np.ones(ids.shape, np.bool_) if pad is not None and (ids == pad).any() else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -11,20 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from attention_bridge import checkpoints
 from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained.config_files import read_json
+from attention_bridge.pretrained.text.dense import check_names, read_dense
 from attention_bridge.pretrained.text.pooling import MODES, normalise
 from attention_bridge.pretrained.tokenizer_files import optional
 
-ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "GELU": lambda x: x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))) / 2,
-    "Identity": lambda x: x,
-    "ReLU": lambda x: np.maximum(x, 0),
-    "Sigmoid": lambda x: 1 / (1 + np.exp(-x)),
-    "SiLU": lambda x: x / (1 + np.exp(-x)),
-    "Tanh": np.tanh,
-}
 # Flags of the older format, in the order of the concatenated vectors.
 FLAGS = {
     "pooling_mode_cls_token": "cls",
@@ -76,13 +67,13 @@ def read_modules(directory: Path) -> SentenceModules | None:
         if kind == "Pooling":
             modes = _modes(folder / "config.json")
         elif kind == "Dense":
-            steps.append(_dense(folder))
+            steps.append(read_dense(folder))
         elif kind == "Normalize":
-            _check_names(folder)
+            check_names(folder)
             steps.append(normalise)
     if "Pooling" not in folders:
         raise CheckpointError(f"{path} must list a Pooling module, got {', '.join(folders) or 'no module'}")
-    sizes = optional(folders.get("Transformer", directory) / "sentence_bert_config.json")
+    sizes = _sizes(folders.get("Transformer", directory))
     longest = sizes.get("max_seq_length")
     return SentenceModules(
         modes,
@@ -91,6 +82,33 @@ def read_modules(directory: Path) -> SentenceModules | None:
         bool(sizes.get("do_lower_case", False)),
         _prompt(directory),
     )
+
+
+def transformer_folder(directory: Path) -> Path:
+    """The folder of the model and its tokenizer: `0_Transformer` in some directories, else the directory itself.
+
+    Raises:
+        CheckpointError: `modules.json` is damaged.
+    """
+    path = directory / "modules.json"
+    rows = map(partial(_module, path), read_json(path, list) if path.is_file() else ())
+    return next((folder for kind, folder in rows if kind == "Transformer"), directory)
+
+
+def _sizes(folder: Path) -> dict[str, Any]:
+    """The settings of the Transformer module, whose file is `sentence_bert_config.json`, or has another model's name.
+
+    Raises:
+        CheckpointError: the module gives another output than the last hidden states.
+    """
+    path = next(iter(sorted(folder.glob("sentence_*_config.json"))), folder / "sentence_bert_config.json")
+    fields = optional(path)
+    modalities = fields.get("modality_config")
+    text = modalities.get("text") if isinstance(modalities, Mapping) else None
+    output = text.get("method_output_name") if isinstance(text, Mapping) else None
+    if output not in (None, "last_hidden_state"):
+        raise CheckpointError(f"{path} must have the output last_hidden_state, got {output!r}")
+    return fields
 
 
 def _module(path: Path, row: Any) -> tuple[str, Path]:
@@ -102,8 +120,6 @@ def _module(path: Path, row: Any) -> tuple[str, Path]:
         raise CheckpointError(f"{path} lists the module {kind}, and embed supports only {', '.join(KNOWN)}")
     if place.is_absolute() or ".." in place.parts:
         raise CheckpointError(f"{path} must give folders below its own, got {row['path']!r}")
-    if kind == "Transformer" and place.parts:
-        raise CheckpointError(f"{path} must have its Transformer in its own folder, got {row['path']!r}")
     return kind, path.parent / place
 
 
@@ -126,50 +142,6 @@ def _modes(path: Path) -> tuple[str, ...]:
             f"{path} pools by {', '.join(wrong)}, and embed supports only {', '.join(MODES)}"
         )
     return found
-
-
-def _dense(folder: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """A linear layer with an activation."""
-    fields = read_json(folder / "config.json")
-    _check_names(folder)
-    given = str(fields.get("activation_function", "torch.nn.Tanh"))
-    name = given.rpartition(".")[2]
-    if name not in ACTIVATIONS or not given.startswith("torch."):
-        raise CheckpointError(
-            f"{folder} has the activation {given}, and embed supports only {', '.join(ACTIVATIONS)} of torch.nn"
-        )
-    tensors = {key: x.astype(np.float32) for key, x in checkpoints.read(folder).items()}
-    if "linear.weight" not in tensors:
-        raise CheckpointError(
-            f"{folder} must hold the tensor linear.weight, got {', '.join(tensors) or 'none'}"
-        )
-    return partial(_project, tensors, ACTIVATIONS[name], bool(fields.get("use_residual", False)), folder)
-
-
-def _project(
-    tensors: Mapping[str, np.ndarray],
-    activation: Callable[[np.ndarray], np.ndarray],
-    residual: bool,
-    folder: Path,
-    x: np.ndarray,
-) -> np.ndarray:
-    weight = tensors["linear.weight"]
-    if weight.ndim != 2 or weight.shape[1] != x.shape[1]:
-        raise CheckpointError(
-            f"{folder} must project {x.shape[1]} features, but its weight is {weight.shape}"
-        )
-    found = activation(x @ weight.T + tensors.get("linear.bias", 0.0))
-    if not residual:
-        return found
-    return found + (x @ tensors["residual.weight"].T if "residual.weight" in tensors else x)
-
-
-def _check_names(folder: Path) -> None:
-    """Raise unless a module reads and writes the embedding of the text."""
-    for name in ("module_input_name", "module_output_name"):
-        given = optional(folder / "config.json").get(name)
-        if given not in (None, "sentence_embedding"):
-            raise CheckpointError(f"{folder} must have {name} sentence_embedding, got {given!r}")
 
 
 def _prompt(directory: Path) -> str:
