@@ -71,8 +71,9 @@ def describe(
 app.command("list")(list_mechanisms)
 for command in (show, parity, demo, inspect, convert, layouts, doctor, plot, info):
     app.command()(command)
-for text_command in (generate, embed, fill_mask, classify):
+for text_command in (generate, embed, classify):
     app.command()(text_command)
+app.command("fill-mask")(fill_mask)
 
 
 def main() -> None:
