@@ -331,7 +331,6 @@ class Blocked:
         if name in ("transformers", "sentence_transformers", "jax" if sys.argv[2] == "torch" else "torch"):
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Blocked())
-from sentence_transformers import SentenceTransformer
 from typer.testing import CliRunner
 from attention_bridge.cli import app
 options = ["--max-new-tokens", "3", "--framework", sys.argv[2]]
