@@ -54,7 +54,7 @@ def generate(
     Example: attention-bridge generate path/to/gpt2 "Attention is" --max-new-tokens 20
     """
     from attention_bridge.pretrained import text
-    from attention_bridge.pretrained.chat import messages
+    from attention_bridge.pretrained.chat import has_template, messages
     from attention_bridge.pretrained.text import kinds
     from attention_bridge.pretrained.text.generation_fields import hints
 
@@ -65,14 +65,12 @@ def generate(
         seed = secrets.randbelow(2**31)
         say(f"--seed {seed}")
     checked("the prompt", prompt)
-    template = _template(directory)
-    if chat and template is None:
-        raise InputError(f"--chat needs a chat template, and {directory} has none")
-    given = prompt
-    if chat and template is not None:
-        given = template.render(messages(prompt, system))
-    elif template is not None:
-        say("this model has a chat template; --chat applies it")
+    if chat:
+        given = _template(directory).render(messages(prompt, system))
+    else:
+        given = prompt
+        if has_template(directory):
+            say("this model has a chat template; --chat applies it")
     model = open_model(
         directory, framework, dtype, "generate", kinds.WRITERS, warning=(lambda line: None) if quiet else warn
     )
@@ -89,12 +87,15 @@ def generate(
         typer.echo()
 
 
-def _template(directory: Directory) -> ChatTemplate | None:
+def _template(directory: Directory) -> ChatTemplate:
     from attention_bridge.pretrained.chat import ChatTemplate
     from attention_bridge.pretrained.special_words import SpecialWords
     from attention_bridge.pretrained.tokenizer_files import TokenizerFiles
 
-    return ChatTemplate.open(directory, SpecialWords.read(TokenizerFiles.open(directory)).named)
+    found = ChatTemplate.open(directory, SpecialWords.read(TokenizerFiles.open(directory)).named)
+    if found is None:
+        raise InputError(f"--chat needs a chat template, and {directory} has none")
+    return found
 
 
 def _hint(line: str) -> None:

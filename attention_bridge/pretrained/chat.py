@@ -114,6 +114,15 @@ class ChatTemplate:
         raise CheckpointError(f"the chat template of {self.directory} cannot be rendered: {reason}")
 
 
+def has_template(directory: str | os.PathLike[str]) -> bool:
+    """Whether a directory has a chat template, valid or not."""
+    path = Path(directory)
+    fields = optional(path / "tokenizer_config.json")
+    return (
+        (path / FILE).is_file() or any((path / FOLDER).glob("*.jinja")) or bool(fields.get("chat_template"))
+    )
+
+
 def messages(prompt: str, system: str | None = None) -> list[Message]:
     """A conversation of one user message, after a system message if there is one."""
     first = [] if system is None else [{"role": "system", "content": system}]

@@ -53,11 +53,13 @@ class SpecialWords:
         named: text of each special token, such as `mask_token`.
         settings: options of `tokenizers.AddedToken` for each added token, by its text.
         order: added tokens in the order of their ids.
+        overriding: added tokens whose options replace those in `tokenizer.json`.
     """
 
     named: dict[str, str]
     settings: dict[str, dict[str, Any]]
     order: tuple[str, ...]
+    overriding: frozenset[str]
 
     @classmethod
     def read(cls, files: TokenizerFiles) -> Self:
@@ -81,25 +83,28 @@ class SpecialWords:
                 if isinstance(value, Mapping):
                     settings[named[name]] = _options(value, special=True)
         extra = fields.get("extra_special_tokens") or fields.get("additional_special_tokens") or []
-        several = (
-            extra.items() if isinstance(extra, Mapping) else (("extra_special_tokens", x) for x in extra)
-        )
-        others = [_content(name, value) for name, value in several]
+        if isinstance(extra, Mapping):  # tokens with names of the model's own, such as image_token
+            named.update({name: _content(name, value) for name, value in extra.items()})
+            extra = []
+        elif not isinstance(extra, list):
+            raise CheckpointError(f"tokenizer_config.json must list extra_special_tokens, got {extra!r}")
+        others = [_content("extra_special_tokens", value) for value in extra]
         added = _added(files, decoder, {*named.values(), *others})
         settings.update({content: options for _, content, options in added})
         order = dict.fromkeys([*(content for _, content, _ in added), *named.values(), *others])
         for content in (*named.values(), *others):
             settings.setdefault(content, {"special": True, "normalized": False})["special"] = True
-        return cls(named, settings, tuple(order))
+        overriding = frozenset(x for _, x, _ in added) if isinstance(decoder, Mapping) else frozenset()
+        return cls(named, settings, tuple(order), overriding)
 
     def add_to(self, backend: Any) -> None:
-        """Add the tokens to a `tokenizers.Tokenizer`; the options of a token that it already has are kept."""
+        """Add the tokens to a `tokenizers.Tokenizer`."""
         from tokenizers import AddedToken
 
         known = {token.content: token for token in backend.get_added_tokens_decoder().values()}
         for content in self.order:
             token, options = known.get(content), self.settings[content]
-            if token is None:
+            if token is None or content in self.overriding:
                 token = AddedToken(content, **options)
             elif token.special or not options.get("special"):
                 continue

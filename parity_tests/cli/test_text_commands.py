@@ -117,6 +117,14 @@ class TestGenerate:
         assert invoke("generate", *options, "--quiet").stderr == ""
         assert invoke("generate", *options, "--chat").stderr == ""
 
+    def test_unusable_template_matters_only_with_chat(self, places, tmp_path, expect_line):
+        shutil.copytree(places["gpt2"], tmp_path, dirs_exist_ok=True)
+        (tmp_path / "tokenizer_config.json").write_text('{"chat_template": [{"name": "a", "template": "x"}]}')
+        assert invoke("generate", tmp_path, "Hi", "--max-new-tokens", 1).exit_code == 0
+        expect_line(
+            invoke("generate", tmp_path, "Hi", "--chat"), "chat templates a, but none with the name default"
+        )
+
     def test_text_is_streamed_in_pieces(self, places, monkeypatch):
         from attention_bridge.cli import generate as _  # noqa: F401
 

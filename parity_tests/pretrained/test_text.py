@@ -279,6 +279,7 @@ class TestGeneration:
         assert (found.tokens, found.text) == (tokens, text)
         assert len(found.tokens) > 1
         assert kind == "llama" or "".join(pieces) == text
+        assert generate(TextModel.open(tmp_path, framework), TEXTS[0], Settings(1)).tokens == tokens[:1]
 
     def test_end_token_of_generation_config_stops(self, tmp_path):
         reference = tiny_checkpoints.decoder(tmp_path, "gpt2")

@@ -69,6 +69,19 @@ def qwen(directory):
     )
 
 
+def roberta_overriding(directory):
+    """Options of tokens that `tokenizer_config.json` and `tokenizer.json` give differently."""
+    roberta(directory)
+    AutoTokenizer.from_pretrained(directory).save_pretrained(directory)
+    fields = json.loads((directory / "tokenizer_config.json").read_text())
+    fields |= {
+        "added_tokens_decoder": {"4": {**MASK, "special": True}},
+        "extra_special_tokens": {"x_token": "<x>"},
+    }
+    (directory / "tokenizer_config.json").write_text(json.dumps(fields))
+    (directory / "vocab.json").unlink()
+
+
 OLD = {
     "bert": bert,
     "bert cased": lambda d: bert(d, do_lower_case=False),
@@ -137,6 +150,7 @@ FAST = {
     "albert": albert,
     "t5": t5,
     "bert overruled": overruled,
+    "roberta overriding": roberta_overriding,
 }
 
 
@@ -192,11 +206,12 @@ def test_tokenizer_json_gives_the_ids_of_transformers(tmp_path, name):
         ("qwen", ["<|im_start|>user\nHi<|im_end|>\n", "a<|endoftext|>b"]),
         ("gpt2 added", ["<|user|>naïve <|endoftext|>", "naïvely<|user|> x"]),
         ("roberta mask", ["Paris is <mask> .", "a </s> b<mask>"]),
+        ("roberta overriding", ["Paris is <mask> .", "a <x> b<mask>"]),
         ("bert", ["Paris is [MASK].", "[SEP] a[CLS]"]),
     ],
 )
 def test_special_tokens_inside_texts_are_tokens(tmp_path, name, texts):
-    OLD[name](tmp_path)
+    {**OLD, **FAST}[name](tmp_path)
     compare(tmp_path, texts)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -89,39 +89,22 @@ def generate(
     fields = optional(model.directory / "generation_config.json")
     start = None if is_decoder else start_tokens(model, fields)
     forced = list(start[1:]) if start else []
-    count = _num_tokens(model, chosen.num_tokens, length + len(forced)) - len(forced)
+    count = _num_tokens(model, chosen.num_tokens, length)
     eos = end_tokens(model, fields)
     texts = TextStream(model.tokenizer)
     emit = stream or (lambda piece: None)
-    written = list(forced)
-    for token in forced:
-        emit(texts.push(token))
+    written: list[int] = []
 
-    def write(token: Any) -> None:
-        written.append(int(np.asarray(token)[0]))
-        if piece := texts.push(written[-1]):
+    def add(token: int) -> None:
+        written.append(token)
+        if piece := texts.push(token):
             emit(piece)
 
-    adapter = model.adapter
-    ids, mask = adapter.arrays(model.model, encoded.ids, needed_mask(model, encoded.ids))
-    names = {} if start is None else {"start_token": start}
-    if eos is not None:
-        names["eos_token"] = eos
-    try:
-        adapter.generate(
-            model.model,
-            ids,
-            count,
-            mask,
-            temperature=chosen.temperature,
-            top_k=chosen.top_k,
-            top_p=chosen.top_p,
-            seed=chosen.seed,
-            callback=write,
-            **names,
-        )
-    except (NotImplementedError, ValueError) as error:
-        raise InputError(str(error)) from error
+    for token in forced:
+        add(token)
+
+    if count > len(forced):
+        _run(model, encoded.ids, count - len(forced), chosen, start, eos, add)
     if piece := texts.finish():
         emit(piece)
     ends = known_ends(model) if eos is None else eos
@@ -131,6 +114,36 @@ def generate(
         int(encoded.mask.sum()),
         bool(written) and written[-1] in ends,
     )
+
+
+def _run(
+    model: TextModel,
+    ids: np.ndarray,
+    count: int,
+    settings: Settings,
+    start: tuple[int, ...] | None,
+    eos: tuple[int, ...] | None,
+    add: Callable[[int], object],
+) -> None:
+    """Generate `count` tokens in the model's framework; `add` is called with each."""
+    adapter = model.adapter
+    given, mask = adapter.arrays(model.model, ids, needed_mask(model, ids))
+    try:
+        adapter.generate(
+            model.model,
+            given,
+            count,
+            mask,
+            temperature=settings.temperature,
+            top_k=settings.top_k,
+            top_p=settings.top_p,
+            seed=settings.seed,
+            start_token=start,
+            eos_token=eos,
+            callback=lambda token: add(int(np.asarray(token)[0])),
+        )
+    except (NotImplementedError, ValueError) as error:
+        raise InputError(str(error)) from error
 
 
 def _num_tokens(model: TextModel, asked: int | None, used: int) -> int:
