@@ -63,16 +63,18 @@ def _word_piece(backend: Any, files: TokenizerFiles, words: SpecialWords) -> Non
 
 
 def _byte_level(backend: Any, files: TokenizerFiles, words: SpecialWords) -> None:
-    """GPT-2, RoBERTa and Qwen2: a BPE of bytes; RoBERTa encloses a text in `<s>` and `</s>`."""
+    """GPT-2, GPT-NeoX, RoBERTa and Qwen2: a BPE of bytes; RoBERTa encloses a text in `<s>` and `</s>`."""
     from tokenizers import Regex, decoders, normalizers, pre_tokenizers, processors
 
     space = bool(files.fields.get("add_prefix_space", False))
-    if backend.pre_tokenizer is None and files.kind == "Qwen2Tokenizer":
+    is_plain = backend.pre_tokenizer is None or isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel)
+    if backend.normalizer is None and files.kind in ("GPTNeoXTokenizer", "Qwen2Tokenizer"):
         backend.normalizer = normalizers.NFC()
+    if is_plain and files.kind == "Qwen2Tokenizer":
         split = pre_tokenizers.Split(Regex(QWEN_WORDS), behavior="isolated", invert=False)
         pieces = pre_tokenizers.ByteLevel(add_prefix_space=space, use_regex=False)
         backend.pre_tokenizer = pre_tokenizers.Sequence([split, pieces])
-    elif backend.pre_tokenizer is None or isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel):
+    elif is_plain:
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
     if backend.decoder is None:
         backend.decoder = decoders.ByteLevel()

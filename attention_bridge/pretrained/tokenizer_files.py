@@ -18,12 +18,15 @@ CLASSES = {
     "bert": "BertTokenizer",
     "distilbert": "DistilBertTokenizer",
     "gpt2": "GPT2Tokenizer",
+    "gpt_neox": "GPTNeoXTokenizer",
     "qwen3": "Qwen2Tokenizer",
     "roberta": "RobertaTokenizer",
     "t5": "T5Tokenizer",
 }
+# Classes by `model_type` where transformers ignores the class that files name; empty for `tokenizer.json` as it is.
+FIXED = {"mistral": "", "mixtral": "", "phi3": "", "qwen2": "Qwen2Tokenizer"}
 WORD_PIECE = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer")
-BYTE_LEVEL = ("BartTokenizer", "GPT2Tokenizer", "Qwen2Tokenizer", "RobertaTokenizer")
+BYTE_LEVEL = ("BartTokenizer", "GPT2Tokenizer", "GPTNeoXTokenizer", "Qwen2Tokenizer", "RobertaTokenizer")
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,9 @@ class TokenizerFiles:
             raise CheckpointError(f"{path} must be a directory with a tokenizer, but is none")
         config, fields = (optional(path / name) for name in ("config.json", "tokenizer_config.json"))
         given = fields.get("tokenizer_class") or config.get("tokenizer_class")
-        kind = str(given or CLASSES.get(str(config.get("model_type")), "")).removesuffix("Fast")
+        model_type = str(config.get("model_type"))
+        kind = str(given or CLASSES.get(model_type, "")).removesuffix("Fast")
+        kind = FIXED.get(model_type, kind)
         return cls(path, config, fields, kind)
 
     def build(self, unknown: str | None = None) -> Any:

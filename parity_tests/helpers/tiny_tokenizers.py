@@ -16,7 +16,7 @@ TEXTS = [
     "Attention is all you need.",
     "  Leading spaces, CAFÉ au lait, 東京 2024 😀",
     "the naïve\n\nowner's don't re\u0301sume\u0301",
-    "x",
+    "x  12345's",
 ]
 PAIRS = ["Is it?", "", "Paris, of course: 1234567", "A second text that is longer than the first one."]
 

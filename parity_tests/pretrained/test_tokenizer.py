@@ -97,11 +97,11 @@ OLD = {
 }
 
 
-def llama(directory, **fields):
+def llama(directory, model_type="llama", **fields):
     tiny.llama(directory)
     tiny.write(
         directory,
-        "llama",
+        model_type,
         architecture="LlamaForCausalLM",
         tokenizer_class="LlamaTokenizer",
         eos_token="</s>",
@@ -142,7 +142,23 @@ def overruled(directory):
     (directory / "vocab.txt").unlink()
 
 
+def byte_level(directory, model_type, **fields):
+    """A plain byte-level `tokenizer.json`, to which the class adds its own rules."""
+    tiny.byte_pairs(directory, ["<|endoftext|>", "<|padding|>"]).save(str(directory / "tokenizer.json"))
+    (directory / "vocab.json").unlink()
+    tiny.write(directory, model_type, **fields)
+
+
 FAST = {
+    "gpt-neox": lambda d: byte_level(d, "gpt_neox", tokenizer_class="GPTNeoXTokenizer"),
+    "gpt-neox alone": lambda d: byte_level(d, "gpt_neox"),
+    "qwen2": lambda d: byte_level(
+        d, "qwen2", tokenizer_class="PreTrainedTokenizerFast", eos_token="<|endoftext|>"
+    ),
+    "qwen3": lambda d: byte_level(d, "qwen3", tokenizer_class="Qwen2Tokenizer"),
+    "falcon": lambda d: byte_level(d, "falcon", tokenizer_class="PreTrainedTokenizerFast"),
+    "mistral": lambda d: llama(d, "mistral", legacy=False),
+    "llama alone": lambda d: (tiny.llama(d), tiny.write(d, "llama")),
     "llama": llama,
     "llama legacy": lambda d: llama(d, legacy=True),
     "llama no prefix": lambda d: llama(d, add_prefix_space=False),
@@ -215,7 +231,7 @@ def test_special_tokens_inside_texts_are_tokens(tmp_path, name, texts):
     compare(tmp_path, texts)
 
 
-@pytest.mark.parametrize("name", ["llama", "llama legacy", "llama no prefix"])
+@pytest.mark.parametrize("name", ["llama", "llama legacy", "llama no prefix", "mistral"])
 def test_llama_text_after_a_special_token_has_the_spaces_of_transformers(tmp_path, name):
     FAST[name](tmp_path)
     compare(tmp_path, [" a</s> b", "a</s>b", "", "\n</s>\n"])
