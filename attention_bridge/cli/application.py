@@ -14,8 +14,12 @@ import attention_bridge
 from attention_bridge.cli.catalogue import list_mechanisms, show
 from attention_bridge.cli.checkpoints import convert, inspect, layouts
 from attention_bridge.cli.choices import OptionError
+from attention_bridge.cli.classify import classify
 from attention_bridge.cli.demo import demo
 from attention_bridge.cli.doctor import doctor
+from attention_bridge.cli.embed import embed
+from attention_bridge.cli.fill_mask import fill_mask
+from attention_bridge.cli.generate import generate
 from attention_bridge.cli.info import info
 from attention_bridge.cli.parity import parity
 from attention_bridge.cli.plot import plot
@@ -69,6 +73,9 @@ def describe(
 app.command("list")(list_mechanisms)
 for command in (show, parity, demo, inspect, convert, layouts, doctor, plot, info):
     app.command()(command)
+for text_command in (generate, embed, classify):
+    app.command()(text_command)
+app.command("fill-mask")(fill_mask)
 
 
 def main() -> None:

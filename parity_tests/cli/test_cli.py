@@ -131,7 +131,22 @@ def test_every_command_has_help_that_begins_with_a_verb(command):
     assert command in ("layouts", "info") or "Example: attention-bridge " in done.output
 
 
-VERBS = ("Convert", "Diagnose", "Draw", "List", "Print", "Prove", "Run", "Show")
+VERBS = (
+    *(
+        "Compute",
+        "Continue",
+        "Convert",
+        "Diagnose",
+        "Draw",
+        "Label",
+        "List",
+        "Predict",
+        "Print",
+        "Prove",
+        "Run",
+    ),
+    "Show",
+)
 
 
 def test_show_prints_equation_source_and_both_signatures():

@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-EXTRAS = ("torch", "jax", "files", "hub")
+EXTRAS = ("torch", "jax", "files", "hub", "text")
 # PyPI has older releases of these only with CUDA (several GB): they stay at the version of constraints.txt.
 KEPT = ("torch",)
 FLOOR = re.compile(r"([A-Za-z0-9_.-]+)(?:\[[^]]*\])?>=([0-9.]+)")

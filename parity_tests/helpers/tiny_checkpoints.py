@@ -1,0 +1,145 @@
+"""Directories with a tiny model of transformers, with random weights, and a tiny tokenizer."""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from attention_bridge.errors import ConversionError
+from attention_bridge.pretrained import load_pretrained
+from attention_bridge.weights import transfer
+from parity_tests.helpers import tiny_tokenizers as tiny
+
+BERT = {
+    "hidden_size": 12,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 20,
+    "max_position_embeddings": 64,
+}
+LLAMA = {
+    **BERT,
+    "hidden_size": 24,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+}
+STACKS = {
+    "d_model": 12,
+    "encoder_layers": 2,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 3,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 20,
+    "decoder_ffn_dim": 14,
+    "max_position_embeddings": 70,
+}
+T5 = {
+    "d_model": 12,
+    "d_kv": 5,
+    "d_ff": 20,
+    "num_layers": 2,
+    "num_decoder_layers": 1,
+    "num_heads": 3,
+    "decoder_start_token_id": 0,
+}
+
+
+def save(directory: Path, model: Any) -> Any:
+    """Draw larger weights than the initial ones, so that scores differ, and write the model."""
+    torch.manual_seed(7)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0.0, 0.4)
+    model.eval().save_pretrained(directory)
+    return model
+
+
+def bert(directory: Path, kind: str, **fields: Any) -> Any:
+    """A BERT with the head of a class such as `BertForMaskedLM`."""
+    size = tiny.word_piece(directory).get_vocab_size()
+    model = getattr(transformers, kind)(transformers.BertConfig(vocab_size=size, **BERT, **fields))
+    tokenizer = transformers.BertTokenizer.from_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return save(directory, model)
+
+
+def decoder(directory: Path, kind: str) -> Any:
+    """A GPT-2 or a Llama, whose end token is far from probable."""
+    if kind == "gpt2":
+        size = tiny.byte_pairs(directory, ["<|endoftext|>"]).get_vocab_size()
+        tiny.write(directory, kind, tokenizer_class="GPT2Tokenizer")
+        config = transformers.GPT2Config(
+            vocab_size=size, n_embd=12, n_head=3, n_layer=2, n_positions=64, bos_token_id=0, eos_token_id=0
+        )
+        return save(directory, transformers.GPT2LMHeadModel(config))
+    size = tiny.llama(directory).get_vocab_size()
+    tiny.write(directory, kind, tokenizer_class="LlamaTokenizer")
+    return save(directory, transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=size, **LLAMA)))
+
+
+def encoder_decoder(directory: Path, kind: str) -> Any:
+    """A T5 or a BART."""
+    if kind == "t5":
+        size = tiny.unigram(directory, end=True).get_vocab_size()
+        tiny.write(directory, kind, tokenizer_class="T5Tokenizer", extra_ids=0)
+        return save(
+            directory, transformers.T5ForConditionalGeneration(transformers.T5Config(vocab_size=size, **T5))
+        )
+    size = tiny.byte_pairs(directory, ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]).get_vocab_size()
+    tiny.write(directory, kind, tokenizer_class="BartTokenizer")
+    model = transformers.BartForConditionalGeneration(transformers.BartConfig(vocab_size=size, **STACKS))
+    model.generation_config.update(forced_bos_token_id=0, forced_eos_token_id=None)
+    return save(directory, model)
+
+
+def load_task(directory: Path, framework: str, *, dtype: Any = None) -> Any:
+    """The `TaskModel` of a BERT's directory, as `load_pretrained` gives it, or built from its encoder and its head."""
+    try:
+        model = load_pretrained(directory, framework, dtype=dtype)
+    except ConversionError:
+        return built(directory, framework)
+    return model if type(model).__name__ == "TaskModel" else built(directory, framework)
+
+
+def built(directory: Path, framework: str) -> Any:
+    """A `TaskModel` with the weights of a BERT's directory."""
+    import jax_attention.models
+    import torch_attention.models
+    from attention_bridge import checkpoints
+    from attention_bridge.pretrained import read_pretrained
+
+    package: Any = {"torch": torch_attention.models, "jax": jax_attention.models}[framework]
+    tensors = checkpoints.read(directory)
+    with tempfile.TemporaryDirectory() as alone:
+        body = {name: x for name, x in tensors.items() if name.startswith("bert.") and "pooler" not in name}
+        checkpoints.write(Path(alone) / "model.safetensors", body)
+        shutil.copy(directory / "config.json", alone)
+        read = read_pretrained(alone)
+    fields = transformers.AutoConfig.from_pretrained(directory)
+    (architecture,) = fields.architectures
+    arguments = read.reading.model.arguments["config"].arguments
+    encoder = package.EncoderConfig(**{name: x for name, x in arguments.items() if name != "special_tokens"})
+    names = {"classifier.weight": "classifier.weight", "classifier.bias": "classifier.bias"}
+    if architecture == "BertForMaskedLM":
+        head = package.Part("MaskedLanguageHead", {})
+        names = {f"transform.{x}": f"cls.predictions.transform.dense.{x}" for x in ("weight", "bias")}
+        names |= {f"norm.{x}": f"cls.predictions.transform.LayerNorm.{x}" for x in ("weight", "bias")}
+        names |= {"decoder_bias": "cls.predictions.bias"}
+    elif architecture == "BertForSequenceClassification":
+        head = package.Part("SequenceClassifier", {"num_classes": fields.num_labels, "activation": "tanh"})
+        names |= {f"hidden_proj.{x}": f"bert.pooler.dense.{x}" for x in ("weight", "bias")}
+    elif architecture == "BertForTokenClassification":
+        head = package.Part("TokenClassifier", {"num_classes": fields.num_labels})
+    else:
+        head = package.Part("QuestionAnswering", {})
+        names = {f"span_proj.{x}": f"qa_outputs.{x}" for x in ("weight", "bias")}
+    seed: Any = {} if framework == "torch" else {"rngs": __import__("flax").nnx.Rngs(0)}
+    model = package.TaskModel(package.TaskSpec(encoder, head), **seed)
+    weights = {f"backbone.{name}": x for name, x in read.weights.items()}
+    weights |= {f"head.{name}": tensors[theirs] for name, theirs in names.items()}
+    model.eval()
+    return transfer(weights, model)
