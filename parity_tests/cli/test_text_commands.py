@@ -12,7 +12,6 @@ from sentence_transformers import SentenceTransformer
 from typer.testing import CliRunner
 
 from attention_bridge.cli import app
-from attention_bridge.pretrained import load
 from attention_bridge.pretrained.text import Settings, TextModel, embed, fill_mask, generate
 from attention_bridge.pretrained.tokenizer import Tokenizer
 from parity_tests.helpers import tiny_checkpoints, tiny_tokenizers
@@ -54,12 +53,6 @@ def places(tmp_path_factory):
     tiny_checkpoints.save(found["image"], transformers.ViTModel(config))
     tiny_tokenizers.word_piece(found["image"])
     return found
-
-
-@pytest.fixture
-def with_heads(monkeypatch):
-    """`load_pretrained` gives the head of a BERT, too."""
-    monkeypatch.setattr(load, "load_pretrained", tiny_checkpoints.load_task)
 
 
 class TestGenerate:
@@ -182,15 +175,11 @@ class TestEmbed:
         assert np.abs(np.array(found) - expected).max() <= 1e-6
 
 
-@pytest.mark.usefixtures("with_heads")
 class TestHeads:
     def test_mask_is_filled(self, places):
         text = "[MASK] is the [MASK]."
         found = invoke("fill-mask", places["masked"], text, "--top-k", 3)
-        model = tiny_checkpoints.load_task(places["masked"], "torch")
-        expected = fill_mask(
-            TextModel.of(places["masked"], "torch", model, Tokenizer.open(places["masked"]), {}), text
-        )
+        expected = fill_mask(TextModel.open(places["masked"], "torch"), text)
         first, second = found.stdout.strip().split("\n\n")
         assert [line.split()[1] for line in first.splitlines()] == [each.text for each in expected[0][:3]]
         assert [float(line.split()[0]) for line in second.splitlines()] == pytest.approx(

@@ -1,16 +1,11 @@
 """Directories with a tiny model of transformers, with random weights, and a tiny tokenizer."""
 
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
-from attention_bridge.errors import ConversionError
-from attention_bridge.pretrained import load_pretrained
-from attention_bridge.weights import transfer
 from parity_tests.helpers import tiny_tokenizers as tiny
 
 BERT = {
@@ -94,52 +89,3 @@ def encoder_decoder(directory: Path, kind: str) -> Any:
     model = transformers.BartForConditionalGeneration(transformers.BartConfig(vocab_size=size, **STACKS))
     model.generation_config.update(forced_bos_token_id=0, forced_eos_token_id=None)
     return save(directory, model)
-
-
-def load_task(directory: Path, framework: str, *, dtype: Any = None) -> Any:
-    """The `TaskModel` of a BERT's directory, as `load_pretrained` gives it, or built from its encoder and its head."""
-    try:
-        model = load_pretrained(directory, framework, dtype=dtype)
-    except ConversionError:
-        return built(directory, framework)
-    return model if type(model).__name__ == "TaskModel" else built(directory, framework)
-
-
-def built(directory: Path, framework: str) -> Any:
-    """A `TaskModel` with the weights of a BERT's directory."""
-    import jax_attention.models
-    import torch_attention.models
-    from attention_bridge import checkpoints
-    from attention_bridge.pretrained import read_pretrained
-
-    package: Any = {"torch": torch_attention.models, "jax": jax_attention.models}[framework]
-    tensors = checkpoints.read(directory)
-    with tempfile.TemporaryDirectory() as alone:
-        body = {name: x for name, x in tensors.items() if name.startswith("bert.") and "pooler" not in name}
-        checkpoints.write(Path(alone) / "model.safetensors", body)
-        shutil.copy(directory / "config.json", alone)
-        read = read_pretrained(alone)
-    fields = transformers.AutoConfig.from_pretrained(directory)
-    (architecture,) = fields.architectures
-    arguments = read.reading.model.arguments["config"].arguments
-    encoder = package.EncoderConfig(**{name: x for name, x in arguments.items() if name != "special_tokens"})
-    names = {"classifier.weight": "classifier.weight", "classifier.bias": "classifier.bias"}
-    if architecture == "BertForMaskedLM":
-        head = package.Part("MaskedLanguageHead", {})
-        names = {f"transform.{x}": f"cls.predictions.transform.dense.{x}" for x in ("weight", "bias")}
-        names |= {f"norm.{x}": f"cls.predictions.transform.LayerNorm.{x}" for x in ("weight", "bias")}
-        names |= {"decoder_bias": "cls.predictions.bias"}
-    elif architecture == "BertForSequenceClassification":
-        head = package.Part("SequenceClassifier", {"num_classes": fields.num_labels, "activation": "tanh"})
-        names |= {f"hidden_proj.{x}": f"bert.pooler.dense.{x}" for x in ("weight", "bias")}
-    elif architecture == "BertForTokenClassification":
-        head = package.Part("TokenClassifier", {"num_classes": fields.num_labels})
-    else:
-        head = package.Part("QuestionAnswering", {})
-        names = {f"span_proj.{x}": f"qa_outputs.{x}" for x in ("weight", "bias")}
-    seed: Any = {} if framework == "torch" else {"rngs": __import__("flax").nnx.Rngs(0)}
-    model = package.TaskModel(package.TaskSpec(encoder, head), **seed)
-    weights = {f"backbone.{name}": x for name, x in read.weights.items()}
-    weights |= {f"head.{name}": tensors[theirs] for name, theirs in names.items()}
-    model.eval()
-    return transfer(weights, model)

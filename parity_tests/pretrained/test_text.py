@@ -10,6 +10,7 @@ import transformers
 from sentence_transformers import SentenceTransformer
 
 from attention_bridge.errors import CheckpointError, InputError
+from attention_bridge.pretrained import load_pretrained
 from attention_bridge.pretrained.text import (
     Settings,
     TextModel,
@@ -40,7 +41,7 @@ def ignored(line):
 
 
 def tasks(directory, framework):
-    model = tiny_checkpoints.load_task(directory, framework)
+    model = load_pretrained(directory, framework)
     config = json.loads((directory / "config.json").read_text())
     return TextModel.of(directory, framework, model, Tokenizer.open(directory), config)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from attention_bridge.catalogue.part import Part
 from attention_bridge.errors import REFUSALS, InputError
 from attention_bridge.pretrained.source import Source
 
@@ -24,13 +25,14 @@ KINDS = {
     "TokenClassifier": ("a token classifier", "classify"),
     "QuestionAnswering": ("a model for question answering", "classify"),
     "EmbeddingHead": ("an embedding model", "embed"),
+    "NoHead": ("a model without a head", "embed"),
     "RewardHead": ("a reward model", ""),
 }
 HIDDEN = ("Encoder", "Decoder", "LanguageModel", "EncoderDecoder", "RelativeEncoderDecoder")
 WRITERS = ("Decoder", "LanguageModel", "EncoderDecoder", "RelativeEncoderDecoder")
 MASKED = ("MaskedLanguageHead",)
 CLASSIFIERS = ("SequenceClassifier", "TokenClassifier", "QuestionAnswering")
-EMBEDDERS = (*HIDDEN, *MASKED, *CLASSIFIERS, "EmbeddingHead")
+EMBEDDERS = (*HIDDEN, *MASKED, *CLASSIFIERS, "EmbeddingHead", "NoHead")
 
 
 def kind(model: Any) -> str:
@@ -63,15 +65,25 @@ def check(model: Any, command: str, kinds: tuple[str, ...], directory: Path) -> 
 def check_configuration(command: str, kinds: tuple[str, ...], directory: Path) -> None:
     """Raise `InputError` if the configuration of a directory describes another kind, before weights are read.
 
-    An encoder may have any task head, which `check` finds; other errors are left to `load_pretrained`.
+    Other errors are left to `load_pretrained`.
     """
     try:
         with Source.open(directory) as source:
-            name = None if source.reading is None else source.reading.model.name
+            name = None if source.reading is None else described(source.reading.model)
     except REFUSALS:
         return
-    if name in KINDS and name not in kinds and not (name == "Encoder" and command != "generate"):
+    if name in KINDS and name not in kinds:
         raise refusal(name, command, kinds, directory)
+
+
+def described(model: Part) -> str:
+    """The kind of a model that is not built yet, as `kind` of the built one."""
+    config = model.arguments["config"].arguments
+    if model.name == "TaskModel":
+        backbone = config["backbone"].name.removesuffix("Config")
+        return backbone if backbone == "VisionTransformer" else config["head"].name
+    is_encoder = model.name == "LanguageModel" and not config.get("is_causal", True)
+    return "Encoder" if is_encoder else model.name
 
 
 def refusal(found: str, command: str, kinds: tuple[str, ...], directory: Path) -> InputError:
