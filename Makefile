@@ -95,6 +95,8 @@ docs: $(VENV)/installed-bench,onnx,tpu-aot  ## Repeat all measurements and rewri
 	$(BIN)/python -m attention_bridge.pages.rosetta > docs/rosetta.md
 	$(BIN)/python -m parity_tests.peers > docs/peers.md.new
 	mv docs/peers.md.new docs/peers.md
+	$(BIN)/python -m parity_tests.helpers.loading_page 2> /dev/null > docs/loading.md.new
+	mv docs/loading.md.new docs/loading.md
 	$(BIN)/attention-bridge parity --all --json > docs/proofs.json.new
 	$(BIN)/python -m attention_bridge.pages.parity docs/proofs.json.new > docs/parity.md.new
 	mv docs/parity.md.new docs/parity.md

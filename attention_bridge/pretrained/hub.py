@@ -10,7 +10,7 @@ from attention_bridge.errors import CheckpointError, InputError, require
 from attention_bridge.pretrained.hub_errors import explained
 from attention_bridge.pretrained.hub_names import EXPECTED, Remote, looks_local, remote_of
 
-# Files beside the weights; of other directories of the repository none is downloaded.
+# Files beside the weights, and the modules of sentence-transformers; nothing else is downloaded.
 DESCRIPTIONS = (
     "config.json",
     "params.json",
@@ -18,7 +18,10 @@ DESCRIPTIONS = (
     "adapter_config.json",
     "preprocessor_config.json",
     "processor_config.json",
+    "config_sentence_transformers.json",
     "modules.json",
+    "sentence_*_config.json",
+    "[0-9]_*/*",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",

@@ -1,0 +1,176 @@
+"""The page `docs/loading.md`: which checkpoints load, found by loading tiny ones of every kind.
+
+`python -m parity_tests.helpers.loading_page` prints it; a test compares the page with what it prints.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from attention_bridge.checkpoints.gguf_blocks import check_dequantised
+from attention_bridge.checkpoints.gguf_types import QUANTISED
+from attention_bridge.checkpoints.quantised.methods import KNOWN, REFUSED
+from attention_bridge.errors import REFUSALS, CheckpointError
+from attention_bridge.pages.markdown import table
+from attention_bridge.pretrained import load_pretrained, save_pretrained
+from parity_tests.helpers import families, heads
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+ROTARY = (
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "gpt_neox",
+    "falcon 7b",
+    "deepseek_v3",
+)
+THETA = {"rope_theta": 100.0}
+STRETCHED = {**THETA, "factor": 4.0, "original_max_position_embeddings": 16}
+ROPES: dict[str, dict[str, Any]] = {
+    "default": THETA,
+    "linear": {**THETA, "factor": 4.0},
+    "dynamic": {**THETA, "factor": 4.0},
+    "llama3": {**STRETCHED, "low_freq_factor": 1.0, "high_freq_factor": 4.0},
+    "yarn": STRETCHED,
+    "longrope": {**STRETCHED, "short_factor": 1.0, "long_factor": 2.0},
+}
+INTRODUCTION = """# Will my checkpoint load?
+
+The quickest answer is a command, which reads no weights:
+
+    attention-bridge inspect path/to/checkpoint
+
+This page says what loads in general. It is made by loading tiny checkpoints of every kind, as transformers writes
+them, in every head and dtype, and comparing the results with transformers; `make docs` makes it again, and a test
+holds it to what loads today.
+
+What a configuration leaves out has the defaults of transformers. A field that is not understood is refused by name
+if it may change the results; `ignore=("field",)` leaves it out, `config={"field": value}` changes it. Tensors that the
+model does not use are warned of and written again by `save_pretrained`."""
+
+
+class Loaded(NamedTuple):
+    """What `load_pretrained` makes of a class's checkpoint.
+
+    Attributes:
+        model: classes of the model and of its task head.
+        unused: modules whose tensors it does not use.
+        same: whether saving it gives the same bytes in every file.
+    """
+
+    model: str
+    unused: str
+    same: bool
+
+
+def loaded(name: str, dtype: torch.dtype) -> Loaded:
+    """Load a class's checkpoint in a dtype, and save it again."""
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        given, back = Path(folder, "given"), Path(folder, "back")
+        heads.model(name).to(dtype).save_pretrained(given)
+        try:
+            model = load_pretrained(given, "torch")
+        except REFUSALS:
+            return Loaded("refused", "", False)
+        save_pretrained(model, back)
+        kinds = [type(model).__name__]
+        if kinds == ["TaskModel"]:
+            kinds = [type(model.backbone).__name__, *({model.config.head.name} - {"NoHead"})]
+        unused = {".".join(each.split(".")[:2]).removesuffix(".weight") for each in model.origin.unused()}
+        some = sorted({each.removesuffix(".bias") for each in unused})
+        more = f" and {len(some) - 2} more" if len(some) > 2 else ""
+        same = heads.hashes(given) == heads.hashes(back)
+        return Loaded(" + ".join(kinds), ", ".join(f"`{x}`" for x in some[:2]) + more, same)
+
+
+def class_rows() -> list[tuple[str, ...]]:
+    """One row for each class: its family, the model here, what it does not use, and the dtypes that stay the same."""
+    rows = []
+    for name, written in heads.WRITTEN.items():
+        found = {str(dtype).removeprefix("torch."): loaded(name, dtype) for dtype in DTYPES}
+        first = found["float32"]
+        assert {(x.model, x.unused) for x in found.values()} == {(first.model, first.unused)}, name
+        same = ", ".join(dtype for dtype, x in found.items() if x.same)
+        family = written.kind.config_class.model_type
+        rows.append((family, f"`{name}`", first.model, first.unused or "-", same or "-"))
+    return sorted(rows)
+
+
+def rope_cell(case: str, kind: str) -> str:
+    """Whether a family's tiny model with this scaling gives the logits of transformers, or the reason it is refused."""
+    written = copy.deepcopy(families.CASES[case])
+    head_dim = written.fields.get("head_dim") or 4
+    parameters = {"rope_type": kind, **ROPES[kind]}
+    for each in ("short_factor", "long_factor"):
+        if each in parameters:
+            parameters[each] = [float(parameters[each])] * (head_dim // 2)
+    before = written.fields.get("rope_parameters") or {}
+    if "full_attention" in before:
+        parameters = {**before, "full_attention": parameters}
+    elif "partial_rotary_factor" in before:
+        parameters["partial_rotary_factor"] = before["partial_rotary_factor"]
+    written.fields["rope_parameters"] = parameters
+    try:
+        model = families.model(written)
+    except (ArithmeticError, AttributeError, KeyError, RuntimeError, ValueError):
+        return "not in transformers"
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        try:
+            ours = load_pretrained(folder, "torch")
+        except REFUSALS:
+            return "refused"
+        expected = families.reference(written, model)["output"]
+        found = families.ours(written, ours, torch.from_numpy)["output"]
+    error = np.abs(found - expected).max() / np.abs(expected).max()
+    return "yes" if error <= families.bound(model) else f"differs by {error:.1e}"
+
+
+def dequantises(kind: int) -> bool:
+    """Whether the package `gguf` dequantises a type."""
+    try:
+        check_dequantised(Path("x.gguf"), "x", kind)
+    except CheckpointError:
+        return False
+    return True
+
+
+def page() -> str:
+    """The page as Markdown."""
+    gguf = ", ".join(sorted(blocks.name for kind, blocks in QUANTISED.items() if dequantises(kind)))
+    ropes = [(case.partition(" ")[0], *(rope_cell(case, kind) for kind in ROPES)) for case in ROTARY]
+    return "\n\n".join(
+        [
+            INTRODUCTION,
+            "## Classes of transformers\n\n"
+            "The third column is the model that `load_pretrained` returns, of `torch_attention` or `jax_attention`, with "
+            "its task head. It does not use the tensors of the fourth column, but keeps them for `save_pretrained`. The "
+            "last column lists the dtypes in which it was loaded and saved again with the same bytes in every file.",
+            table(("family", "written by", "loads as", "kept for saving", "same bytes"), class_rows()),
+            "## Scaling of rotary positions\n\n"
+            "`yes` means the logits of transformers, within rounding. `dynamic` depends on the length of the text and is "
+            "refused.",
+            table(("family", *ROPES), ropes),
+            "## Quantised weights\n\n"
+            f"These methods, named by `quant_method` in `quantization_config`, load dequantised, as the reference "
+            f"dequantises them: {', '.join(KNOWN)}. These are refused by name: {', '.join(sorted(REFUSED))}. A quantised "
+            "file without a `quantization_config` is refused.",
+            f"GGUF files of Llama, Mistral, Qwen 2 and Qwen 3 load, not quantised or as {gguf}.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    print(page())
