@@ -1,6 +1,6 @@
 """The page `docs/loading.md`: which checkpoints load, found by loading tiny ones of every kind.
 
-`python -m parity_tests.helpers.loading_page` prints it; a test compares the page with what it prints.
+`python -m parity_tests.helpers.loading_page` prints it, and a test compares the page with the output.
 """
 
 from __future__ import annotations
@@ -51,17 +51,17 @@ The quickest answer is a command, which reads no weights:
 
     attention-bridge inspect path/to/checkpoint
 
-This page says what loads in general. It is made by loading tiny checkpoints of every kind, as transformers writes
-them, in every head and dtype, and comparing the results with transformers; `make docs` makes it again, and a test
-holds it to what loads today.
+This page lists the checkpoints that load. It is made by loading tiny checkpoints of every class of transformers, in
+three dtypes, and comparing the results with transformers. `make docs` makes it again, and a test compares it with the
+checkpoints that load today.
 
-What a configuration leaves out has the defaults of transformers. A field that is not understood is refused by name
-if it may change the results; `ignore=("field",)` leaves it out, `config={"field": value}` changes it. Tensors that the
-model does not use are warned of and written again by `save_pretrained`."""
+A field that is absent from a configuration has the default of transformers. A field that is not understood is refused
+by name if it may change the results; `ignore=("field",)` leaves it out, `config={"field": value}` changes it. Tensors
+that the model does not use cause a warning, and `save_pretrained` writes them again."""
 
 
 class Loaded(NamedTuple):
-    """What `load_pretrained` makes of a class's checkpoint.
+    """The result of loading a class's checkpoint.
 
     Attributes:
         model: classes of the model and of its task head.
@@ -96,7 +96,7 @@ def loaded(name: str, dtype: torch.dtype) -> Loaded:
 
 
 def class_rows() -> list[tuple[str, ...]]:
-    """One row for each class: its family, the model here, what it does not use, and the dtypes that stay the same."""
+    """One row for each class: its family, the model here, its unused modules, and the dtypes that stay the same."""
     rows = []
     for name, written in heads.WRITTEN.items():
         found = {str(dtype).removeprefix("torch."): loaded(name, dtype) for dtype in DTYPES}
@@ -155,18 +155,18 @@ def page() -> str:
         [
             INTRODUCTION,
             "## Classes of transformers\n\n"
-            "The third column is the model that `load_pretrained` returns, of `torch_attention` or `jax_attention`, with "
-            "its task head. It does not use the tensors of the fourth column, but keeps them for `save_pretrained`. The "
-            "last column lists the dtypes in which it was loaded and saved again with the same bytes in every file.",
+            "The third column is the model that `load_pretrained` returns, with its task head. It does not use the\n"
+            "tensors of the fourth column, but keeps them for `save_pretrained`. The last column lists the dtypes in\n"
+            "which it was loaded and saved again with the same bytes in every file.",
             table(("family", "written by", "loads as", "kept for saving", "same bytes"), class_rows()),
             "## Scaling of rotary positions\n\n"
-            "`yes` means the logits of transformers, within rounding. `dynamic` depends on the length of the text and is "
-            "refused.",
+            "`yes` means the logits of transformers, within rounding. `dynamic` depends on the length of the text.",
             table(("family", *ROPES), ropes),
             "## Quantised weights\n\n"
-            f"These methods, named by `quant_method` in `quantization_config`, load dequantised, as the reference "
-            f"dequantises them: {', '.join(KNOWN)}. These are refused by name: {', '.join(sorted(REFUSED))}. A quantised "
-            "file without a `quantization_config` is refused.",
+            "These methods, named by `quant_method` in `quantization_config`, load dequantised, as the reference\n"
+            f"dequantises them: {', '.join(KNOWN)}.",
+            f"These are refused by name: {', '.join(sorted(REFUSED))}.",
+            "A quantised file without a `quantization_config` is refused.",
             f"GGUF files of Llama, Mistral, Qwen 2 and Qwen 3 load, not quantised or as {gguf}.",
         ]
     )

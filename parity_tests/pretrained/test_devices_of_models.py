@@ -1,4 +1,4 @@
-"""Loading onto a device or a mesh of devices: each device holds its part, and the logits are those of one device."""
+"""Loading onto a device or a mesh: each device holds its part, and the logits equal the logits of one device."""
 
 import subprocess
 import sys
