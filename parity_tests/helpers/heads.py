@@ -81,7 +81,7 @@ class Written(NamedTuple):
 
 
 def _config(kind: Any, case: Case) -> Callable[[], Any]:
-    """A function that makes the configuration of a class: the case's, or that of a part of the case's model."""
+    """A function that makes the configuration of a class: the case's, or the part of it for a part of the model."""
 
     def make() -> Any:
         whole = case.config(**case.fields)

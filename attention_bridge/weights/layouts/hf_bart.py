@@ -63,7 +63,7 @@ HF_BART = Layout(
 
 
 def decoder_rules() -> tuple[Rule, ...]:
-    """The rules for the layers of a decoder alone, as those of a `LanguageModel`; shared with Whisper."""
+    """The rules for the layers of a decoder alone, for a `LanguageModel`; shared with Whisper."""
     theirs, ours = "model.decoder.layers.{n}.", "layers.{n}."
     return (
         Rule(
