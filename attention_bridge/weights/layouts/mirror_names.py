@@ -7,6 +7,7 @@ name of a parameter outside any layer. The module path before it is free.
 LINEARS = (
     "a_proj",
     "b_proj",
+    "base",
     "compressed_k_proj",
     "compressed_v_proj",
     "concat_proj",
@@ -135,6 +136,8 @@ PARAMETERS = {
         "inducing_points",
         "key_mixtures",
         "latents",
+        "lora_A",
+        "lora_B",
         "memory_key",
         "memory_value",
         "places",
