@@ -6,7 +6,7 @@ $$ y = x W^\top + b + s\, \mathrm{dropout}(x)\, A^\top B^\top, \qquad s = \alpha
 |--------|----------------------------------------------------------------------------------------|
 | W, b   | `base`, the linear layer, which is not trained                                         |
 | A      | `lora_A`, (rank, in), random at first                                                  |
-| B      | `lora_B`, (out, rank), zeros at first, so that the outputs are those of the base       |
+| B      | `lora_B`, (out, rank), zeros at first, so that the outputs are the base's              |
 | r      | `rank`                                                                                 |
 | α      | `alpha`                                                                                |
 | s      | `lora_scale`; with `use_rslora` it is α / √r (Kalajdzievski 2023)                      |
@@ -35,7 +35,7 @@ class LoRALinear(nnx.Module):
 
     The update is computed in at least float32, as in PEFT, and the output has the dtype of the base's output. It is
     trained by gradients with respect to `lora_A` and `lora_B` alone: in PyTorch the parameters of the base require no
-    gradient; in JAX those of the update have the type `nnx.LoRAParam`.
+    gradient; in JAX the parameters of the update have the type `nnx.LoRAParam`.
 
     Args:
         base: linear layer to adapt, which is kept as it is.
@@ -63,7 +63,7 @@ class LoRALinear(nnx.Module):
         dtype = jnp.promote_types(kernel.dtype, jnp.float32)
         in_features, out_features = kernel.shape
         self.base = base
-        self.rank = rank
+        self.rank, self.alpha, self.use_rslora = rank, alpha, use_rslora
         self.lora_scale = alpha / (math.sqrt(rank) if use_rslora else rank)
         self.dropout = Dropout(dropout, rngs=rngs)
         bound = 1.0 / math.sqrt(in_features)  # as in PEFT

@@ -6,7 +6,7 @@ $$ y = x W^\top + b + s\, \mathrm{dropout}(x)\, A^\top B^\top, \qquad s = \alpha
 |--------|----------------------------------------------------------------------------------------|
 | W, b   | `base`, the linear layer, which is not trained                                         |
 | A      | `lora_A`, (rank, in), random at first                                                  |
-| B      | `lora_B`, (out, rank), zeros at first, so that the outputs are those of the base       |
+| B      | `lora_B`, (out, rank), zeros at first, so that the outputs are the base's              |
 | r      | `rank`                                                                                 |
 | α      | `alpha`                                                                                |
 | s      | `lora_scale`; with `use_rslora` it is α / √r (Kalajdzievski 2023)                      |
@@ -34,7 +34,7 @@ class LoRALinear(nn.Module):
 
     The update is computed in at least float32, as in PEFT, and the output has the dtype of the base's output. It is
     trained by gradients with respect to `lora_A` and `lora_B` alone: in PyTorch the parameters of the base require no
-    gradient; in JAX those of the update have the type `nnx.LoRAParam`.
+    gradient; in JAX the parameters of the update have the type `nnx.LoRAParam`.
 
     Args:
         base: linear layer to adapt, which is kept as it is.
@@ -62,7 +62,7 @@ class LoRALinear(nn.Module):
         dtype = torch.promote_types(weight.dtype, torch.float32)
         out_features, in_features = weight.shape
         self.base = base.requires_grad_(False)
-        self.rank = rank
+        self.rank, self.alpha, self.use_rslora = rank, alpha, use_rslora
         self.lora_scale = alpha / (math.sqrt(rank) if use_rslora else rank)
         self.dropout = Dropout(dropout)
         self.lora_A = nn.Parameter(torch.empty(rank, in_features, device=weight.device, dtype=dtype))

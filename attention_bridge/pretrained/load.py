@@ -12,6 +12,15 @@ import numpy as np
 
 from attention_bridge.catalogue.part import build, jax_shapes
 from attention_bridge.errors import CheckpointError, ConversionError, InputError, require
+from attention_bridge.pretrained.adapters import (
+    Adapter,
+    apply_adapter,
+    base_of,
+    is_adapter,
+    merged,
+    read_adapter,
+    replaced,
+)
 from attention_bridge.pretrained.families import Reading
 from attention_bridge.pretrained.families.shown import cut
 from attention_bridge.pretrained.source import Source
@@ -55,6 +64,8 @@ def load_pretrained(
     config: Mapping[str, Any] | None = None,
     model_type: str | None = None,
     ignore: Collection[str] = (),
+    adapter: str | os.PathLike[str] | None = None,
+    merge: bool = True,
 ) -> Any:
     """Load a pretrained model, in evaluation mode.
 
@@ -68,6 +79,9 @@ def load_pretrained(
         config: fields that replace or complete the fields of `config.json`; None for none.
         model_type: type of the model, such as "llama"; None for the one in `config.json`, or of its architecture.
         ignore: fields of `config.json` that are not read.
+        adapter: directory of a LoRA adapter, as PEFT saves it; None for none. A `source` that is such a directory is
+            an adapter itself, and its base model is loaded.
+        merge: whether the adapter is added to the weights; False for `LoRALinear` layers, ready to be trained.
 
     Returns:
         A module of `torch_attention.models` or `jax_attention.models`.
@@ -80,10 +94,15 @@ def load_pretrained(
     if framework not in PACKAGES:
         raise InputError(f"framework must be torch or jax, got {framework!r}")
     require(("torch",) if framework == "torch" else ("jax", "flax"), extra=framework)
-    read = read_pretrained(
-        source, dtype=dtype, revision=revision, config=config, model_type=model_type, ignore=ignore
-    )
-    return make_model(read, framework)
+    if adapter is None and is_adapter(source):
+        source, adapter = base_of(source), source
+    update = None if adapter is None else read_adapter(adapter)
+    changes = {"config": config, "model_type": model_type, "ignore": ignore}
+    read = read_pretrained(source, dtype=dtype, revision=revision, **changes, adapter=update, merge=merge)
+    model = make_model(read, framework)
+    if update is None or merge:
+        return model
+    return apply_adapter(model, update, read.reading.layout, read.reading.axes)
 
 
 def make_model(pretrained: Pretrained, framework: Framework) -> Any:
@@ -154,6 +173,8 @@ def read_pretrained(
     config: Mapping[str, Any] | None = None,
     model_type: str | None = None,
     ignore: Collection[str] = (),
+    adapter: Adapter | None = None,
+    merge: bool = True,
 ) -> Pretrained:
     """Read a checkpoint's configuration and weights, without either framework.
 
@@ -166,6 +187,8 @@ def read_pretrained(
         config: fields that replace or complete the fields of `config.json`; None for none.
         model_type: type of the model, such as "llama"; None for the one in `config.json`, or of its architecture.
         ignore: fields of `config.json` that are not read.
+        adapter: LoRA adapter; None for none.
+        merge: whether the adapter's updates are added to the weights; False to read only the tensors that it replaces.
 
     Raises:
         CheckpointError: there is no such checkpoint, a file is damaged, or the configuration is not supported.
@@ -175,6 +198,10 @@ def read_pretrained(
     directory = _directory(source, revision)
     changes = {**(config or {}), **({} if model_type is None else {"model_type": model_type})}
     with Source.open(directory, changes=changes, ignore=ignore) as opened:
+        if adapter is not None:
+            layout = None if opened.reading is None else opened.reading.layout
+            reader = (merged if merge else replaced)(opened.reader, adapter, layout)
+            opened = opened.with_reader(reader, changes, ignore)
         reading = opened.checked()
         tensors = dict(opened.items())
     try:

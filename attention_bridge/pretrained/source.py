@@ -79,6 +79,10 @@ class Source:
             reader.close()
             raise
 
+    def with_reader(self, reader: Reader, changes: Mapping[str, Any], ignore: Collection[str]) -> Source:
+        """The same checkpoint with other tensors, as with an adapter, and the configuration read for them."""
+        return Source(self.found, reader, *_configured(self.found, reader, None, changes, ignore))
+
     @property
     def path(self) -> Path:
         """The file that was opened."""

@@ -1,0 +1,153 @@
+"""Adapters beside the linear layers of a model of either mirror, as `LoRALinear`, ready to be trained.
+
+Query, key and value may be one fused weight in a checkpoint: its update becomes one for each layer. Their factors A
+are one shared parameter, and the rows of B are split and reordered by the layout's own rule for the weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from attention_bridge.errors import CheckpointError, ConversionError
+from attention_bridge.pretrained.adapters.adapter import Adapter, Update
+from attention_bridge.pretrained.adapters.input_axis import input_axis
+from attention_bridge.weights import convert
+from attention_bridge.weights.layout import Layout
+from attention_bridge.weights.leaves import is_torch, like
+
+
+def apply_adapter(
+    model: Any, adapter: Adapter, layout: Layout, axes: Mapping[str, int] | None = None, *, seed: int = 0
+) -> Any:
+    """Put the updates of an adapter beside the linear layers of a model, in place; all other parameters are frozen.
+
+    The model's other weights are the base's: load them from `replaced(reader, adapter)`.
+
+    Args:
+        model: model of `torch_attention.models` or `jax_attention.models`.
+        adapter: the adapter.
+        layout: layout of the base's tensors.
+        axes: sizes of axes that the shapes do not give, as for `convert`; None for none.
+        seed: seed of the dropout in JAX.
+
+    Returns:
+        The model.
+
+    Raises:
+        CheckpointError: an update does not belong to linear layers of this model.
+    """
+    package = mirror_of(model)
+    lora = import_module(f"{package}.lora")
+    linear = _linear_class(package)
+    modules = _modules(model)
+    layers: dict[str, tuple[Update, np.ndarray]] = {}
+    for update in adapter.updates.values():
+        for path, rows in _split(update, adapter, layout, axes).items():
+            layer = modules.get(path)
+            if type(layer) is not linear or path in layers:
+                raise CheckpointError(
+                    f"{adapter.path} has an update of {update.module}, which is no linear layer of this "
+                    f"{type(model).__name__}: {_MERGE}"
+                )
+            layers[path] = update, rows
+    shared: dict[str, Any] = {}
+    for path, (update, rows) in layers.items():
+        layer = _layer(lora, modules[path], update, adapter, package, seed)
+        _fill(layer, "lora_B", rows)
+        if update.module in shared:
+            layer.lora_A = shared[update.module]
+        else:
+            _fill(layer, "lora_A", update.a)
+            shared[update.module] = layer.lora_A
+        lora.replace_module(model, path, layer)
+    if package == "torch_attention":
+        model.requires_grad_(False)
+        for parameter in lora.lora_parameters(model).values():
+            parameter.requires_grad_(True)
+    return model
+
+
+_MERGE = "merge the adapter instead (merge=True)"
+
+
+def mirror_of(model: Any) -> str:
+    """The name of the package that a model's class belongs to."""
+    return "torch_attention" if type(model).__module__.startswith("torch_attention") else "jax_attention"
+
+
+def _split(
+    update: Update, adapter: Adapter, layout: Layout, axes: Mapping[str, int] | None
+) -> dict[str, np.ndarray]:
+    """The factor B of each linear layer of the mirrors that the adapted weight consists of, by the layer's path."""
+    if update.is_embedding:
+        raise CheckpointError(f"{adapter.path} has an update of the embedding {update.module}: {_MERGE}")
+    axis = input_axis(layout, update.weight)
+    if axis is None:
+        raise CheckpointError(
+            f"{adapter.path} has an update of {update.module}, which is no weight of a linear layer in the layout "
+            f"{layout.name}, or has its inputs reordered: {_MERGE}"
+        )
+    try:
+        found, _ = convert({update.weight: update.b if axis else update.b.T}, layout, "torch_attention", axes)
+    except ConversionError as error:
+        fault = error.faults[0]
+        raise CheckpointError(
+            f"{adapter.path} has an update of {update.module} that does not fit the model: {fault.fault}, "
+            f"expected {fault.expected}, got {fault.given}"
+        ) from error
+    parts = {name.removesuffix(".weight"): rows for name, rows in found.items() if name.endswith(".weight")}
+    if sum(rows.size for rows in parts.values()) != update.b.size:
+        raise CheckpointError(
+            f"{adapter.path} has an update of {update.module}, which the model does not have: {_MERGE}"
+        )
+    return parts
+
+
+def _layer(lora: Any, base: Any, update: Update, adapter: Adapter, package: str, seed: int) -> Any:
+    """The adapted layer, in evaluation mode."""
+    fields = adapter.config.fields
+    options = {
+        "alpha": adapter.config.alpha(update.module),
+        "use_rslora": bool(fields.get("use_rslora")),
+        "dropout": float(fields.get("lora_dropout") or 0.0),
+    }
+    if package == "jax_attention":
+        from flax import nnx
+
+        options["rngs"] = nnx.Rngs(seed)
+    layer = lora.LoRALinear(base, len(update.a), **options)
+    layer.eval()
+    return layer
+
+
+def _fill(layer: Any, name: str, array: np.ndarray) -> None:
+    """Replace a parameter of a layer; the array takes its dtype."""
+    parameter = getattr(layer, name)
+    if is_torch(parameter):
+        dtype = np.dtype(str(parameter.dtype).removeprefix("torch."))
+        setattr(layer, name, like(parameter, array.astype(dtype)))
+    else:
+        parameter[...] = like(parameter[...], array.astype(parameter.dtype))
+
+
+def _linear_class(package: str) -> type:
+    if package == "torch_attention":
+        from torch import nn
+
+        return nn.Linear
+    from flax import nnx
+
+    return nnx.Linear
+
+
+def _modules(model: Any) -> dict[str, Any]:
+    """The modules of a model by path."""
+    if hasattr(model, "named_modules"):
+        return dict(model.named_modules())
+    from flax import nnx
+
+    return {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
