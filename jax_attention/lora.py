@@ -10,6 +10,11 @@ $$ y = x W^\top + b + s\, \mathrm{dropout}(x)\, A^\top B^\top, \qquad s = \alpha
 | r      | `rank`                                                                                 |
 | α      | `alpha`                                                                                |
 | s      | `lora_scale`; with `use_rslora` it is α / √r (Kalajdzievski 2023)                      |
+| m      | `lora_magnitude_vector`, (out,), with `use_dora` (Liu et al. 2024); at first ‖W‖       |
+
+DoRA trains the norm m of each row of the weight apart from its direction; the norm below has no gradient:
+
+$$ y = x W'^\top + b, \qquad W' = m \, \frac{W + s B A}{\lVert W + s B A \rVert} $$
 
     model = add_lora(model, 8, alpha=16.0)  # then train lora_parameters(model) only
     model = merge_lora(model)  # plain linear layers again
@@ -42,6 +47,7 @@ class LoRALinear(nnx.Module):
         rank: rank r of the update.
         alpha: numerator α of the scale.
         use_rslora: whether the scale is α / √r instead of α / r.
+        use_dora: whether the norm of each row of the weight is trained apart (DoRA).
         dropout: probability that an entry of the update's input is dropped in training.
 
     Raises:
@@ -56,6 +62,7 @@ class LoRALinear(nnx.Module):
         *,
         alpha: float,
         use_rslora: bool = False,
+        use_dora: bool = False,
         dropout: float = 0.0,
         rngs: nnx.Rngs,
     ):
@@ -63,13 +70,16 @@ class LoRALinear(nnx.Module):
         dtype = jnp.promote_types(kernel.dtype, jnp.float32)
         in_features, out_features = kernel.shape
         self.base = base
-        self.rank, self.alpha, self.use_rslora = rank, alpha, use_rslora
+        self.rank, self.alpha = rank, alpha
+        self.use_rslora, self.use_dora = use_rslora, use_dora
         self.lora_scale = alpha / (math.sqrt(rank) if use_rslora else rank)
         self.dropout = Dropout(dropout, rngs=rngs)
         bound = 1.0 / math.sqrt(in_features)  # as in PEFT
         drawn = jax.random.uniform(rngs.params(), (rank, in_features), dtype, -bound, bound)
         self.lora_A = nnx.LoRAParam(drawn)
         self.lora_B = nnx.LoRAParam(jnp.zeros((out_features, rank), dtype))
+        norms = jnp.linalg.norm(kernel.astype(dtype), axis=0) if use_dora else None  # out
+        self.lora_magnitude_vector = None if norms is None else nnx.LoRAParam(norms)
 
     def __call__(
         self, x: Float[Array, "*batch in_features"], keep: Bool[Array, "*batch in_features"] | None = None
@@ -78,11 +88,30 @@ class LoRALinear(nnx.Module):
         output = self.base(x)  # *batch out
         wide = self.dropout(x.astype(self.lora_A.dtype), keep)  # *batch in
         update = wide @ self.lora_A[...].T @ self.lora_B[...].T * self.lora_scale  # *batch out
+        if self.lora_magnitude_vector is not None:
+            plain = wide @ self.base.kernel[...].astype(wide.dtype)  # *batch out
+            factors = self.lora_magnitude_vector[...] / self._norms()  # out
+            update = factors * (plain + update) - plain  # *batch out
         return (output.astype(update.dtype) + update).astype(output.dtype)
 
     def delta(self) -> Float[Array, "out_features in_features"]:
-        """Update of the weight matrix, s B A."""
+        """Product of the factors, s B A."""
         return jnp.matmul(self.lora_B[...], self.lora_A[...], precision="highest") * self.lora_scale
+
+    def merged_weight(self) -> Float[Array, "out_features in_features"]:
+        """Weight matrix of the adapted layer, in the dtype of the base."""
+        wide = self._sum()  # out in
+        if self.lora_magnitude_vector is not None:
+            wide = (self.lora_magnitude_vector[...] / self._norms())[:, None] * wide  # out in
+        return wide.astype(self.base.kernel.dtype)
+
+    def _sum(self) -> Float[Array, "out_features in_features"]:
+        delta = self.delta()
+        dtype = jnp.promote_types(self.base.kernel.dtype, delta.dtype)
+        return self.base.kernel[...].T.astype(dtype) + delta.astype(dtype)
+
+    def _norms(self) -> Float[Array, "out_features"]:
+        return jnp.linalg.norm(jax.lax.stop_gradient(self._sum()), axis=1)
 
 
 @checked
@@ -93,6 +122,7 @@ def add_lora(
     alpha: float,
     targets: Sequence[str] = ("q_proj", "v_proj"),
     use_rslora: bool = False,
+    use_dora: bool = False,
     dropout: float = 0.0,
     rngs: nnx.Rngs,
 ) -> nnx.Module:
@@ -107,6 +137,7 @@ def add_lora(
         alpha: numerator α of the scale.
         targets: names of the layers, or ends of their paths, such as "q_proj" or "layers.0.attention.q_proj".
         use_rslora: whether the scale is α / √r instead of α / r.
+        use_dora: whether the norm of each row of a weight is trained apart (DoRA).
         dropout: probability that an entry of an update's input is dropped in training.
 
     Returns:
@@ -122,7 +153,9 @@ def add_lora(
             known = ", ".join(sorted({path.rpartition(".")[2] for path in found}))
             raise ValueError(f"targets must be names of linear layers ({known}), got {name!r}")
     made = {
-        path: LoRALinear(layer, rank, alpha=alpha, use_rslora=use_rslora, dropout=dropout, rngs=rngs)
+        path: LoRALinear(
+            layer, rank, alpha=alpha, use_rslora=use_rslora, use_dora=use_dora, dropout=dropout, rngs=rngs
+        )
         for path, layer in chosen.items()
     }
     for path, layer in made.items():
@@ -142,8 +175,7 @@ def merge_lora(model: nnx.Module) -> nnx.Module:
         The model.
     """
     for path, layer in list(lora_layers(model)):
-        kernel, delta = layer.base.kernel[...], layer.delta().T
-        layer.base.kernel[...] = (kernel.astype(delta.dtype) + delta).astype(kernel.dtype)
+        layer.base.kernel[...] = layer.merged_weight().T
         replace_module(model, path, layer.base)
     return model
 
@@ -159,8 +191,9 @@ def lora_parameters(model: nnx.Module) -> dict[str, Any]:
     """The parameters of all updates in a model by their path; one that several layers share is listed once."""
     found: dict[str, Any] = {}
     for path, layer in lora_layers(model):
-        for name, parameter in (("lora_A", layer.lora_A), ("lora_B", layer.lora_B)):
-            if not any(parameter is other for other in found.values()):
+        for name in ("lora_A", "lora_B", "lora_magnitude_vector"):
+            parameter = getattr(layer, name)
+            if parameter is not None and not any(parameter is other for other in found.values()):
                 found[f"{path}.{name}"] = parameter
     return found
 

@@ -10,6 +10,11 @@ $$ y = x W^\top + b + s\, \mathrm{dropout}(x)\, A^\top B^\top, \qquad s = \alpha
 | r      | `rank`                                                                                 |
 | α      | `alpha`                                                                                |
 | s      | `lora_scale`; with `use_rslora` it is α / √r (Kalajdzievski 2023)                      |
+| m      | `lora_magnitude_vector`, (out,), with `use_dora` (Liu et al. 2024); at first ‖W‖       |
+
+DoRA trains the norm m of each row of the weight apart from its direction; the norm below has no gradient:
+
+$$ y = x W'^\top + b, \qquad W' = m \, \frac{W + s B A}{\lVert W + s B A \rVert} $$
 
     model = add_lora(model, 8, alpha=16.0)  # then train lora_parameters(model) only
     model = merge_lora(model)  # plain linear layers again
@@ -41,6 +46,7 @@ class LoRALinear(nn.Module):
         rank: rank r of the update.
         alpha: numerator α of the scale.
         use_rslora: whether the scale is α / √r instead of α / r.
+        use_dora: whether the norm of each row of the weight is trained apart (DoRA).
         dropout: probability that an entry of the update's input is dropped in training.
 
     Raises:
@@ -55,6 +61,7 @@ class LoRALinear(nn.Module):
         *,
         alpha: float,
         use_rslora: bool = False,
+        use_dora: bool = False,
         dropout: float = 0.0,
     ):
         super().__init__()
@@ -62,12 +69,15 @@ class LoRALinear(nn.Module):
         dtype = torch.promote_types(weight.dtype, torch.float32)
         out_features, in_features = weight.shape
         self.base = base.requires_grad_(False)
-        self.rank, self.alpha, self.use_rslora = rank, alpha, use_rslora
+        self.rank, self.alpha = rank, alpha
+        self.use_rslora, self.use_dora = use_rslora, use_dora
         self.lora_scale = alpha / (math.sqrt(rank) if use_rslora else rank)
         self.dropout = Dropout(dropout)
         self.lora_A = nn.Parameter(torch.empty(rank, in_features, device=weight.device, dtype=dtype))
         self.lora_B = nn.Parameter(torch.zeros(out_features, rank, device=weight.device, dtype=dtype))
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))  # between -1 / √in and 1 / √in, as in PEFT
+        norms = weight.detach().to(dtype).norm(dim=1) if use_dora else None  # out
+        self.lora_magnitude_vector = None if norms is None else nn.Parameter(norms)
 
     def forward(
         self, x: Float[Tensor, "*batch in_features"], keep: Bool[Tensor, "*batch in_features"] | None = None
@@ -76,11 +86,29 @@ class LoRALinear(nn.Module):
         output = self.base(x)  # *batch out
         wide = self.dropout(x.to(self.lora_A.dtype), keep)  # *batch in
         update = F.linear(F.linear(wide, self.lora_A), self.lora_B) * self.lora_scale  # *batch out
+        if self.lora_magnitude_vector is not None:
+            plain = F.linear(wide, self.base.weight.to(wide.dtype))  # *batch out
+            factors = self.lora_magnitude_vector / self._norms()  # out
+            update = factors * (plain + update) - plain  # *batch out
         return (output + update).to(output.dtype)
 
     def delta(self) -> Float[Tensor, "out_features in_features"]:
-        """Update of the weight matrix, s B A."""
+        """Product of the factors, s B A."""
         return (self.lora_B @ self.lora_A) * self.lora_scale
+
+    def merged_weight(self) -> Float[Tensor, "out_features in_features"]:
+        """Weight matrix of the adapted layer, in the dtype of the base."""
+        wide = self._sum()  # out in
+        if self.lora_magnitude_vector is not None:
+            wide = (self.lora_magnitude_vector / self._norms())[:, None] * wide  # out in
+        return wide.to(self.base.weight.dtype)
+
+    def _sum(self) -> Float[Tensor, "out_features in_features"]:
+        delta = self.delta()
+        return self.base.weight.to(torch.promote_types(self.base.weight.dtype, delta.dtype)) + delta
+
+    def _norms(self) -> Float[Tensor, "out_features"]:
+        return self._sum().detach().norm(dim=1)
 
 
 @checked
@@ -91,6 +119,7 @@ def add_lora(
     alpha: float,
     targets: Sequence[str] = ("q_proj", "v_proj"),
     use_rslora: bool = False,
+    use_dora: bool = False,
     dropout: float = 0.0,
 ) -> nn.Module:
     """Replace linear layers of a model by `LoRALinear`, in place; the outputs stay the same until it is trained.
@@ -104,6 +133,7 @@ def add_lora(
         alpha: numerator α of the scale.
         targets: names of the layers, or ends of their paths, such as "q_proj" or "layers.0.attention.q_proj".
         use_rslora: whether the scale is α / √r instead of α / r.
+        use_dora: whether the norm of each row of a weight is trained apart (DoRA).
         dropout: probability that an entry of an update's input is dropped in training.
 
     Returns:
@@ -119,7 +149,7 @@ def add_lora(
             known = ", ".join(sorted({path.rpartition(".")[2] for path in found}))
             raise ValueError(f"targets must be names of linear layers ({known}), got {name!r}")
     made = {
-        path: LoRALinear(layer, rank, alpha=alpha, use_rslora=use_rslora, dropout=dropout)
+        path: LoRALinear(layer, rank, alpha=alpha, use_rslora=use_rslora, use_dora=use_dora, dropout=dropout)
         for path, layer in chosen.items()
     }
     for path, layer in made.items():
@@ -143,7 +173,7 @@ def merge_lora(model: nn.Module) -> nn.Module:
     """
     for path, layer in list(lora_layers(model)):
         with torch.no_grad():
-            layer.base.weight += layer.delta()
+            layer.base.weight.copy_(layer.merged_weight())
         replace_module(model, path, layer.base)
     return model
 
@@ -159,8 +189,9 @@ def lora_parameters(model: nn.Module) -> dict[str, Any]:
     """The parameters of all updates in a model by their path; one that several layers share is listed once."""
     found: dict[str, Any] = {}
     for path, layer in lora_layers(model):
-        for name, parameter in (("lora_A", layer.lora_A), ("lora_B", layer.lora_B)):
-            if not any(parameter is other for other in found.values()):
+        for name in ("lora_A", "lora_B", "lora_magnitude_vector"):
+            parameter = getattr(layer, name)
+            if parameter is not None and not any(parameter is other for other in found.values()):
                 found[f"{path}.{name}"] = parameter
     return found
 

@@ -97,8 +97,16 @@ def load_pretrained(
     if adapter is None and is_adapter(source):
         source, adapter = base_of(source), source
     update = None if adapter is None else read_adapter(adapter)
-    changes = {"config": config, "model_type": model_type, "ignore": ignore}
-    read = read_pretrained(source, dtype=dtype, revision=revision, **changes, adapter=update, merge=merge)
+    read = read_pretrained(
+        source,
+        dtype=dtype,
+        revision=revision,
+        config=config,
+        model_type=model_type,
+        ignore=ignore,
+        adapter=update,
+        merge=merge,
+    )
     model = make_model(read, framework)
     if update is None or merge:
         return model

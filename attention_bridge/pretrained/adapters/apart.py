@@ -57,7 +57,9 @@ def apply_adapter(
     shared: dict[str, Any] = {}
     for path, (update, rows) in layers.items():
         layer = _layer(lora, modules[path], update, adapter, package, seed)
-        _fill(layer, "lora_B", rows)
+        _fill(layer, "lora_B", rows[:, : len(update.a)])
+        if update.magnitude is not None:
+            _fill(layer, "lora_magnitude_vector", rows[:, -1])
         if update.module in shared:
             layer.lora_A = shared[update.module]
         else:
@@ -82,7 +84,10 @@ def mirror_of(model: Any) -> str:
 def _split(
     update: Update, adapter: Adapter, layout: Layout, axes: Mapping[str, int] | None
 ) -> dict[str, np.ndarray]:
-    """The factor B of each linear layer of the mirrors that the adapted weight consists of, by the layer's path."""
+    """The rows of each linear layer of the mirrors that the adapted weight consists of, by the layer's path.
+
+    A row has the entries of B, and its magnitude behind them if there is one.
+    """
     if update.is_embedding:
         raise CheckpointError(f"{adapter.path} has an update of the embedding {update.module}: {_MERGE}")
     axis = input_axis(layout, update.weight)
@@ -91,16 +96,17 @@ def _split(
             f"{adapter.path} has an update of {update.module}, which is no weight of a linear layer in the layout "
             f"{layout.name}, or has its inputs reordered: {_MERGE}"
         )
+    rows = update.b if update.magnitude is None else np.column_stack([update.b, update.magnitude])
     try:
-        found, _ = convert({update.weight: update.b if axis else update.b.T}, layout, "torch_attention", axes)
+        found, _ = convert({update.weight: rows if axis else rows.T}, layout, "torch_attention", axes)
     except ConversionError as error:
         fault = error.faults[0]
         raise CheckpointError(
             f"{adapter.path} has an update of {update.module} that does not fit the model: {fault.fault}, "
             f"expected {fault.expected}, got {fault.given}"
         ) from error
-    parts = {name.removesuffix(".weight"): rows for name, rows in found.items() if name.endswith(".weight")}
-    if sum(rows.size for rows in parts.values()) != update.b.size:
+    parts = {name.removesuffix(".weight"): x for name, x in found.items() if name.endswith(".weight")}
+    if sum(x.size for x in parts.values()) != rows.size:
         raise CheckpointError(
             f"{adapter.path} has an update of {update.module}, which the model does not have: {_MERGE}"
         )
@@ -110,9 +116,10 @@ def _split(
 def _layer(lora: Any, base: Any, update: Update, adapter: Adapter, package: str, seed: int) -> Any:
     """The adapted layer, in evaluation mode."""
     fields = adapter.config.fields
-    options = {
+    options: dict[str, Any] = {
         "alpha": adapter.config.alpha(update.module),
         "use_rslora": bool(fields.get("use_rslora")),
+        "use_dora": adapter.config.use_dora,
         "dropout": float(fields.get("lora_dropout") or 0.0),
     }
     if package == "jax_attention":

@@ -128,18 +128,22 @@ def _is_transposed(update: Update, name: str, spec: Spec, adapter: Adapter, layo
     """Whether a weight is (in, out); an error if the update does not fit it."""
     shape = (len(update.b), update.a.shape[1])  # out in
     axis = None if layout is None else input_axis(layout, name)
-    possible = {0: (shape[::-1],), 1: (shape,)}.get(0 if update.is_embedding else axis, (shape, shape[::-1]))
+    if update.is_embedding:
+        axis = 0
+    elif axis is None and shape[0] == shape[1]:
+        axis = 0 if adapter.config.fields.get("fan_in_fan_out") else 1
+    elif axis is None:
+        axis = 0 if spec.shape == shape[::-1] else 1
     if spec.dtype not in FLOATS:
         raise CheckpointError(
             f"{adapter.path} cannot be merged: {name} is {spec.dtype}; dequantise the base first"
         )
-    if spec.shape not in possible:
+    expected = shape[::-1] if axis == 0 else shape
+    if spec.shape != expected:
         raise CheckpointError(
-            f"{adapter.path} has an update of shape {possible[0]} for {name}, which has shape {spec.shape}"
+            f"{adapter.path} has an update of shape {expected} for {name}, which has shape {spec.shape}"
         )
-    if len(possible) == 1:
-        return possible[0] != shape or update.is_embedding or axis == 0
-    return spec.shape != shape if shape[0] != shape[1] else bool(adapter.config.fields.get("fan_in_fan_out"))
+    return axis == 0
 
 
 def _merge(weight: np.ndarray, update: Update, transposed: bool) -> np.ndarray:

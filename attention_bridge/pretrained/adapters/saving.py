@@ -5,39 +5,21 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from attention_bridge import checkpoints
 from attention_bridge.checkpoints.atomic import replacing
-from attention_bridge.errors import CheckpointError, ConversionError, InputError
+from attention_bridge.errors import CheckpointError, InputError
 from attention_bridge.pretrained.adapters.adapter import PREFIX, WEIGHTS, Adapter
-from attention_bridge.pretrained.adapters.apart import mirror_of
-from attention_bridge.pretrained.adapters.config import CONFIG, AdapterConfig
-from attention_bridge.pretrained.adapters.input_axis import input_axis
+from attention_bridge.pretrained.adapters.config import CONFIG
+from attention_bridge.pretrained.adapters.factors import Factors, factors_of, new_config
 from attention_bridge.weights import convert
 from attention_bridge.weights.containers import open_container
 from attention_bridge.weights.layout import Layout
 from attention_bridge.weights.leaves import Spec, to_numpy
-
-_MERGE = "merge_lora(model), and save the merged model"
-
-
-class Saved(NamedTuple):
-    """The factors of one weight of the base.
-
-    Attributes:
-        layers: the layers of the model that the weight consists of.
-        a: first factor, (rank, in).
-        b: second factor, (out, rank).
-    """
-
-    layers: tuple[Any, ...]
-    a: np.ndarray
-    b: np.ndarray
 
 
 def save_adapter(
@@ -66,16 +48,18 @@ def save_adapter(
         CheckpointError: a file cannot be written.
     """
     directory = Path(directory)
-    saved = _saved(model, layout, axes)
+    saved = factors_of(model, layout, axes)
     if isinstance(adapter, Adapter):
         fields, file, metadata = adapter.config.fields, adapter.path.name, adapter.metadata
         tensors = _as_before(model, adapter, saved, layout, axes)
     else:
-        fields, file, metadata = _config(adapter, saved, layout, prefix), WEIGHTS[0], {"format": "pt"}
+        fields, file, metadata = new_config(adapter, saved, layout, prefix), WEIGHTS[0], {"format": "pt"}
         tensors = {}
         for name, each in saved.items():
             tensors[f"{PREFIX}{prefix}{name}.lora_A.weight"] = each.a
             tensors[f"{PREFIX}{prefix}{name}.lora_B.weight"] = each.b
+            if each.magnitude is not None:
+                tensors[f"{PREFIX}{prefix}{name}.lora_magnitude_vector"] = each.magnitude
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -86,40 +70,8 @@ def save_adapter(
         temporary.write_text(json.dumps(fields, indent=2, sort_keys=True))
 
 
-def _saved(model: Any, layout: Layout, axes: Mapping[str, int] | None) -> dict[str, Saved]:
-    """The factors of each weight of the base, by the path of its module in the layout."""
-    lora = import_module(f"{mirror_of(model)}.lora")
-    layers = dict(lora.lora_layers(model))
-    if not layers:
-        raise InputError(f"this {type(model).__name__} has no LoRALinear layers whose updates could be saved")
-    rows = {f"{path}.weight": _array(layer.lora_B) for path, layer in layers.items()}
-    try:
-        found, report = convert(rows, "torch_attention", layout, axes)
-    except ConversionError as error:
-        fault = error.faults[0]
-        raise InputError(
-            f"{layout.name} has one weight for several layers, {fault.name} {fault.expected}, and they must all have "
-            f"an update of the same rank; adapt them all, or {_MERGE}"
-        ) from error
-    origins = {match.target: match.given for match in report.matched}
-    saved = {}
-    for name, array in found.items():
-        members = tuple(layers[origin.removesuffix(".weight")] for origin in origins[name])
-        factors = [_array(layer.lora_A) for layer in members]
-        if any(other.tobytes() != factors[0].tobytes() for other in factors[1:]):
-            raise InputError(
-                f"{layout.name} has one weight for {', '.join(origins[name])}, whose lora_A must be the same, but they "
-                f"differ: {_MERGE}"
-            )
-        if len({layer.lora_scale for layer in members}) > 1:
-            raise InputError(f"{', '.join(origins[name])} must have one scale, but they differ: {_MERGE}")
-        b = array if input_axis(layout, name) else array.T
-        saved[name.removesuffix(".weight")] = Saved(members, factors[0], np.ascontiguousarray(b))
-    return saved
-
-
 def _as_before(
-    model: Any, adapter: Adapter, saved: dict[str, Saved], layout: Layout, axes: Mapping[str, int] | None
+    model: Any, adapter: Adapter, saved: dict[str, Factors], layout: Layout, axes: Mapping[str, int] | None
 ) -> dict[str, np.ndarray]:
     """The adapter's tensors with the values of the model."""
     tensors = dict(adapter.tensors)
@@ -133,7 +85,13 @@ def _as_before(
                 f"the update of {update.module} must have the adapter's scale {update.scale}, got "
                 f"{found.layers[0].lora_scale}"
             )
-        for part, array in (("a", found.a), ("b", found.b)):
+        for part in update.names:
+            array = getattr(found, part)
+            if array is None:
+                raise InputError(
+                    f"the update of {update.module} must have magnitudes (use_dora), but has none"
+                )
+            array = array.reshape(tensors[update.names[part]].shape) if part == "magnitude" else array
             tensors[update.names[part]] = _kept(tensors[update.names[part]], array)
     if left:
         raise InputError(f"the model has an update of {next(iter(left))}, but the adapter has none")
@@ -165,38 +123,3 @@ def _weights(model: Any, layout: Layout, axes: Mapping[str, int] | None) -> dict
         if name.rpartition(".")[2] not in ("lora_A", "lora_B")
     }
     return convert(kept, "torch_attention", layout, axes)[0]
-
-
-def _config(given: Mapping[str, Any], saved: dict[str, Saved], layout: Layout, prefix: str) -> dict[str, Any]:
-    """The configuration of new updates."""
-    layers = {prefix + name: each.layers[0] for name, each in saved.items()}
-    first = next(iter(layers.values()))
-    if any(layer.use_rslora != first.use_rslora for layer in layers.values()):
-        raise InputError(f"all updates must have use_rslora={first.use_rslora}, but some differ: {_MERGE}")
-    fields = {
-        "peft_type": "LORA",
-        "base_model_name_or_path": None,
-        "bias": "none",
-        "task_type": None,
-        "inference_mode": True,
-        **given,
-        "r": first.rank,
-        "lora_alpha": first.alpha,
-        "use_rslora": first.use_rslora,
-        "lora_dropout": first.dropout.rate,
-        "target_modules": sorted(layers),
-        "fan_in_fan_out": any(input_axis(layout, f"{name}.weight") == 0 for name in saved),
-        "rank_pattern": _others(first.rank, {name: layer.rank for name, layer in layers.items()}),
-        "alpha_pattern": _others(first.alpha, {name: layer.alpha for name, layer in layers.items()}),
-    }
-    AdapterConfig(fields)
-    return fields
-
-
-def _others(common: float, each: Mapping[str, float]) -> dict[str, float]:
-    """The values that differ from the common one, by pattern."""
-    return {f"^{name.replace('.', '[.]')}": value for name, value in each.items() if value != common}
-
-
-def _array(parameter: Any) -> np.ndarray:
-    return to_numpy("parameter", parameter.get_value() if hasattr(parameter, "get_value") else parameter)

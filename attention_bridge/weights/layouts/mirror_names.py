@@ -122,6 +122,7 @@ PARAMETERS = {
         "lambda_q1",
         "lambda_q2",
         "log_sigma",
+        "lora_magnitude_vector",
         "logit_scale",
         "mean",
         "norm_scale",
