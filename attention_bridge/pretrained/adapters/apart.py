@@ -117,7 +117,7 @@ def _layer(lora: Any, base: Any, update: Update, adapter: Adapter, package: str,
     """The adapted layer, in evaluation mode."""
     fields = adapter.config.fields
     options: dict[str, Any] = {
-        "alpha": adapter.config.alpha(update.module),
+        "alpha": float(adapter.config.alpha(update.module)),
         "use_rslora": bool(fields.get("use_rslora")),
         "use_dora": adapter.config.use_dora,
         "dropout": float(fields.get("lora_dropout") or 0.0),

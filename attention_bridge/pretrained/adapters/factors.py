@@ -114,14 +114,16 @@ def new_config(
         "inference_mode": True,
         **given,
         "r": first.rank,
-        "lora_alpha": first.alpha,
+        "lora_alpha": _plain(first.alpha),
         "use_rslora": first.use_rslora,
         "use_dora": first.use_dora,
         "lora_dropout": first.dropout.rate,
         "target_modules": sorted(layers),
         "fan_in_fan_out": any(input_axis(layout, f"{name}.weight") == 0 for name in saved),
         "rank_pattern": _others(first.rank, {name: layer.rank for name, layer in layers.items()}),
-        "alpha_pattern": _others(first.alpha, {name: layer.alpha for name, layer in layers.items()}),
+        "alpha_pattern": _others(
+            _plain(first.alpha), {name: _plain(layer.alpha) for name, layer in layers.items()}
+        ),
     }
     AdapterConfig(fields)
     return fields
@@ -130,6 +132,11 @@ def new_config(
 def _others(common: float, each: Mapping[str, float]) -> dict[str, float]:
     """The values that differ from the common one, by pattern."""
     return {f"^{name.replace('.', '[.]')}": value for name, value in each.items() if value != common}
+
+
+def _plain(number: float) -> float:
+    """The number as an integer if it is whole, as PEFT writes it."""
+    return int(number) if number == int(number) else number
 
 
 def _array(parameter: Any) -> np.ndarray:
