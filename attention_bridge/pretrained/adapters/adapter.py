@@ -124,7 +124,7 @@ def _update(
 ) -> Update:
     """The update of a module, checked against the configuration."""
     for fault in _faults(module, names, tensors, config):
-        raise CheckpointError(f"{path} does not fit {config.source}: {fault}")
+        raise CheckpointError(f"{path} does not fit its configuration: {fault}")
     a, b = tensors[names["a"]], tensors[names["b"]]
     magnitude = tensors[names["magnitude"]].reshape(-1) if config.use_dora else None
     is_embedding = "lora_embedding" in names["a"]

@@ -53,6 +53,11 @@ def apply_adapter(
                     f"{adapter.path} has an update of {update.module}, which is no linear layer of this "
                     f"{type(model).__name__}: {_MERGE}"
                 )
+            expected, given = _shape(layer), (len(rows), update.a.shape[1])
+            if expected != given:
+                raise CheckpointError(
+                    f"{adapter.path} has an update of shape {given} for {path}, which has shape {expected}"
+                )
             layers[path] = update, rows
     shared: dict[str, Any] = {}
     for path, (update, rows) in layers.items():
@@ -139,6 +144,11 @@ def _fill(layer: Any, name: str, array: np.ndarray) -> None:
         setattr(layer, name, like(parameter, array.astype(dtype)))
     else:
         parameter[...] = like(parameter[...], array.astype(parameter.dtype))
+
+
+def _shape(layer: Any) -> tuple[int, int]:
+    """The outputs and inputs of a linear layer of either framework."""
+    return layer.out_features, layer.in_features
 
 
 def _linear_class(package: str) -> type:

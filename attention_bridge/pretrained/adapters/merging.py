@@ -49,8 +49,8 @@ def merged(reader: Reader, adapter: Adapter, layout: Layout | None = None) -> Re
         name = spelled.find(update.weight)
         if name is None:
             raise CheckpointError(
-                f"{adapter.path} has an update of {update.module}, but {reader.path} has no {update.weight}: it is the "
-                "adapter of another base model, or the weight is tied to another one"
+                f"{adapter.path} has an update of {update.module}, but its base has no such weight: it adapts another "
+                "model, or the weight is tied to another one"
             )
         if name in changes:
             raise CheckpointError(f"{adapter.path} has two updates of {name}")
@@ -85,7 +85,7 @@ def replaced(reader: Reader, adapter: Adapter, layout: Layout | None = None) -> 
         name = spelled.find(plain)
         if name is None and not adapter.config.saves(plain):
             raise CheckpointError(
-                f"{adapter.path} has a tensor {given}, but {reader.path} has no {plain} that it could replace"
+                f"{adapter.path} has a tensor {given}, but its base has no {plain} that it could replace"
             )
         array = adapter.tensors[given]
         only = next(iter(common)) if len(common) == 1 else array.dtype
