@@ -79,8 +79,8 @@ def load_pretrained(
         config: fields that replace or complete the fields of `config.json`; None for none.
         model_type: type of the model, such as "llama"; None for the one in `config.json`, or of its architecture.
         ignore: fields of `config.json` that are not read.
-        adapter: directory of a LoRA adapter, as PEFT saves it; None for none. A `source` that is such a directory is
-            an adapter itself, and its base model is loaded.
+        adapter: directory of a LoRA adapter, as PEFT saves it, or its name on the Hugging Face Hub; None for none. If
+            `source` is such a directory itself, the base model that it names is loaded.
         merge: whether the adapter is added to the weights; False for `LoRALinear` layers, ready to be trained.
 
     Returns:
@@ -94,13 +94,13 @@ def load_pretrained(
     if framework not in PACKAGES:
         raise InputError(f"framework must be torch or jax, got {framework!r}")
     require(("torch",) if framework == "torch" else ("jax", "flax"), extra=framework)
-    if adapter is None and is_adapter(source):
-        source, adapter = base_of(source), source
-    update = None if adapter is None else read_adapter(adapter)
+    directory = _directory(source, revision)
+    if adapter is None and is_adapter(directory):
+        adapter, directory = directory, _directory(base_of(directory), None)
+    update = None if adapter is None else read_adapter(_directory(adapter, None))
     read = read_pretrained(
-        source,
+        directory,
         dtype=dtype,
-        revision=revision,
         config=config,
         model_type=model_type,
         ignore=ignore,
@@ -202,13 +202,16 @@ def read_pretrained(
         CheckpointError: there is no such checkpoint, a file is damaged, or the configuration is not supported.
         ConversionError: the weights do not fit the configuration.
     """
+    import ml_dtypes
+
     wanted = dtype_name(dtype)
     directory = _directory(source, revision)
     changes = {**(config or {}), **({} if model_type is None else {"model_type": model_type})}
     with Source.open(directory, changes=changes, ignore=ignore) as opened:
         if adapter is not None:
             layout = None if opened.reading is None else opened.reading.layout
-            reader = (merged if merge else replaced)(opened.reader, adapter, layout)
+            into = None if wanted is None else np.dtype(getattr(ml_dtypes, wanted, wanted))
+            reader = (merged if merge else replaced)(opened.reader, adapter, layout, into)
             opened = opened.with_reader(reader, changes, ignore)
         reading = opened.checked()
         tensors = dict(opened.items())

@@ -1,5 +1,6 @@
 """LoRA adapters of PEFT: merged as PEFT merges them, kept apart with PEFT's outputs, trained, and saved for PEFT."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -21,6 +22,7 @@ from attention_bridge.pretrained.adapters import (
     base_of,
     is_adapter,
     merged,
+    merging,
     read_adapter,
     save_adapter,
 )
@@ -28,7 +30,7 @@ from attention_bridge.pretrained.adapters.input_axis import axis_of, input_axis
 from attention_bridge.weights import convert
 from attention_bridge.weights.leaves import to_numpy
 from parity_tests.helpers import families
-from parity_tests.helpers.adapters import RANK, Sample, quiet, sample
+from parity_tests.helpers.adapters import ALPHA, RANK, Sample, quiet, sample
 
 ARRAYS = {"torch": torch.from_numpy, "jax": jnp.asarray}
 PREFIX = "base_model.model."
@@ -117,6 +119,67 @@ class TestMerged:
             for part, reference in expected.items():
                 assert error(found[part], reference) <= bound, (merge, part)
                 assert error(plain[part], reference) > 100 * bound, part
+
+    @pytest.mark.parametrize(
+        ("saved", "wanted"),
+        [(torch.bfloat16, "float32"), (torch.float32, "bfloat16"), (torch.float32, "float16")],
+    )
+    def test_weights_take_the_requested_dtype_before_the_update_is_added(self, tmp_path, saved, wanted):
+        """As for a base that transformers loads in this dtype."""
+        made = sample("llama", tmp_path, dtype=saved, target_modules=["v_proj"], modules_to_save=["lm_head"])
+        read = read_pretrained(made.base, dtype=wanted, adapter=read_adapter(made.adapter))
+        expected = dataclasses.replace(made, dtype=getattr(torch, wanted)).merged()
+        layout, axes = read.reading.layout, read.reading.axes
+        found, _ = convert(read.weights, "torch_attention", layout, axes)
+        for key, x in found.items():
+            assert x.tobytes() == to_numpy(key, expected[key]).tobytes(), key
+
+    def test_tensors_are_merged_one_at_a_time(self, tmp_path):
+        made = sample("llama", tmp_path)
+        fetched = []
+        with checkpoints.open(made.base) as base:
+
+            def fetch(name):
+                fetched.append(name)
+                return base.fetch(name)
+
+            found = merged(dataclasses.replace(base, fetch=fetch), read_adapter(made.adapter))
+            assert fetched == []
+            name = "model.layers.1.mlp.up_proj.weight"
+            assert not np.array_equal(found.read(name), base.read(name))
+            assert fetched == [name]
+
+    @pytest.mark.parametrize("option", ["linear", "dora", "dora, transposed", "embedding"])
+    def test_merged_tensors_without_pytorch_differ_in_the_last_bits_only(self, tmp_path, monkeypatch, option):
+        name, options = SEVERAL[option]
+        made = sample(name, tmp_path, **options)
+        expected = made.merged()
+        monkeypatch.setattr(merging, "find_spec", lambda name: None)
+        monkeypatch.setattr(merging, "to_torch", None)
+        with checkpoints.open(made.base) as base:
+            for key, x in merged(base, read_adapter(made.adapter)).items():
+                np.testing.assert_allclose(x, expected[key].numpy(), rtol=2e-6, atol=1e-6)
+
+    def test_single_experts_may_have_updates(self, tmp_path):
+        """As older versions of PEFT save them, when each expert was a module."""
+        made = sample("deepseek_v3", tmp_path, target_modules=["o_proj"])
+        base = checkpoints.read(made.base)
+        name = "model.layers.1.mlp.experts.3.down_proj"
+        rng = np.random.default_rng(6)
+        out, into = base[f"{name}.weight"].shape
+        a, b = rng.standard_normal((RANK, into), np.float32), rng.standard_normal((out, RANK), np.float32)
+        file = made.adapter / "adapter_model.safetensors"
+        more = {f"{PREFIX}{name}.lora_A.weight": a, f"{PREFIX}{name}.lora_B.weight": b}
+        checkpoints.write(file, {**checkpoints.read(file), **more})
+        made.change(target_modules=["o_proj", "down_proj"])
+        with checkpoints.open(made.base) as opened:
+            found = merged(opened, read_adapter(made.adapter)).read(f"{name}.weight")
+        np.testing.assert_allclose(found, base[f"{name}.weight"] + b @ a * ALPHA / RANK, rtol=1e-5, atol=1e-6)
+        models = [
+            load_pretrained(made.base, "torch", adapter=made.adapter, merge=merge) for merge in (True, False)
+        ]
+        results = [outputs("deepseek_v3", model, "torch")["output"] for model in models]
+        assert error(*results) < 1e-5
 
 
 class TestApart:
@@ -481,6 +544,9 @@ class TestRefusals:
     def test_directory_names_its_base(self, llama, copied, tmp_path):
         assert is_adapter(llama.adapter)
         assert not is_adapter(llama.base)
+        shutil.copytree(llama.base, tmp_path / "both")
+        shutil.copytree(llama.adapter, tmp_path / "both", dirs_exist_ok=True)
+        assert not is_adapter(tmp_path / "both")
         assert base_of(llama.adapter) == str(llama.base)
         copied.change(base_model_name_or_path="some/model", revision="v2")
         assert base_of(copied.adapter) == "some/model@v2"

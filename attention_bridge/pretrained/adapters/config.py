@@ -24,6 +24,13 @@ from attention_bridge.pretrained.adapters.config_checks import check
 from attention_bridge.pretrained.config_files import read_json
 
 CONFIG = "adapter_config.json"
+# Files of a whole model, which may have an adapter beside it.
+WHOLE_MODELS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 
 
 @dataclass(frozen=True)
@@ -108,8 +115,9 @@ def read_adapter_config(directory: str | os.PathLike[str]) -> AdapterConfig:
 
 
 def is_adapter(directory: str | os.PathLike[str]) -> bool:
-    """Whether a directory holds an adapter, which has no weights of a base model."""
-    return (Path(directory) / CONFIG).is_file()
+    """Whether a directory holds an adapter without the weights of a base model."""
+    directory = Path(directory)
+    return (directory / CONFIG).is_file() and not any((directory / name).is_file() for name in WHOLE_MODELS)
 
 
 def base_of(directory: str | os.PathLike[str]) -> str:

@@ -6,10 +6,10 @@ if PyTorch is installed, which then computes the products; NumPy's products may 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -24,7 +24,9 @@ from attention_bridge.weights.leaves import Spec, to_numpy, to_torch
 FLOATS = tuple(map(np.dtype, (ml_dtypes.bfloat16, np.float16, np.float32, np.float64)))
 
 
-def merged(reader: Reader, adapter: Adapter, layout: Layout | None = None) -> Reader:
+def merged(
+    reader: Reader, adapter: Adapter, layout: Layout | None = None, dtype: np.dtype[Any] | None = None
+) -> Reader:
     """A checkpoint with an adapter merged into its weights.
 
     With tied embeddings, an update of the embedding changes the output layer too, as in PEFT's merged model.
@@ -34,17 +36,19 @@ def merged(reader: Reader, adapter: Adapter, layout: Layout | None = None) -> Re
         adapter: the adapter.
         layout: layout of the base's tensors, which relates their spellings in both files and says which weights are
             (in, out); None to compare the ends of names, and to rely on shapes and `fan_in_fan_out`.
+        dtype: dtype of the merged tensors, to which the base's are converted first, as for a model that PEFT is given
+            in this dtype; None for the base's.
 
     Returns:
-        A reader with the base's names and dtypes; each tensor is read and merged when it is requested. Closing it
+        A reader with the base's names; each tensor is read and merged when it is requested. Closing it
         closes the base.
 
     Raises:
         CheckpointError: a tensor of the adapter has no counterpart in the base, or does not fit it.
     """
-    reader = replaced(reader, adapter, layout)
+    reader = replaced(reader, adapter, layout, dtype)
     spelled = Spelling(reader, layout)
-    changes = {}
+    specs, changes = dict(reader.specs), {}
     for update in adapter.updates.values():
         name = spelled.find(update.weight)
         if name is None:
@@ -55,22 +59,26 @@ def merged(reader: Reader, adapter: Adapter, layout: Layout | None = None) -> Re
         if name in changes:
             raise CheckpointError(f"{adapter.path} has two updates of {name}")
         transposed = _is_transposed(update, name, reader.specs[name], adapter, layout)
-        changes[name] = partial(_merge, update=update, transposed=transposed)
+        specs[name] = Spec(specs[name].shape, _dtype(dtype, specs[name].dtype))
+        changes[name] = partial(_merge, dtype=specs[name].dtype, update=update, transposed=transposed)
 
     def fetch(name: str) -> np.ndarray:
         array = reader.read(name)
         return changes[name](array) if name in changes else array
 
-    return _with(reader, reader.specs, fetch)
+    return replace(reader, specs=specs, fetch=fetch)
 
 
-def replaced(reader: Reader, adapter: Adapter, layout: Layout | None = None) -> Reader:
+def replaced(
+    reader: Reader, adapter: Adapter, layout: Layout | None = None, dtype: np.dtype[Any] | None = None
+) -> Reader:
     """A checkpoint with the tensors that an adapter holds as a whole, such as new heads, but without its updates.
 
     Args:
         reader: the base, opened.
         adapter: the adapter.
         layout: layout of the base's tensors; None to compare the ends of names.
+        dtype: dtype of these tensors; None for the base's.
 
     Returns:
         A reader with the base's names, and with the names of new tensors behind them. Closing it closes the base.
@@ -89,9 +97,9 @@ def replaced(reader: Reader, adapter: Adapter, layout: Layout | None = None) -> 
             )
         array = adapter.tensors[given]
         only = next(iter(common)) if len(common) == 1 else array.dtype
-        dtype = only if name is None else specs[name].dtype
+        before = only if name is None else specs[name].dtype
         name = name or plain
-        specs[name] = Spec(array.shape, dtype)
+        specs[name] = Spec(array.shape, _dtype(dtype, before))
         sources[name] = given
 
     def fetch(name: str) -> np.ndarray:
@@ -99,7 +107,7 @@ def replaced(reader: Reader, adapter: Adapter, layout: Layout | None = None) -> 
             return adapter.tensors[sources[name]].astype(specs[name].dtype)
         return reader.read(name)
 
-    return _with(reader, specs, fetch)
+    return replace(reader, specs=specs, fetch=fetch)
 
 
 class Spelling:
@@ -120,8 +128,9 @@ class Spelling:
         return ends[0] if len(ends) == 1 else None
 
 
-def _with(reader: Reader, specs: Mapping[str, Spec], fetch: Callable[[str], np.ndarray]) -> Reader:
-    return replace(reader, specs=dict(specs), fetch=fetch)
+def _dtype(wanted: np.dtype[Any] | None, before: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype of a merged tensor: the requested one, unless updates cannot be added in it."""
+    return wanted if wanted in FLOATS and before in FLOATS and wanted is not None else before
 
 
 def _is_transposed(update: Update, name: str, spec: Spec, adapter: Adapter, layout: Layout | None) -> bool:
@@ -146,9 +155,9 @@ def _is_transposed(update: Update, name: str, spec: Spec, adapter: Adapter, layo
     return axis == 0
 
 
-def _merge(weight: np.ndarray, update: Update, transposed: bool) -> np.ndarray:
+def _merge(weight: np.ndarray, dtype: np.dtype[Any], update: Update, transposed: bool) -> np.ndarray:
     """The weight with its update, rounded once; for embeddings the update is rounded before, as in PEFT."""
-    dtype = weight.dtype
+    weight = weight.astype(dtype)
     wide = np.result_type(dtype, np.float32)
     delta = _product(update.b.astype(wide), update.a.astype(wide))  # out in
     delta = (delta.T if transposed else delta) * wide.type(update.scale)
