@@ -13,6 +13,7 @@ from attention_bridge import checkpoints
 from attention_bridge.catalogue.part import Part, build
 from attention_bridge.checkpoints.atomic import replacing
 from attention_bridge.errors import CheckpointError, InputError
+from attention_bridge.pretrained.adapters import check_plain
 from attention_bridge.pretrained.families import Reading, read_config
 from attention_bridge.pretrained.families.describe import as_part
 from attention_bridge.pretrained.families.own import own_config
@@ -37,9 +38,11 @@ def save_pretrained(
             in its layout, so that transformers can read them. None writes the model's own configuration.
 
     Raises:
-        InputError: the configuration describes another model, or `load_pretrained` could not read the model's own.
+        InputError: the configuration describes another model, `load_pretrained` could not read the model's own, or
+            the model has LoRA updates that are not merged.
         CheckpointError: a file cannot be read or written.
     """
+    check_plain(model)
     directory = Path(directory)
     container = open_container(model)
     tensors = {name: to_numpy(name, leaf) for name, leaf in container.leaves.items()}

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+import jax_attention
 import torch_attention
 from attention_bridge import checkpoints
 from attention_bridge.errors import CheckpointError, InputError
-from attention_bridge.pretrained import load_pretrained, read_pretrained
+from attention_bridge.pretrained import load_pretrained, read_pretrained, save_pretrained
 from attention_bridge.pretrained.adapters import (
     apply_adapter,
     base_of,
@@ -234,6 +235,18 @@ class TestRefusals:
             model = torch_attention.add_lora(load_pretrained(llama.base, "torch"), RANK, **options)
             with pytest.raises(InputError, match=expected):
                 save_adapter(model, tmp_path / "back", adapter, reading.layout, reading.axes)
+
+    @pytest.mark.parametrize("framework", ["torch", "jax"])
+    @pytest.mark.parametrize("config", [True, False])
+    def test_model_with_updates_is_not_saved_as_a_checkpoint(self, llama, tmp_path, framework, config):
+        model = load_pretrained(llama.base, framework, adapter=llama.adapter, merge=False)
+        with pytest.raises(
+            InputError, match=r"this LanguageModel has an update at layers.0.*: merge_lora\(model\)"
+        ):
+            save_pretrained(model, tmp_path / "back", llama.base if config else None)
+        assert not (tmp_path / "back").exists()
+        {"torch": torch_attention, "jax": jax_attention}[framework].merge_lora(model)
+        save_pretrained(model, tmp_path / "back", llama.base if config else None)
 
     def test_adapter_of_another_model_is_refused(self, llama, tmp_path):
         other = sample("gpt2", tmp_path)

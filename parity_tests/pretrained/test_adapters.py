@@ -190,6 +190,20 @@ class TestApart:
         for file in ("adapter_config.json", "adapter_model.safetensors"):
             assert (tmp_path / "back" / file).read_bytes() == (made.adapter / file).read_bytes()
 
+    def test_untrained_adapter_of_a_narrower_model_keeps_its_bytes(self, tmp_path):
+        made = sample("llama", tmp_path, target_modules=["q_proj"], modules_to_save=["lm_head"])
+        read = read_pretrained(made.base)
+        model = load_pretrained(made.base, "torch", dtype="bf16", adapter=made.adapter, merge=False)
+        assert model.head.weight.dtype == torch.bfloat16
+        save_adapter(model, tmp_path / "back", read_adapter(made.adapter), read.reading.layout)
+        file = "adapter_model.safetensors"
+        assert (tmp_path / "back" / file).read_bytes() == (made.adapter / file).read_bytes()
+        model.head.weight.data.fill_(0.5)
+        save_adapter(model, tmp_path / "back", read_adapter(made.adapter), read.reading.layout)
+        changed = read_adapter(tmp_path / "back").tensors["base_model.model.lm_head.weight"]
+        assert changed.dtype == np.float32
+        assert (changed == 0.5).all()
+
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
     def test_bin_file_is_read_and_saved_with_its_names_and_dtypes(self, tmp_path, dtype):
         made = sample("gpt2", tmp_path, safe=False)

@@ -9,10 +9,11 @@
 | `replaced`      | a checkpoint with the tensors that the adapter holds as a whole               |
 | `apply_adapter` | puts the updates beside the linear layers of a model                          |
 | `save_adapter`  | writes the updates of a model for PEFT                                        |
+| `check_plain`   | raises for a model with updates, which is no checkpoint of its own            |
 """
 
 from attention_bridge.pretrained.adapters.adapter import Adapter, Update, read_adapter
-from attention_bridge.pretrained.adapters.apart import apply_adapter
+from attention_bridge.pretrained.adapters.apart import apply_adapter, check_plain
 from attention_bridge.pretrained.adapters.config import (
     AdapterConfig,
     base_of,
@@ -28,6 +29,7 @@ __all__ = [
     "Update",
     "apply_adapter",
     "base_of",
+    "check_plain",
     "is_adapter",
     "merged",
     "read_adapter",

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from attention_bridge.errors import CheckpointError, ConversionError
+from attention_bridge.errors import CheckpointError, ConversionError, InputError
 from attention_bridge.pretrained.adapters.adapter import Adapter, Update
 from attention_bridge.pretrained.adapters.input_axis import input_axis
 from attention_bridge.weights import convert
@@ -84,6 +84,20 @@ _MERGE = "merge the adapter instead (merge=True)"
 def mirror_of(model: Any) -> str:
     """The name of the package that a model's class belongs to."""
     return "torch_attention" if type(model).__module__.startswith("torch_attention") else "jax_attention"
+
+
+def check_plain(model: Any) -> None:
+    """Check that a model has no updates beside its layers, which a checkpoint of the whole model cannot hold.
+
+    Raises:
+        InputError: it has `LoRALinear` layers.
+    """
+    lora = import_module(f"{mirror_of(model)}.lora")
+    for path, _ in lora.lora_layers(model):
+        raise InputError(
+            f"this {type(model).__name__} has an update at {path}: merge_lora(model) adds it to the weights; "
+            "save_adapter(model, ...) saves the updates alone"
+        )
 
 
 def _split(
