@@ -23,12 +23,14 @@ class Sample:
         base: directory of the base.
         adapter: directory of the adapter.
         dtype: dtype of the base.
+        vocab_size: size of the vocabulary with the adapter; None for the base's.
     """
 
     name: str
     base: Path
     adapter: Path
     dtype: torch.dtype = torch.float32
+    vocab_size: int | None = None
 
     def change(self, **fields: Any) -> None:
         """Change fields of the adapter's configuration."""
@@ -38,8 +40,15 @@ class Sample:
     def load(self, adapter: Path | None = None, **options: Any) -> peft.PeftModel:
         """The base with its adapter, or with the one of another directory, as PEFT loads it."""
         with quiet():
-            base = families.CASES[self.name].model.from_pretrained(self.base, dtype=self.dtype)
+            base = self.load_base()
             return peft.PeftModel.from_pretrained(base, adapter or self.adapter, **options).eval()
+
+    def load_base(self) -> torch.nn.Module:
+        """The base, with the vocabulary of the adapter."""
+        base = families.CASES[self.name].model.from_pretrained(self.base, dtype=self.dtype)
+        if self.vocab_size is not None:
+            base.resize_token_embeddings(self.vocab_size, mean_resizing=False)
+        return base
 
     def reference(self) -> dict[str, Any]:
         """The float64 outputs."""
@@ -52,7 +61,13 @@ class Sample:
 
 
 def sample(
-    name: str, directory: Path, *, dtype: torch.dtype = torch.float32, safe: bool = True, **options: Any
+    name: str,
+    directory: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    safe: bool = True,
+    vocab_size: int | None = None,
+    **options: Any,
 ) -> Sample:
     """Save a base and an adapter with random factors.
 
@@ -61,14 +76,14 @@ def sample(
         directory: directory for both.
         dtype: dtype of the base.
         safe: whether the adapter is a safetensors file, not a `.bin` file.
+        vocab_size: size of the vocabulary with the adapter; None for the base's.
         options: options of `LoraConfig`.
     """
-    made = Sample(name, directory / "base", directory / "adapter", dtype)
+    made = Sample(name, directory / "base", directory / "adapter", dtype, vocab_size)
     config = {"r": RANK, "lora_alpha": ALPHA, "target_modules": "all-linear", **options}
     with quiet():
         families.model(families.CASES[name]).to(dtype).save_pretrained(made.base)
-        base = families.CASES[name].model.from_pretrained(made.base, dtype=dtype)
-        adapted = peft.get_peft_model(base, peft.LoraConfig(**config))
+        adapted = peft.get_peft_model(made.load_base(), peft.LoraConfig(**config))
         generator = torch.Generator().manual_seed(3)
         with torch.no_grad():
             for key, parameter in adapted.named_parameters():

@@ -55,14 +55,24 @@ class TestTraining:
         optimizer.step()
         return loss.item()
 
-    @pytest.mark.parametrize(("name", "options"), [("gpt2", {}), ("gpt_neox", {"use_dora": True})])
+    @pytest.mark.parametrize(
+        ("name", "options"),
+        [
+            ("gpt2", {}),
+            ("gpt_neox", {"use_dora": True}),
+            ("gpt2", {"target_modules": ["c_attn"], "bias": "all"}),
+            ("llama", {"target_modules": ["q_proj"], "modules_to_save": ["lm_head", "norm"]}),
+        ],
+    )
     def test_losses_are_those_of_peft_and_the_result_is_read_by_peft(self, tmp_path, name, options):
         """Also for fused weights: one shared factor is trained as PEFT trains it."""
         made = sample(name, tmp_path, **options)
         expected, trained = self.reference(made)
         model = load_pretrained(made.base, "torch", adapter=made.adapter, merge=False).train()
+        whole = {n for n, x in model.named_parameters() if x.requires_grad and "lora" not in n}
+        assert bool(whole) == bool({"bias", "modules_to_save"} & options.keys())
         before = {key: x.clone() for key, x in model.state_dict().items()}
-        optimizer = torch.optim.AdamW(torch_attention.lora_parameters(model).values(), 0.02)
+        optimizer = torch.optim.AdamW([x for x in model.parameters() if x.requires_grad], 0.02)
         losses = [
             self.step(optimizer, model(tokens[:, :-1]).output, tokens)
             for tokens in map(torch.from_numpy, self.batches())
@@ -70,7 +80,7 @@ class TestTraining:
         np.testing.assert_allclose(losses, expected, rtol=1e-5)
         assert losses[-1] < 0.95 * losses[1]
         for key, x in model.state_dict().items():
-            assert torch.equal(x, before[key]) == ("lora" not in key), key
+            assert torch.equal(x, before[key]) == ("lora" not in key and key not in whole), key
         reading = read_pretrained(made.base).reading
         save_adapter(model, tmp_path / "back", read_adapter(made.adapter), reading.layout, reading.axes)
         tokens = torch.from_numpy(self.batches()[0])
@@ -79,8 +89,9 @@ class TestTraining:
         torch.testing.assert_close(found, model.eval()(tokens).output, rtol=1e-4, atol=1e-5)
 
     @pytest.mark.slow
-    def test_losses_in_jax_are_those_of_peft_and_the_result_is_read_by_peft(self, tmp_path):
-        made = sample("gpt2", tmp_path)
+    @pytest.mark.parametrize("options", [{}, {"target_modules": ["c_attn"], "bias": "all"}])
+    def test_losses_in_jax_are_those_of_peft_and_the_result_is_read_by_peft(self, tmp_path, options):
+        made = sample("gpt2", tmp_path, **options)
         expected, _ = self.reference(made)
         model = load_pretrained(made.base, "jax", adapter=made.adapter, merge=False)
         model.train()

@@ -123,6 +123,21 @@ class TestMerged:
         for key, x in found.items():
             assert x.tobytes() == to_numpy(key, expected[key]).tobytes(), key
 
+    @pytest.mark.parametrize("modules", [None, ["embed_tokens", "lm_head"]])
+    def test_vocabulary_may_have_grown(self, tmp_path, modules):
+        """PEFT then saves the embeddings as a whole; the configuration needs the new size."""
+        made = sample("llama", tmp_path, target_modules=["q_proj"], modules_to_save=modules, vocab_size=33)
+        options = {"adapter": made.adapter, "config": {"vocab_size": 33}}
+        expected = made.reference()["output"]
+        bound = 2 * families.bound(made.load().get_base_model())
+        for merge in (True, False):
+            model = load_pretrained(made.base, "torch", merge=merge, **options)
+            assert error(outputs("llama", model, "torch")["output"], expected) <= bound
+        reading = read_pretrained(made.base).reading
+        save_adapter(model, tmp_path / "back", read_adapter(made.adapter), reading.layout)
+        file = "adapter_model.safetensors"
+        assert (tmp_path / "back" / file).read_bytes() == (made.adapter / file).read_bytes()
+
     def test_tensors_are_merged_one_at_a_time(self, tmp_path):
         made = sample("llama", tmp_path)
         fetched = []

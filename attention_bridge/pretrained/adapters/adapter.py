@@ -72,7 +72,8 @@ class Adapter:
         config: the configuration.
         tensors: arrays by their names in the file, in its order.
         updates: low-rank updates, by path of the module.
-        replaced: names of the tensors that replace tensors of the base, by the base's names.
+        replaced: names of the tensors that replace tensors of the base, by the base's names; copies of one tensor
+            have several.
         metadata: text in the file of the tensors.
     """
 
@@ -80,7 +81,7 @@ class Adapter:
     config: AdapterConfig
     tensors: dict[str, np.ndarray]
     updates: dict[str, Update]
-    replaced: dict[str, str]
+    replaced: dict[str, tuple[str, ...]]
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -105,7 +106,7 @@ def read_adapter(directory: str | os.PathLike[str]) -> Adapter:
         tensors = {name: np.array(array) for name, array in reader.items()}
         metadata = {key: text for key, text in reader.metadata.items() if isinstance(text, str)}
     parts: dict[str, dict[str, str]] = {}
-    replaced: dict[str, str] = {}
+    replaced: dict[str, tuple[str, ...]] = {}
     for name in tensors:
         plain = name.removeprefix(PREFIX)
         end = next((end for end in PARTS if plain.endswith(end)), None)
@@ -114,7 +115,11 @@ def read_adapter(directory: str | os.PathLike[str]) -> Adapter:
         elif ".lora_" in plain:
             raise CheckpointError(f"{path} has a tensor {name}, which is no part of LoRA as PEFT saves it")
         elif ".original_module." not in plain:
-            replaced[plain.replace(".base_layer.", ".").replace(".modules_to_save.", ".")] = name
+            plain = plain.replace(".base_layer.", ".").replace(".modules_to_save.", ".")
+            same = replaced.get(plain, ())
+            if any(tensors[other].tobytes() != tensors[name].tobytes() for other in same):
+                raise CheckpointError(f"{path} has two values for {plain}: {same[0]} and {name} differ")
+            replaced[plain] = (*same, name)
     updates = {module: _update(module, names, tensors, config, path) for module, names in parts.items()}
     return Adapter(path, config, tensors, updates, replaced, metadata)
 

@@ -15,6 +15,8 @@ import numpy as np
 from attention_bridge.errors import CheckpointError, ConversionError, InputError
 from attention_bridge.pretrained.adapters.adapter import Adapter, Update
 from attention_bridge.pretrained.adapters.input_axis import input_axis
+from attention_bridge.pretrained.adapters.mirrors import linear_class, mirror_of, modules_of
+from attention_bridge.pretrained.adapters.trained import mark_trained
 from attention_bridge.weights import convert
 from attention_bridge.weights.layout import Layout
 from attention_bridge.weights.leaves import is_torch, like
@@ -23,9 +25,11 @@ from attention_bridge.weights.leaves import is_torch, like
 def apply_adapter(
     model: Any, adapter: Adapter, layout: Layout, axes: Mapping[str, int] | None = None, *, seed: int = 0
 ) -> Any:
-    """Put the updates of an adapter beside the linear layers of a model, in place; all other parameters are frozen.
+    """Put the updates of an adapter beside the linear layers of a model, in place.
 
-    The model's other weights are the base's: load them from `replaced(reader, adapter)`.
+    The model's other weights are the base's: load them from `replaced(reader, adapter)`. As in PEFT, the updates and
+    the tensors that the adapter replaces are trained, and all others are frozen: in PyTorch the frozen parameters
+    require no gradient; in JAX the trained ones have the type `nnx.LoRAParam`.
 
     Args:
         model: model of `torch_attention.models` or `jax_attention.models`.
@@ -42,8 +46,8 @@ def apply_adapter(
     """
     package = mirror_of(model)
     lora = import_module(f"{package}.lora")
-    linear = _linear_class(package)
-    modules = _modules(model)
+    linear = linear_class(package)
+    modules = modules_of(model)
     layers: dict[str, tuple[Update, np.ndarray]] = {}
     for update in adapter.updates.values():
         for path, rows in _split(update, adapter, layout, axes).items():
@@ -59,6 +63,7 @@ def apply_adapter(
                     f"{adapter.path} has an update of shape {given} for {path}, which has shape {expected}"
                 )
             layers[path] = update, rows
+    trained = mark_trained(model, adapter, layout, axes)
     shared: dict[str, Any] = {}
     for path, (update, rows) in layers.items():
         layer = _layer(lora, modules[path], update, adapter, package, seed)
@@ -73,17 +78,12 @@ def apply_adapter(
         lora.replace_module(model, path, layer)
     if package == "torch_attention":
         model.requires_grad_(False)
-        for parameter in lora.lora_parameters(model).values():
+        for parameter in (*lora.lora_parameters(model).values(), *trained):
             parameter.requires_grad_(True)
     return model
 
 
 _MERGE = "merge the adapter instead (merge=True)"
-
-
-def mirror_of(model: Any) -> str:
-    """The name of the package that a model's class belongs to."""
-    return "torch_attention" if type(model).__module__.startswith("torch_attention") else "jax_attention"
 
 
 def check_plain(model: Any) -> None:
@@ -163,22 +163,3 @@ def _fill(layer: Any, name: str, array: np.ndarray) -> None:
 def _shape(layer: Any) -> tuple[int, int]:
     """The outputs and inputs of a linear layer of either framework."""
     return layer.out_features, layer.in_features
-
-
-def _linear_class(package: str) -> type:
-    if package == "torch_attention":
-        from torch import nn
-
-        return nn.Linear
-    from flax import nnx
-
-    return nnx.Linear
-
-
-def _modules(model: Any) -> dict[str, Any]:
-    """The modules of a model by path."""
-    if hasattr(model, "named_modules"):
-        return dict(model.named_modules())
-    from flax import nnx
-
-    return {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}

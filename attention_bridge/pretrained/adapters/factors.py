@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from attention_bridge.errors import ConversionError, InputError
-from attention_bridge.pretrained.adapters.apart import mirror_of
 from attention_bridge.pretrained.adapters.config import AdapterConfig
 from attention_bridge.pretrained.adapters.input_axis import input_axis
+from attention_bridge.pretrained.adapters.mirrors import mirror_of
 from attention_bridge.weights import convert
 from attention_bridge.weights.layout import Layout
 from attention_bridge.weights.leaves import to_numpy

@@ -89,13 +89,17 @@ def replaced(
     spelled = Spelling(reader, layout)
     specs, sources = dict(reader.specs), {}
     common = {spec.dtype for spec in specs.values() if spec.dtype in FLOATS}
-    for plain, given in adapter.replaced.items():
+    for plain, (given, *_) in adapter.replaced.items():
         name = spelled.find(plain)
         if name is None and not adapter.config.saves(plain):
             raise CheckpointError(
                 f"{adapter.path} has a tensor {given}, but its base has no {plain} that it could replace"
             )
         array = adapter.tensors[given]
+        if name is not None and specs[name].shape[1:] != array.shape[1:]:  # the vocabulary may have grown
+            raise CheckpointError(
+                f"{adapter.path} has a tensor {given} of shape {array.shape}, but the base's has {specs[name].shape}"
+            )
         only = next(iter(common)) if len(common) == 1 else array.dtype
         before = only if name is None else specs[name].dtype
         name = name or plain

@@ -97,9 +97,10 @@ def _as_before(
         raise InputError(f"the model has an update of {next(iter(left))}, but the adapter has none")
     if adapter.replaced:
         weights = _weights(model, layout, axes)
-        for plain, name in adapter.replaced.items():
-            array = weights.get(layout.canonical(plain))
-            if array is not None:
+        for plain, names in adapter.replaced.items():
+            if (array := weights.get(layout.canonical(plain))) is None:
+                continue
+            for name in names:
                 tensors[name] = _kept(tensors[name], array)
     return tensors
 
