@@ -61,6 +61,7 @@ from jax_attention.lora import LoRALinear as LoRALinear
 from jax_attention.lora import add_lora as add_lora
 from jax_attention.lora import lora_parameters as lora_parameters
 from jax_attention.lora import merge_lora as merge_lora
+from jax_attention.lora_embedding import LoRAEmbedding as LoRAEmbedding
 from jax_attention.low_rank import LinformerAttention as LinformerAttention
 from jax_attention.low_rank import NystromAttention as NystromAttention
 from jax_attention.masks import and_masks as and_masks

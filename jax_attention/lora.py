@@ -32,6 +32,9 @@ from jaxtyping import Bool, Float
 
 from jax_attention.arguments import checked
 from jax_attention.layers import Dropout
+from jax_attention.lora_embedding import LoRAEmbedding
+
+NAMES = ("lora_A", "lora_B", "lora_magnitude_vector", "lora_embedding_A", "lora_embedding_B")
 
 
 @checked
@@ -105,6 +108,11 @@ class LoRALinear(nnx.Module):
             wide = (self.lora_magnitude_vector[...] / self._norms())[:, None] * wide  # out in
         return wide.astype(self.base.kernel.dtype)
 
+    def merged(self) -> nnx.Linear:
+        """Plain layer with the update added to its weight, rounded once to its dtype, as in PEFT."""
+        self.base.kernel[...] = self.merged_weight().T
+        return self.base
+
     def _sum(self) -> Float[Array, "out_features in_features"]:
         delta = self.delta()
         dtype = jnp.promote_types(self.base.kernel.dtype, delta.dtype)
@@ -126,7 +134,7 @@ def add_lora(
     dropout: float = 0.0,
     rngs: nnx.Rngs,
 ) -> nnx.Module:
-    """Replace linear layers of a model by `LoRALinear`, in place; the outputs stay the same until it is trained.
+    """Replace layers of a model by `LoRALinear` and `LoRAEmbedding`, in place; the outputs stay the same at first.
 
     All other parameters are frozen: in PyTorch they require no gradient; in JAX, differentiate and optimise with
     respect to `nnx.LoRAParam`. The new layers are in training mode: `model.eval()` turns their dropout off.
@@ -135,7 +143,8 @@ def add_lora(
         model: module that contains the layers.
         rank: rank r of the updates.
         alpha: numerator α of the scale.
-        targets: names of the layers, or ends of their paths, such as "q_proj" or "layers.0.attention.q_proj".
+        targets: names of linear layers and embeddings, or ends of their paths, such as "q_proj" or
+            "layers.0.attention.q_proj".
         use_rslora: whether the scale is α / √r instead of α / r.
         use_dora: whether the norm of each row of a weight is trained apart (DoRA).
         dropout: probability that an entry of an update's input is dropped in training.
@@ -144,18 +153,21 @@ def add_lora(
         The model.
 
     Raises:
-        ValueError: a target is the name of no linear layer, or an argument is out of its range.
+        ValueError: a target is the name of no such layer, or an argument is out of its range.
     """
-    found = {path: layer for path, layer in _modules(model) if type(layer) is nnx.Linear}
+    kinds = (nnx.Linear, nnx.Embed)
+    found = {path: layer for path, layer in _modules(model) if type(layer) in kinds}
     chosen = {path: layer for path, layer in found.items() if any(_ends(path, name) for name in targets)}
     for name in targets:
         if not any(_ends(path, name) for path in chosen):
             known = ", ".join(sorted({path.rpartition(".")[2] for path in found}))
-            raise ValueError(f"targets must be names of linear layers ({known}), got {name!r}")
-    made = {
-        path: LoRALinear(
-            layer, rank, alpha=alpha, use_rslora=use_rslora, use_dora=use_dora, dropout=dropout, rngs=rngs
-        )
+            raise ValueError(f"targets must be names of linear layers or embeddings ({known}), got {name!r}")
+    shared: dict[str, Any] = {"alpha": alpha, "use_rslora": use_rslora, "rngs": rngs}
+    of_linear: dict[str, Any] = {**shared, "use_dora": use_dora, "dropout": dropout}
+    made: dict[str, Any] = {
+        path: LoRALinear(layer, rank, **of_linear)
+        if isinstance(layer, nnx.Linear)
+        else LoRAEmbedding(layer, rank, **shared)
         for path, layer in chosen.items()
     }
     for path, layer in made.items():
@@ -164,26 +176,23 @@ def add_lora(
 
 
 def merge_lora(model: nnx.Module) -> nnx.Module:
-    """Add each update to the weight of its base, and restore the plain linear layers, in place.
-
-    The sum is computed in at least float32 and rounded once to the dtype of the weight, as in PEFT.
+    """Add each update to the weight of its base, and restore the plain layers, in place.
 
     Args:
-        model: module that contains `LoRALinear` layers.
+        model: module that contains `LoRALinear` layers and `LoRAEmbedding`.
 
     Returns:
         The model.
     """
     for path, layer in list(lora_layers(model)):
-        layer.base.kernel[...] = layer.merged_weight().T
-        replace_module(model, path, layer.base)
+        replace_module(model, path, layer.merged())
     return model
 
 
-def lora_layers(model: nnx.Module) -> Iterator[tuple[str, LoRALinear]]:
-    """Yield the path and the layer of each `LoRALinear` in a model."""
+def lora_layers(model: nnx.Module) -> Iterator[tuple[str, LoRALinear | LoRAEmbedding]]:
+    """Yield the path and the layer of each `LoRALinear` and `LoRAEmbedding` in a model."""
     for path, module in _modules(model):
-        if isinstance(module, LoRALinear):
+        if isinstance(module, LoRALinear | LoRAEmbedding):
             yield path, module
 
 
@@ -191,8 +200,8 @@ def lora_parameters(model: nnx.Module) -> dict[str, Any]:
     """The parameters of all updates in a model by their path; one that several layers share is listed once."""
     found: dict[str, Any] = {}
     for path, layer in lora_layers(model):
-        for name in ("lora_A", "lora_B", "lora_magnitude_vector"):
-            parameter = getattr(layer, name)
+        for name in NAMES:
+            parameter = getattr(layer, name, None)
             if parameter is not None and not any(parameter is other for other in found.values()):
                 found[f"{path}.{name}"] = parameter
     return found

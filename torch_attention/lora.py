@@ -31,6 +31,9 @@ from torch import Tensor, nn
 
 from torch_attention.arguments import checked
 from torch_attention.layers import Dropout
+from torch_attention.lora_embedding import LoRAEmbedding
+
+NAMES = ("lora_A", "lora_B", "lora_magnitude_vector", "lora_embedding_A", "lora_embedding_B")
 
 
 @checked
@@ -103,6 +106,12 @@ class LoRALinear(nn.Module):
             wide = (self.lora_magnitude_vector / self._norms())[:, None] * wide  # out in
         return wide.to(self.base.weight.dtype)
 
+    def merged(self) -> nn.Linear:
+        """Plain layer with the update added to its weight, rounded once to its dtype, as in PEFT."""
+        with torch.no_grad():
+            self.base.weight.copy_(self.merged_weight())
+        return self.base
+
     def _sum(self) -> Float[Tensor, "out_features in_features"]:
         delta = self.delta()
         return self.base.weight.to(torch.promote_types(self.base.weight.dtype, delta.dtype)) + delta
@@ -122,7 +131,7 @@ def add_lora(
     use_dora: bool = False,
     dropout: float = 0.0,
 ) -> nn.Module:
-    """Replace linear layers of a model by `LoRALinear`, in place; the outputs stay the same until it is trained.
+    """Replace layers of a model by `LoRALinear` and `LoRAEmbedding`, in place; the outputs stay the same at first.
 
     All other parameters are frozen: in PyTorch they require no gradient; in JAX, differentiate and optimise with
     respect to `nnx.LoRAParam`. The new layers are in training mode: `model.eval()` turns their dropout off.
@@ -131,7 +140,8 @@ def add_lora(
         model: module that contains the layers.
         rank: rank r of the updates.
         alpha: numerator α of the scale.
-        targets: names of the layers, or ends of their paths, such as "q_proj" or "layers.0.attention.q_proj".
+        targets: names of linear layers and embeddings, or ends of their paths, such as "q_proj" or
+            "layers.0.attention.q_proj".
         use_rslora: whether the scale is α / √r instead of α / r.
         use_dora: whether the norm of each row of a weight is trained apart (DoRA).
         dropout: probability that an entry of an update's input is dropped in training.
@@ -140,16 +150,21 @@ def add_lora(
         The model.
 
     Raises:
-        ValueError: a target is the name of no linear layer, or an argument is out of its range.
+        ValueError: a target is the name of no such layer, or an argument is out of its range.
     """
-    found = {path: layer for path, layer in model.named_modules() if type(layer) is nn.Linear}
+    kinds = (nn.Linear, nn.Embedding)
+    found = {path: layer for path, layer in model.named_modules() if type(layer) in kinds}
     chosen = {path: layer for path, layer in found.items() if any(_ends(path, name) for name in targets)}
     for name in targets:
         if not any(_ends(path, name) for path in chosen):
             known = ", ".join(sorted({path.rpartition(".")[2] for path in found}))
-            raise ValueError(f"targets must be names of linear layers ({known}), got {name!r}")
-    made = {
-        path: LoRALinear(layer, rank, alpha=alpha, use_rslora=use_rslora, use_dora=use_dora, dropout=dropout)
+            raise ValueError(f"targets must be names of linear layers or embeddings ({known}), got {name!r}")
+    shared: dict[str, Any] = {"alpha": alpha, "use_rslora": use_rslora}
+    of_linear: dict[str, Any] = {**shared, "use_dora": use_dora, "dropout": dropout}
+    made: dict[str, Any] = {
+        path: LoRALinear(layer, rank, **of_linear)
+        if isinstance(layer, nn.Linear)
+        else LoRAEmbedding(layer, rank, **shared)
         for path, layer in chosen.items()
     }
     for path, layer in made.items():
@@ -161,27 +176,23 @@ def add_lora(
 
 
 def merge_lora(model: nn.Module) -> nn.Module:
-    """Add each update to the weight of its base, and restore the plain linear layers, in place.
-
-    The sum is computed in at least float32 and rounded once to the dtype of the weight, as in PEFT.
+    """Add each update to the weight of its base, and restore the plain layers, in place.
 
     Args:
-        model: module that contains `LoRALinear` layers.
+        model: module that contains `LoRALinear` layers and `LoRAEmbedding`.
 
     Returns:
         The model.
     """
     for path, layer in list(lora_layers(model)):
-        with torch.no_grad():
-            layer.base.weight.copy_(layer.merged_weight())
-        replace_module(model, path, layer.base)
+        replace_module(model, path, layer.merged())
     return model
 
 
-def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoRALinear]]:
-    """Yield the path and the layer of each `LoRALinear` in a model."""
+def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoRALinear | LoRAEmbedding]]:
+    """Yield the path and the layer of each `LoRALinear` and `LoRAEmbedding` in a model."""
     for path, module in model.named_modules():
-        if isinstance(module, LoRALinear):
+        if isinstance(module, LoRALinear | LoRAEmbedding):
             yield path, module
 
 
@@ -189,8 +200,8 @@ def lora_parameters(model: nn.Module) -> dict[str, Any]:
     """The parameters of all updates in a model by their path; one that several layers share is listed once."""
     found: dict[str, Any] = {}
     for path, layer in lora_layers(model):
-        for name in ("lora_A", "lora_B", "lora_magnitude_vector"):
-            parameter = getattr(layer, name)
+        for name in NAMES:
+            parameter = getattr(layer, name, None)
             if parameter is not None and not any(parameter is other for other in found.values()):
                 found[f"{path}.{name}"] = parameter
     return found

@@ -10,6 +10,7 @@ import peft
 import pytest
 import torch
 from flax import nnx
+from peft.tuners.lora.layer import Embedding as PeftEmbedding
 from peft.tuners.lora.layer import Linear as PeftLinear
 from torch import nn
 
@@ -162,6 +163,83 @@ class TestLayer:
             assert abs(drawn.std() / (bound / math.sqrt(3)) - 1) < 0.05
 
 
+class TestEmbedding:
+    def layers(self, rng, dtype=torch.float32):
+        """An adapted embedding, the same one in JAX, and PEFT's."""
+        layer = ta.LoRAEmbedding(nn.Embedding(IN, OUT), RANK, alpha=ALPHA)
+        with torch.no_grad():
+            for parameter in layer.parameters():
+                parameter.copy_(torch.from_numpy(rng.standard_normal(parameter.shape)))
+        layer.weight.data = layer.weight.data.to(dtype)
+        kind = {torch.float32: jnp.float32, torch.bfloat16: jnp.bfloat16}[dtype]
+        base = nnx.Embed(IN, OUT, rngs=nnx.Rngs(0), param_dtype=kind)
+        other = ja.LoRAEmbedding(base, RANK, alpha=ALPHA, rngs=nnx.Rngs(1))
+        reference = nn.Embedding(IN, OUT, dtype=dtype)
+        reference.weight.data.copy_(layer.weight)
+        config = peft.LoraConfig(r=RANK, lora_alpha=ALPHA)
+        reference = PeftEmbedding(reference, "default", config, r=RANK, lora_alpha=ALPHA)
+        for name in ("lora_embedding_A", "lora_embedding_B"):
+            getattr(reference, name)["default"] = nn.Parameter(getattr(layer, name).detach().clone())
+        named = {"source_embedding": layer}
+        transfer(nn.ModuleDict(named), Holder(other))
+        return layer, other, reference
+
+    def test_output_and_gradients_equal_peft(self, rng):
+        layer, other, reference = self.layers(rng)
+        tokens = rng.integers(0, IN, (2, 4))
+        expected, found = reference(torch.from_numpy(tokens)), layer(torch.from_numpy(tokens))
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(other(jnp.asarray(tokens)), expected.detach(), rtol=1e-6, atol=2e-6)
+        expected.square().sum().backward()
+        found.square().sum().backward()
+        assert layer.weight.grad is None
+        grads = nnx.grad(
+            lambda m: jnp.square(m(jnp.asarray(tokens))).sum(), argnums=nnx.DiffState(0, nnx.LoRAParam)
+        )(other)
+        assert sorted(grads) == ["lora_embedding_A", "lora_embedding_B"]
+        for name in grads:
+            given = getattr(reference, name)["default"].grad
+            torch.testing.assert_close(getattr(layer, name).grad, given, rtol=1e-5, atol=1e-4)
+            np.testing.assert_allclose(grads[name][...], given, rtol=1e-5, atol=1e-4)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_merge_rounds_as_peft_does(self, rng, dtype):
+        layer, other, reference = self.layers(rng, dtype)
+        reference.merge()
+        plain, theirs = layer.merged(), other.merged()
+        assert type(plain) is nn.Embedding
+        assert type(theirs) is nnx.Embed
+        assert torch.equal(plain.weight, reference.base_layer.weight)
+        found = np.asarray(theirs.embedding[...].astype(jnp.float32))
+        unit = float(torch.finfo(dtype).eps)
+        np.testing.assert_allclose(found, plain.weight.detach().float().numpy(), rtol=2 * unit, atol=2 * unit)
+
+    def test_tied_output_layer_uses_the_base_and_first_outputs_are_the_base(self):
+        tokens = [[1, 2, 3, 4], [5, 6, 7, 8]]
+        for package, model in zip(MIRRORS.values(), decoders(), strict=True):
+            given = torch.tensor(tokens) if package is ta else jnp.asarray(tokens)
+            before = model(given).output
+            add(package, model, targets=("token_embedding", "q_proj"))
+            assert bool((model(given).output == before).all())
+            assert [name.split(".")[-1] for name in package.lora_parameters(model)].count(
+                "lora_embedding_A"
+            ) == 1
+            table = model.token_embedding
+            hidden = torch.eye(6)[None] if package is ta else jnp.eye(6)[None]
+            scores = package.layers.similarities(table, hidden)
+            weight = table.weight.detach() if package is ta else table.embedding[...]
+            np.testing.assert_allclose(_numpy(scores)[0].T, weight, rtol=1e-6, atol=1e-7)
+            package.merge_lora(model)
+            assert package.lora_parameters(model) == {}
+
+
+class Holder(nnx.Module):
+    """A module with an embedding."""
+
+    def __init__(self, layer):
+        self.source_embedding = layer
+
+
 class TestModel:
     @pytest.mark.parametrize("name", MIRRORS)
     def test_outputs_stay_the_same_at_first_and_only_updates_are_trained(self, name):
@@ -203,10 +281,8 @@ class TestModel:
                 said.add(str(error.value))
             assert package.lora_parameters(model) == {}
         assert len(said) == 2
-        assert any(
-            text.endswith("(down_proj, k_proj, out_proj, q_proj, up_proj, v_proj), got 'query'")
-            for text in said
-        )
+        known = "down_proj, k_proj, out_proj, position_embedding, q_proj, token_embedding, up_proj, v_proj"
+        assert any(text.endswith(f"({known}), got 'query'") for text in said)
 
     def test_merged_equals_apart_and_has_plain_layers(self, rng):
         models = adapted(rng)

@@ -188,10 +188,13 @@ class TestRefusals:
         with pytest.raises(CheckpointError, match=r"is no adapter: it has no adapter_config.json"):
             read_adapter(tmp_path)
 
-    def test_embedding_kept_apart_and_quantised_base_are_refused(self, tmp_path):
-        made = sample("llama", tmp_path, target_modules=["embed_tokens"])
+    def test_magnitudes_of_an_embedding_kept_apart_are_refused(self, tmp_path):
+        made = sample("llama", tmp_path, target_modules=["embed_tokens"], use_dora=True)
         with pytest.raises(CheckpointError, match=r"embedding model.embed_tokens: merge the adapter instead"):
             load_pretrained(made.base, "torch", adapter=made.adapter, merge=False)
+
+    def test_quantised_base_is_refused(self, tmp_path):
+        made = sample("llama", tmp_path, target_modules=["embed_tokens"])
         tensors = checkpoints.read(made.base)
         tensors["model.embed_tokens.weight"] = tensors["model.embed_tokens.weight"].astype(np.int8)
         checkpoints.write(made.base / "model.safetensors", tensors)
@@ -253,9 +256,7 @@ class TestRefusals:
         with pytest.raises(CheckpointError, match="it adapts another model"):
             load_pretrained(other.base, "torch", adapter=llama.adapter)
         reading = read_pretrained(other.base).reading
-        with pytest.raises(
-            CheckpointError, match=r"which is no weight of a linear layer in the layout hf.gpt2"
-        ):
+        with pytest.raises(CheckpointError, match=r"which is no weight of a layer in the layout hf.gpt2"):
             apply_adapter(
                 load_pretrained(other.base, "torch"),
                 read_adapter(llama.adapter),

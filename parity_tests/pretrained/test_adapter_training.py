@@ -123,6 +123,18 @@ class TestTraining:
 class TestNew:
     """Updates of `add_lora`, saved for PEFT."""
 
+    def test_new_updates_of_an_embedding_are_read_by_peft(self, tmp_path):
+        made = sample("llama", tmp_path)
+        model = load_pretrained(made.base, "torch")
+        torch_attention.add_lora(model, 2, alpha=3.0, targets=("token_embedding", "q_proj"))
+        for parameter in torch_attention.lora_parameters(model).values():
+            torch.nn.init.normal_(parameter, std=0.3)
+        reading = read_pretrained(made.base).reading
+        save_adapter(model, tmp_path / "new", {}, reading.layout, reading.axes)
+        case = families.CASES["llama"]
+        expected = families.reference(case, made.load(tmp_path / "new").get_base_model())["output"]
+        assert error(outputs("llama", model, "torch")["output"], expected) < 2e-6
+
     @pytest.mark.parametrize("framework", ARRAYS)
     @pytest.mark.parametrize("options", [{}, {"use_rslora": True, "use_dora": True}])
     def test_new_updates_are_read_by_peft(self, tmp_path, framework, options):

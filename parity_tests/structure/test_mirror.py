@@ -44,6 +44,7 @@ OWN_CODE = {
     "demonstration.py",
     "layers.py",
     "lora.py",
+    "lora_embedding.py",
     "models/depth.py",
     "models/evaluation.py",
     "models/module_classes.py",

@@ -1,4 +1,4 @@
-"""Adapters beside the linear layers of a model of either mirror, as `LoRALinear`, ready to be trained.
+"""Adapters beside the layers of a model of either mirror, as `LoRALinear` and `LoRAEmbedding`, ready to be trained.
 
 Query, key and value may be one fused weight in a checkpoint: its update becomes one for each layer. Their factors A
 are one shared parameter, and the rows of B are split and reordered by the layout's own rule for the weight.
@@ -15,7 +15,7 @@ import numpy as np
 from attention_bridge.errors import CheckpointError, ConversionError, InputError
 from attention_bridge.pretrained.adapters.adapter import Adapter, Update
 from attention_bridge.pretrained.adapters.input_axis import input_axis
-from attention_bridge.pretrained.adapters.mirrors import linear_class, mirror_of, modules_of
+from attention_bridge.pretrained.adapters.mirrors import layer_classes, mirror_of, modules_of, weight_shape
 from attention_bridge.pretrained.adapters.trained import mark_trained
 from attention_bridge.weights import convert
 from attention_bridge.weights.layout import Layout
@@ -25,7 +25,7 @@ from attention_bridge.weights.leaves import is_torch, like
 def apply_adapter(
     model: Any, adapter: Adapter, layout: Layout, axes: Mapping[str, int] | None = None, *, seed: int = 0
 ) -> Any:
-    """Put the updates of an adapter beside the linear layers of a model, in place.
+    """Put the updates of an adapter beside the layers of a model, in place.
 
     The model's other weights are the base's: load them from `replaced(reader, adapter)`. As in PEFT, the updates and
     the tensors that the adapter replaces are trained, and all others are frozen: in PyTorch the frozen parameters
@@ -42,23 +42,24 @@ def apply_adapter(
         The model.
 
     Raises:
-        CheckpointError: an update does not belong to linear layers of this model.
+        CheckpointError: an update does not belong to layers of this model.
     """
     package = mirror_of(model)
     lora = import_module(f"{package}.lora")
-    linear = linear_class(package)
+    linear, embedding = layer_classes(package)
     modules = modules_of(model)
     layers: dict[str, tuple[Update, np.ndarray]] = {}
     for update in adapter.updates.values():
+        kind = embedding if update.is_embedding else linear
         for path, rows in _split(update, adapter, layout, axes).items():
             layer = modules.get(path)
-            if type(layer) is not linear or path in layers:
+            if type(layer) is not kind or path in layers:
                 raise CheckpointError(
-                    f"{adapter.path} has an update of {update.module}, which is no linear layer of this "
+                    f"{adapter.path} has an update of {update.module}, which is no plain {kind.__name__} of this "
                     f"{type(model).__name__}: {_MERGE}"
                 )
-            expected, given = _shape(layer), (len(rows), update.a.shape[1])
-            if expected != given:
+            given = (len(rows), len(update.b) if update.is_embedding else update.a.shape[1])
+            if (expected := weight_shape(layer)) != given:
                 raise CheckpointError(
                     f"{adapter.path} has an update of shape {given} for {path}, which has shape {expected}"
                 )
@@ -67,14 +68,17 @@ def apply_adapter(
     shared: dict[str, Any] = {}
     for path, (update, rows) in layers.items():
         layer = _layer(lora, modules[path], update, adapter, package, seed)
-        _fill(layer, "lora_B", rows[:, : len(update.a)])
+        own, common = (
+            ("lora_embedding_A", "lora_embedding_B") if update.is_embedding else ("lora_B", "lora_A")
+        )
+        _fill(layer, own, rows.T if update.is_embedding else rows[:, : len(update.a)])
         if update.magnitude is not None:
             _fill(layer, "lora_magnitude_vector", rows[:, -1])
         if update.module in shared:
-            layer.lora_A = shared[update.module]
+            setattr(layer, common, shared[update.module])
         else:
-            _fill(layer, "lora_A", update.a)
-            shared[update.module] = layer.lora_A
+            _fill(layer, common, update.b if update.is_embedding else update.a)
+            shared[update.module] = getattr(layer, common)
         lora.replace_module(model, path, layer)
     if package == "torch_attention":
         model.requires_grad_(False)
@@ -90,7 +94,7 @@ def check_plain(model: Any) -> None:
     """Check that a model has no updates beside its layers, which a checkpoint of the whole model cannot hold.
 
     Raises:
-        InputError: it has `LoRALinear` layers.
+        InputError: it has `LoRALinear` or `LoRAEmbedding` layers.
     """
     lora = import_module(f"{mirror_of(model)}.lora")
     for path, _ in lora.lora_layers(model):
@@ -103,19 +107,22 @@ def check_plain(model: Any) -> None:
 def _split(
     update: Update, adapter: Adapter, layout: Layout, axes: Mapping[str, int] | None
 ) -> dict[str, np.ndarray]:
-    """The rows of each linear layer of the mirrors that the adapted weight consists of, by the layer's path.
+    """The rows of each layer of the mirrors that the adapted weight consists of, by the layer's path.
 
-    A row has the entries of B, and its magnitude behind them if there is one.
+    A row has the entries of B, and its magnitude behind them if there is one; for embeddings, the entries of Aᵀ.
     """
-    if update.is_embedding:
-        raise CheckpointError(f"{adapter.path} has an update of the embedding {update.module}: {_MERGE}")
+    if update.is_embedding and update.magnitude is not None:
+        raise CheckpointError(
+            f"{adapter.path} has magnitudes (DoRA) of the embedding {update.module}: {_MERGE}"
+        )
     axis = input_axis(layout, update.weight)
     if axis is None:
         raise CheckpointError(
-            f"{adapter.path} has an update of {update.module}, which is no weight of a linear layer in the layout "
+            f"{adapter.path} has an update of {update.module}, which is no weight of a layer in the layout "
             f"{layout.name}, or has its inputs reordered: {_MERGE}"
         )
-    rows = update.b if update.magnitude is None else np.column_stack([update.b, update.magnitude])
+    rows = update.a.T if update.is_embedding else update.b
+    rows = rows if update.magnitude is None else np.column_stack([rows, update.magnitude])
     try:
         found, _ = convert({update.weight: rows if axis else rows.T}, layout, "torch_attention", axes)
     except ConversionError as error:
@@ -138,14 +145,16 @@ def _layer(lora: Any, base: Any, update: Update, adapter: Adapter, package: str,
     options: dict[str, Any] = {
         "alpha": float(adapter.config.alpha(update.module)),
         "use_rslora": bool(fields.get("use_rslora")),
-        "use_dora": adapter.config.use_dora,
-        "dropout": float(fields.get("lora_dropout") or 0.0),
     }
+    if not update.is_embedding:
+        options["use_dora"] = adapter.config.use_dora
+        options["dropout"] = float(fields.get("lora_dropout") or 0.0)
     if package == "jax_attention":
         from flax import nnx
 
         options["rngs"] = nnx.Rngs(seed)
-    layer = lora.LoRALinear(base, len(update.a), **options)
+    make = lora.LoRAEmbedding if update.is_embedding else lora.LoRALinear
+    layer = make(base, len(update.a), **options)
     layer.eval()
     return layer
 
@@ -158,8 +167,3 @@ def _fill(layer: Any, name: str, array: np.ndarray) -> None:
         setattr(layer, name, like(parameter, array.astype(dtype)))
     else:
         parameter[...] = like(parameter[...], array.astype(parameter.dtype))
-
-
-def _shape(layer: Any) -> tuple[int, int]:
-    """The outputs and inputs of a linear layer of either framework."""
-    return layer.out_features, layer.in_features

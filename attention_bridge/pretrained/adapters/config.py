@@ -77,6 +77,10 @@ class AdapterConfig:
         names = self.fields.get("modules_to_save") or ()
         return any(f".{name}." in f".{tensor}" for name in names)
 
+    def trains(self, tensor: str) -> bool:
+        """Whether a tensor that the adapter replaces is trained with it; others are saved because they were resized."""
+        return self.saves(tensor) or (tensor.endswith(".bias") and self.fields.get("bias", "none") != "none")
+
     @property
     def use_dora(self) -> bool:
         """Whether each output has a magnitude."""

@@ -34,6 +34,14 @@ class Factors(NamedTuple):
     b: np.ndarray
     magnitude: np.ndarray | None
 
+    @property
+    def tensors(self) -> dict[str, np.ndarray]:
+        """The tensors by the end of PEFT's names."""
+        if _is_embedding(self.layers[0]):
+            return {"lora_embedding_A": self.a, "lora_embedding_B": self.b}
+        found = {"lora_A.weight": self.a, "lora_B.weight": self.b}
+        return found if self.magnitude is None else {**found, "lora_magnitude_vector": self.magnitude}
+
 
 def factors_of(model: Any, layout: Layout, axes: Mapping[str, int] | None) -> dict[str, Factors]:
     """The factors of each weight of the base, by the path of its module in the layout.
@@ -63,7 +71,7 @@ def factors_of(model: Any, layout: Layout, axes: Mapping[str, int] | None) -> di
     saved = {}
     for name, array in found.items():
         members = tuple(layers[origin.removesuffix(".weight")] for origin in origins[name])
-        factors = [_array(layer.lora_A) for layer in members]
+        factors = [_array(_common(layer)) for layer in members]
         if any(other.tobytes() != factors[0].tobytes() for other in factors[1:]):
             raise InputError(
                 f"{layout.name} has one weight for {', '.join(origins[name])}, whose lora_A must be the same, but they "
@@ -72,14 +80,31 @@ def factors_of(model: Any, layout: Layout, axes: Mapping[str, int] | None) -> di
         if len({layer.lora_scale for layer in members}) > 1:
             raise InputError(f"{', '.join(origins[name])} must have one scale, but they differ: {_MERGE}")
         both = np.ascontiguousarray(array if input_axis(layout, name) else array.T)
-        rank = len(factors[0])
-        magnitude = both[:, -1] if both.shape[1] > rank else None
-        saved[name.removesuffix(".weight")] = Factors(members, factors[0], both[:, :rank], magnitude)
+        module, rank = name.removesuffix(".weight"), members[0].rank
+        if _is_embedding(members[0]):
+            saved[module] = Factors(members, np.ascontiguousarray(both.T), factors[0], None)
+        else:
+            magnitude = both[:, -1] if both.shape[1] > rank else None
+            saved[module] = Factors(members, factors[0], np.ascontiguousarray(both[:, :rank]), magnitude)
     return saved
 
 
+def _is_embedding(layer: Any) -> bool:
+    return hasattr(layer, "lora_embedding_A")
+
+
+def _common(layer: Any) -> Any:
+    """The factor that layers of one weight share."""
+    return layer.lora_embedding_B if _is_embedding(layer) else layer.lora_A
+
+
 def _rows(layer: Any) -> np.ndarray:
-    """The rows of B, with their magnitudes behind them if there are any; the layout reorders them together."""
+    """The rows of B, with their magnitudes behind them if there are any, or of Aᵀ for an embedding.
+
+    The layout reorders them as the rows of the weight.
+    """
+    if _is_embedding(layer):
+        return _array(layer.lora_embedding_A).T
     b = _array(layer.lora_B)
     if layer.lora_magnitude_vector is None:
         return b
@@ -103,9 +128,13 @@ def new_config(
     """
     layers = {prefix + name: each.layers[0] for name, each in saved.items()}
     first = next(iter(layers.values()))
-    for option in ("use_rslora", "use_dora"):
-        if len({getattr(layer, option) for layer in layers.values()}) > 1:
+    linear = [layer for layer in layers.values() if not _is_embedding(layer)]
+    for option, group in (("use_rslora", layers.values()), ("use_dora", linear)):
+        if len({getattr(layer, option) for layer in group}) > 1:
             raise InputError(f"all updates must have the same {option}, but some differ: {_MERGE}")
+    use_dora = any(layer.use_dora for layer in linear)
+    if use_dora and len(linear) < len(layers):
+        raise InputError(f"use_dora must be false beside an update of an embedding: {_MERGE}")
     fields = {
         "peft_type": "LORA",
         "base_model_name_or_path": None,
@@ -116,8 +145,8 @@ def new_config(
         "r": first.rank,
         "lora_alpha": _plain(first.alpha),
         "use_rslora": first.use_rslora,
-        "use_dora": first.use_dora,
-        "lora_dropout": first.dropout.rate,
+        "use_dora": use_dora,
+        "lora_dropout": max((layer.dropout.rate for layer in linear), default=0.0),
         "target_modules": sorted(layers),
         "fan_in_fan_out": any(input_axis(layout, f"{name}.weight") == 0 for name in saved),
         "rank_pattern": _others(first.rank, {name: layer.rank for name, layer in layers.items()}),

@@ -10,15 +10,22 @@ def mirror_of(model: Any) -> str:
     return "torch_attention" if type(model).__module__.startswith("torch_attention") else "jax_attention"
 
 
-def linear_class(package: str) -> type:
-    """The class of the mirror's linear layers."""
+def layer_classes(package: str) -> tuple[type, type]:
+    """The classes of the mirror's linear layers and embeddings."""
     if package == "torch_attention":
         from torch import nn
 
-        return nn.Linear
+        return nn.Linear, nn.Embedding
     from flax import nnx
 
-    return nnx.Linear
+    return nnx.Linear, nnx.Embed
+
+
+def weight_shape(layer: Any) -> tuple[int, int]:
+    """The shape of a layer's weight in PyTorch: (out, in), or (tokens, features) of an embedding."""
+    if hasattr(layer, "num_embeddings"):
+        return layer.num_embeddings, getattr(layer, "features", None) or layer.embedding_dim
+    return layer.out_features, layer.in_features
 
 
 def modules_of(model: Any) -> dict[str, Any]:

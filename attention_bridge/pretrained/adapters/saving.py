@@ -56,10 +56,8 @@ def save_adapter(
         fields, file, metadata = new_config(adapter, saved, layout, prefix), WEIGHTS[0], {"format": "pt"}
         tensors = {}
         for name, each in saved.items():
-            tensors[f"{PREFIX}{prefix}{name}.lora_A.weight"] = each.a
-            tensors[f"{PREFIX}{prefix}{name}.lora_B.weight"] = each.b
-            if each.magnitude is not None:
-                tensors[f"{PREFIX}{prefix}{name}.lora_magnitude_vector"] = each.magnitude
+            for end, array in each.tensors.items():
+                tensors[f"{PREFIX}{prefix}{name}.{end}"] = array
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -121,6 +119,6 @@ def _weights(model: Any, layout: Layout, axes: Mapping[str, int] | None) -> dict
     kept = {
         name.replace(".base.", "."): array
         for name, array in plain.items()
-        if name.rpartition(".")[2] not in ("lora_A", "lora_B")
+        if not name.rpartition(".")[2].startswith("lora_")
     }
     return convert(kept, "torch_attention", layout, axes)[0]

@@ -41,8 +41,10 @@ def mark_trained(model: Any, adapter: Adapter, layout: Layout, axes: Mapping[str
 
 
 def _paths(adapter: Adapter, layout: Layout, package: str, axes: Mapping[str, int] | None) -> Iterator[str]:
-    """The paths in the model of the tensors that the adapter replaces."""
+    """The paths in the model of the replaced tensors that are trained."""
     for plain, (name, *_) in adapter.replaced.items():
+        if not adapter.config.trains(plain):
+            continue
         try:
             found, _ = convert({plain: adapter.tensors[name]}, layout, package, axes)
         except ConversionError:  # a part of a tensor of the model, such as one of several stacked ones

@@ -139,6 +139,8 @@ PARAMETERS = {
         "latents",
         "lora_A",
         "lora_B",
+        "lora_embedding_A",
+        "lora_embedding_B",
         "memory_key",
         "memory_value",
         "places",
