@@ -74,8 +74,12 @@ class AdapterConfig:
 
     def saves(self, tensor: str) -> bool:
         """Whether a tensor is part of a module that the adapter replaces as a whole."""
-        names = self.fields.get("modules_to_save") or ()
-        return any(f".{name}." in f".{tensor}" for name in names)
+        names = tuple(self.fields.get("modules_to_save") or ())
+        parts = tensor.split(".")
+        modules = (".".join(parts[:n]) for n in range(1, len(parts)))
+        return any(
+            module.endswith(names) for module in modules
+        )  # "norm" includes "input_layernorm", as in PEFT
 
     def trains(self, tensor: str) -> bool:
         """Whether a tensor that the adapter replaces is trained with it; others are saved because they were resized."""
