@@ -175,6 +175,7 @@ def add_lora(
     return model
 
 
+@checked
 def merge_lora(model: nnx.Module) -> nnx.Module:
     """Add each update to the weight of its base, and restore the plain layers, in place.
 
@@ -196,6 +197,7 @@ def lora_layers(model: nnx.Module) -> Iterator[tuple[str, LoRALinear | LoRAEmbed
             yield path, module
 
 
+@checked
 def lora_parameters(model: nnx.Module) -> dict[str, Any]:
     """The parameters of all updates in a model by their path; one that several layers share is listed once."""
     found: dict[str, Any] = {}

@@ -42,7 +42,11 @@ class LoRAEmbedding(nnx.Embed):
         ValueError: `rank` is below 1.
     """
 
-    def __init__(self, base: nnx.Embed, rank: int, *, alpha: float, use_rslora: bool = False, rngs: nnx.Rngs):
+    def __init__(
+        self, base: nnx.Module, rank: int, *, alpha: float, use_rslora: bool = False, rngs: nnx.Rngs
+    ):
+        if not isinstance(base, nnx.Embed):
+            raise TypeError(f"base must be an embedding, got {type(base).__name__}")
         weight = base.embedding[...]
         count, dim = weight.shape
         super().__init__(count, dim, **_options(base), rngs=rngs)

@@ -175,6 +175,7 @@ def add_lora(
     return model
 
 
+@checked
 def merge_lora(model: nn.Module) -> nn.Module:
     """Add each update to the weight of its base, and restore the plain layers, in place.
 
@@ -196,6 +197,7 @@ def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoRALinear | LoRAEmbedd
             yield path, module
 
 
+@checked
 def lora_parameters(model: nn.Module) -> dict[str, Any]:
     """The parameters of all updates in a model by their path; one that several layers share is listed once."""
     found: dict[str, Any] = {}

@@ -40,7 +40,9 @@ class LoRAEmbedding(nn.Embedding):
         ValueError: `rank` is below 1.
     """
 
-    def __init__(self, base: nn.Embedding, rank: int, *, alpha: float, use_rslora: bool = False):
+    def __init__(self, base: nn.Module, rank: int, *, alpha: float, use_rslora: bool = False):
+        if not isinstance(base, nn.Embedding):
+            raise TypeError(f"base must be an embedding, got {type(base).__name__}")
         weight = base.weight
         count, dim = weight.shape
         super().__init__(count, dim, device="meta", dtype=weight.dtype)
