@@ -161,18 +161,18 @@ def _is_transposed(update: Update, name: str, spec: Spec, adapter: Adapter, layo
 
 def _merge(weight: np.ndarray, dtype: np.dtype[Any], update: Update, transposed: bool) -> np.ndarray:
     """The weight with its update, rounded once; for embeddings the update is rounded before, as in PEFT."""
-    weight = weight.astype(dtype)
+    weight = weight.astype(dtype, copy=False)
     wide = np.result_type(dtype, np.float32)
-    delta = _product(update.b.astype(wide), update.a.astype(wide))  # out in
-    delta = (delta.T if transposed else delta) * wide.type(update.scale)
+    delta = _product(update.b.astype(wide, copy=False), update.a.astype(wide, copy=False))  # out in
+    delta = delta.T if transposed else delta
+    delta *= wide.type(update.scale)
+    if update.is_embedding and update.magnitude is None:
+        return weight + delta.astype(dtype, copy=False)
+    total = np.add(weight.astype(wide, copy=False), delta, out=delta)
     if update.magnitude is not None:
-        total = weight.astype(wide) + delta
-        norms = _norms(total, transposed)  # out
-        factors = update.magnitude.astype(wide) / norms
-        return (factors[None, :] * total if transposed else factors[:, None] * total).astype(dtype)
-    if update.is_embedding:
-        return weight + delta.astype(dtype)
-    return (weight.astype(wide) + delta).astype(dtype)
+        factors = update.magnitude.astype(wide) / _norms(total, transposed)  # out
+        total *= factors[None, :] if transposed else factors[:, None]
+    return total.astype(dtype, copy=False)
 
 
 def _product(b: np.ndarray, a: np.ndarray) -> np.ndarray:
