@@ -216,6 +216,17 @@ class TestApart:
         bound = 2 * families.bound(made.load().get_base_model())
         assert error(outputs(name, model, framework)["output"], expected) <= bound
 
+    def test_update_of_a_head_that_the_model_lacks_is_warned_of_and_saved_again(self, tmp_path):
+        made = sample("roberta without a pooler, tanh", tmp_path)
+        with pytest.warns(
+            UserWarning, match=r"has an update of lm_head.dense, a head that this Encoder does not"
+        ):
+            model = load_pretrained(made.base, "torch", adapter=made.adapter, merge=False)
+        read = read_pretrained(made.base).reading
+        save_adapter(model, tmp_path / "back", read_adapter(made.adapter), read.layout, read.axes)
+        file = "adapter_model.safetensors"
+        assert (tmp_path / "back" / file).read_bytes() == (made.adapter / file).read_bytes()
+
     def test_untrained_adapter_of_a_narrower_model_keeps_its_bytes(self, tmp_path):
         made = sample("llama", tmp_path, target_modules=["q_proj"], modules_to_save=["lm_head"])
         read = read_pretrained(made.base)
@@ -254,6 +265,19 @@ class TestApart:
         b = adapter.updates["transformer.h.1.attn.c_attn"].b
         parts = [attention.q_proj.lora_B, attention.k_proj.lora_B, attention.v_proj.lora_B]
         assert np.concatenate([_numpy(each) for each in parts]).tobytes() == b.tobytes()
+
+    def test_dropout_of_the_adapter_is_sampled_in_training_for_each_layer_anew(self, tmp_path):
+        made = sample("llama", tmp_path, target_modules=["q_proj", "v_proj"], lora_dropout=0.5)
+        for framework, array in ARRAYS.items():
+            model = load_pretrained(made.base, framework, adapter=made.adapter, merge=False)
+            layers = [layer.attention.q_proj.dropout for layer in model.layers]
+            x = array(np.ones((4, 50), np.float32))
+            assert all((layer(x) == x).all() for layer in layers)
+            model.train()
+            first, second = (_numpy_of(layer(x)) for layer in layers)
+            assert not np.array_equal(first, second)
+            assert 0.3 < (first == 0).mean() < 0.7
+            assert set(np.unique(first)) == {0.0, 2.0}
 
     def test_forgotten_scale_and_rows_that_are_not_reordered_are_detected(self, tmp_path):
         """Negative controls: for heads whose rows alternate in the fused weight, thirds are the wrong rows."""
@@ -305,6 +329,10 @@ class TestApart:
     )
     def test_input_axis_of_a_pattern(self, pattern, expected):
         assert axis_of(pattern) == expected
+
+
+def _numpy_of(x):
+    return families.numpy_of({"x": x})["x"]
 
 
 def _numpy(parameter):

@@ -6,6 +6,7 @@ are one shared parameter, and the rows of B are split and reordered by the layou
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 
 from attention_bridge.errors import CheckpointError, ConversionError, InputError
 from attention_bridge.pretrained.adapters.adapter import Adapter, Update
-from attention_bridge.pretrained.adapters.input_axis import input_axis
+from attention_bridge.pretrained.adapters.input_axis import input_axis, is_dropped
 from attention_bridge.pretrained.adapters.mirrors import layer_classes, mirror_of, modules_of, weight_shape
 from attention_bridge.pretrained.adapters.trained import mark_trained
 from attention_bridge.weights import convert
@@ -39,7 +40,7 @@ def apply_adapter(
         seed: seed of the dropout in JAX.
 
     Returns:
-        The model.
+        The model, with a warning for each update of a head that it lacks.
 
     Raises:
         CheckpointError: an update does not belong to layers of this model.
@@ -50,6 +51,13 @@ def apply_adapter(
     modules = modules_of(model)
     layers: dict[str, tuple[Update, np.ndarray]] = {}
     for update in adapter.updates.values():
+        if is_dropped(update.weight, layout):
+            warnings.warn(
+                f"{adapter.path} has an update of {update.module}, a head that this {type(model).__name__} does not "
+                "have; save_adapter keeps it",
+                stacklevel=2,
+            )
+            continue
         kind = embedding if update.is_embedding else linear
         for path, rows in _split(update, adapter, layout, axes).items():
             layer = modules.get(path)
@@ -65,9 +73,10 @@ def apply_adapter(
                 )
             layers[path] = update, rows
     trained = mark_trained(model, adapter, layout, axes)
+    random = _random_streams(package, seed)
     shared: dict[str, Any] = {}
     for path, (update, rows) in layers.items():
-        layer = _layer(lora, modules[path], update, adapter, package, seed)
+        layer = _layer(lora, modules[path], update, adapter, random)
         own, common = (
             ("lora_embedding_A", "lora_embedding_B") if update.is_embedding else ("lora_B", "lora_A")
         )
@@ -139,20 +148,26 @@ def _split(
     return parts
 
 
-def _layer(lora: Any, base: Any, update: Update, adapter: Adapter, package: str, seed: int) -> Any:
+def _random_streams(package: str, seed: int) -> dict[str, Any]:
+    """The random streams of all new layers, for their constructors: each layer takes other numbers of them."""
+    if package == "torch_attention":
+        return {}
+    from flax import nnx
+
+    return {"rngs": nnx.Rngs(seed)}
+
+
+def _layer(lora: Any, base: Any, update: Update, adapter: Adapter, random: Mapping[str, Any]) -> Any:
     """The adapted layer, in evaluation mode."""
     fields = adapter.config.fields
     options: dict[str, Any] = {
         "alpha": float(adapter.config.alpha(update.module)),
         "use_rslora": bool(fields.get("use_rslora")),
+        **random,
     }
     if not update.is_embedding:
         options["use_dora"] = adapter.config.use_dora
         options["dropout"] = float(fields.get("lora_dropout") or 0.0)
-    if package == "jax_attention":
-        from flax import nnx
-
-        options["rngs"] = nnx.Rngs(seed)
     make = lora.LoRAEmbedding if update.is_embedding else lora.LoRALinear
     layer = make(base, len(update.a), **options)
     layer.eval()

@@ -6,7 +6,7 @@ the input axis whole therefore converts B as it converts the weight; lora_A stay
 
 from __future__ import annotations
 
-from attention_bridge.weights.layout import Layout
+from attention_bridge.weights.layout import Layout, entry_for
 
 
 def input_axis(layout: Layout, name: str) -> int | None:
@@ -24,6 +24,11 @@ def input_axis(layout: Layout, name: str) -> int | None:
         if move.match(canonical) is not None and (axis := axis_of(move.pattern)) is not None:
             return axis
     return None
+
+
+def is_dropped(name: str, layout: Layout) -> bool:
+    """Whether a weight is part of a head that models of this layout lack."""
+    return entry_for(layout.canonical(name), layout.dropped) is not None
 
 
 def axis_of(pattern: str) -> int | None:

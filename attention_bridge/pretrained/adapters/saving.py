@@ -16,6 +16,7 @@ from attention_bridge.errors import CheckpointError, InputError
 from attention_bridge.pretrained.adapters.adapter import PREFIX, WEIGHTS, Adapter
 from attention_bridge.pretrained.adapters.config import CONFIG
 from attention_bridge.pretrained.adapters.factors import Factors, factors_of, new_config
+from attention_bridge.pretrained.adapters.input_axis import is_dropped
 from attention_bridge.weights import convert
 from attention_bridge.weights.containers import open_container
 from attention_bridge.weights.layout import Layout
@@ -76,6 +77,8 @@ def _as_before(
     left = dict(saved)
     for update in adapter.updates.values():
         found = left.pop(layout.canonical(update.weight).removesuffix(".weight"), None)
+        if found is None and is_dropped(update.weight, layout):
+            continue
         if found is None:
             raise InputError(f"the adapter has an update of {update.module}, but the model has none")
         if found.layers[0].lora_scale != update.scale:
