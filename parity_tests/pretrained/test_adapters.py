@@ -38,6 +38,7 @@ SEVERAL = {  # options of PEFT for which every merged tensor is compared
             "use_rslora": True,
         },
     ),
+    "negative scale": ("llama", {"lora_alpha": -3}),
     "some layers": ("llama", {"target_modules": ["q_proj", "down_proj"], "layers_to_transform": [1]}),
     "expression": ("llama", {"target_modules": r".*\.0\..*_proj", "exclude_modules": ["k_proj"]}),
     "embedding": ("llama", {"target_modules": ["embed_tokens", "q_proj"]}),

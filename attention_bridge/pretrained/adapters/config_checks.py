@@ -12,9 +12,9 @@ from attention_bridge.pretrained.families.shown import shown
 
 # Fields that affect training, or only describe the adapter.
 HARMLESS = (
-    "auto_mapping", "base_model_name_or_path", "ensure_weight_tying", "eva_config", "fan_in_fan_out",
-    "inference_mode", "loftq_config", "lora_dropout", "megatron_core", "peft_type", "peft_version",
-    "qalora_group_size", "revision", "runtime_config", "task_type", "velora_config",
+    "auto_mapping", "base_model_name_or_path", "corda_config", "ensure_weight_tying", "eva_config", "fan_in_fan_out",
+    "inference_mode", "loftq_config", "lora_dropout", "lora_ga_config", "megatron_core", "merge_weights", "peft_type",
+    "peft_version", "qalora_group_size", "revision", "runtime_config", "task_type", "velora_config",
 )  # fmt: skip
 READ = (
     "alpha_pattern", "bias", "exclude_modules", "init_lora_weights", "layers_pattern", "layers_to_transform",
@@ -24,11 +24,9 @@ READ = (
 REFUSED = {
     "alora_invocation_tokens": "the update would apply only behind these tokens",
     "arrow_config": "several adapters would be mixed by a router",
-    "corda_config": "the base's weights would be changed too",
     "kasa_config": "the base's weights would be truncated",
     "layer_replication": "layers of the base would be repeated",
     "lora_bias": "the update would have a bias",
-    "lora_ga_config": "the base's weights would be changed too",
     "megatron_config": "the layers would be Megatron's",
     "monteclora_config": "the update would be sampled",
     "target_parameters": "parameters outside linear layers would have an update",
@@ -85,11 +83,11 @@ def _check_types(fields: Mapping[str, Any], source: object) -> None:
             refuse(name, "an object")
         for key, value in given.items():
             if not _is_pattern(key) or not _is_size(value, name == "rank_pattern"):
-                refuse(name, "regular expressions with positive numbers")
+                refuse(name, f"regular expressions with {'ranks' if name == 'rank_pattern' else 'numbers'}")
     if not _is_size(fields.get("r", 8), True):
         refuse("r", "a positive integer")
     if not _is_size(fields.get("lora_alpha", 8), False):
-        refuse("lora_alpha", "a positive number")
+        refuse("lora_alpha", "a number")
     for name in ("target_modules", "exclude_modules", "modules_to_save", "layers_pattern"):
         given = fields.get(name)
         if isinstance(given, str) and name != "modules_to_save":
@@ -116,7 +114,7 @@ def _is_size(value: object, whole: bool) -> bool:
         or (whole and not isinstance(value, int))
     ):
         return False
-    return 0 < value < math.inf
+    return value > 0 if whole else math.isfinite(value)
 
 
 def _is_pattern(text: object) -> bool:
