@@ -185,6 +185,11 @@ class TestRefusals:
         assert base_of(llama.adapter) == str(llama.base)
         copied.change(base_model_name_or_path="some/model", revision="v2")
         assert base_of(copied.adapter) == "some/model@v2"
+        copied.change(base_model_name_or_path="/no/such/model")
+        with pytest.raises(
+            CheckpointError, match="names the base model /no/such/model, which does not exist here"
+        ):
+            load_pretrained(copied.adapter, "torch")
         copied.change(base_model_name_or_path=None)
         with pytest.raises(
             CheckpointError, match="names no base model in base_model_name_or_path: load the base"

@@ -135,13 +135,18 @@ def base_of(directory: str | os.PathLike[str]) -> str:
         directory: directory with `adapter_config.json`.
 
     Raises:
-        CheckpointError: there is no such file, or it names no base.
+        CheckpointError: there is no such file, or it names no base, or a local directory that does not exist.
     """
     config = read_adapter_config(directory)
     base, revision = config.fields.get("base_model_name_or_path"), config.fields.get("revision")
     if not isinstance(base, str) or not base:
         raise CheckpointError(
             f"{config.source} names no base model in base_model_name_or_path: load the base model, "
+            "with this directory as adapter"
+        )
+    if base.startswith((".", "/", "~")) and not Path(base).exists():
+        raise CheckpointError(
+            f"{config.source} names the base model {base}, which does not exist here: load the base model, "
             "with this directory as adapter"
         )
     return f"{base}@{revision}" if isinstance(revision, str) and not Path(base).exists() else base
