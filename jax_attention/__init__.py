@@ -57,6 +57,11 @@ from jax_attention.linear import MemoryState as MemoryState
 from jax_attention.linear import MultiScaleRetention as MultiScaleRetention
 from jax_attention.linear import PerformerAttention as PerformerAttention
 from jax_attention.linear import PerformerState as PerformerState
+from jax_attention.lora import LoRALinear as LoRALinear
+from jax_attention.lora import add_lora as add_lora
+from jax_attention.lora import lora_parameters as lora_parameters
+from jax_attention.lora import merge_lora as merge_lora
+from jax_attention.lora_embedding import LoRAEmbedding as LoRAEmbedding
 from jax_attention.low_rank import LinformerAttention as LinformerAttention
 from jax_attention.low_rank import NystromAttention as NystromAttention
 from jax_attention.masks import and_masks as and_masks

@@ -57,6 +57,11 @@ from torch_attention.linear import MemoryState as MemoryState
 from torch_attention.linear import MultiScaleRetention as MultiScaleRetention
 from torch_attention.linear import PerformerAttention as PerformerAttention
 from torch_attention.linear import PerformerState as PerformerState
+from torch_attention.lora import LoRALinear as LoRALinear
+from torch_attention.lora import add_lora as add_lora
+from torch_attention.lora import lora_parameters as lora_parameters
+from torch_attention.lora import merge_lora as merge_lora
+from torch_attention.lora_embedding import LoRAEmbedding as LoRAEmbedding
 from torch_attention.low_rank import LinformerAttention as LinformerAttention
 from torch_attention.low_rank import NystromAttention as NystromAttention
 from torch_attention.masks import and_masks as and_masks

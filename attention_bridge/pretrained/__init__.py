@@ -9,6 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from attention_bridge.pretrained.adapters import apply_adapter as apply_adapter
+    from attention_bridge.pretrained.adapters import read_adapter as read_adapter
+    from attention_bridge.pretrained.adapters import save_adapter as save_adapter
     from attention_bridge.pretrained.conversion import convert_checkpoint as convert_checkpoint
     from attention_bridge.pretrained.inspection import inspect as inspect
     from attention_bridge.pretrained.load import Pretrained as Pretrained
@@ -20,11 +23,14 @@ if TYPE_CHECKING:
 # Public names and their modules; a module is imported at the first access to a name.
 PUBLIC = {
     "Pretrained": "attention_bridge.pretrained.load",
+    "apply_adapter": "attention_bridge.pretrained.adapters",
     "convert_checkpoint": "attention_bridge.pretrained.conversion",
     "inspect": "attention_bridge.pretrained.inspection",
     "load_pretrained": "attention_bridge.pretrained.load",
     "make_model": "attention_bridge.pretrained.load",
+    "read_adapter": "attention_bridge.pretrained.adapters",
     "read_pretrained": "attention_bridge.pretrained.load",
+    "save_adapter": "attention_bridge.pretrained.adapters",
     "save_pretrained": "attention_bridge.pretrained.save",
 }
 __all__ = list(PUBLIC)

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import ml_dtypes
 import numpy as np
 
+from attention_bridge.checkpoints.reader import Reader
 from attention_bridge.errors import CheckpointError, ConversionError, InputError, require
+from attention_bridge.pretrained.adapters import (
+    Adapter,
+    apply_adapter,
+    base_of,
+    is_adapter,
+    merged,
+    read_adapter,
+    replaced,
+)
 from attention_bridge.pretrained.devices import find_device
 from attention_bridge.pretrained.families import Reading
 from attention_bridge.pretrained.families.shown import cut
@@ -63,6 +74,8 @@ def load_pretrained(
     config: Mapping[str, Any] | None = None,
     model_type: str | None = None,
     ignore: Collection[str] = (),
+    adapter: str | os.PathLike[str] | None = None,
+    merge: bool = True,
 ) -> Any:
     """Load a pretrained model, in evaluation mode.
 
@@ -81,10 +94,13 @@ def load_pretrained(
         config: fields that replace or complete the fields of `config.json`; None for none.
         model_type: type of the model, such as "llama"; None for the one in `config.json`, or of its architecture.
         ignore: fields of `config.json` that are not read.
+        adapter: directory of a LoRA adapter, as PEFT saves it, or its name on the Hugging Face Hub; None for none. If
+            `source` is such a directory itself, the base model that it names is loaded.
+        merge: whether the adapter is added to the weights; False for `LoRALinear` layers, ready to be trained.
 
     Returns:
         A module of `torch_attention.models` or `jax_attention.models`; a `TaskModel` for a checkpoint with a task head.
-        It remembers the checkpoint, so that `save_pretrained` writes the same files again.
+        It keeps the names and files of the checkpoint, so that `save_pretrained` writes them again.
 
     Raises:
         CheckpointError: there is no such checkpoint, a file is damaged, or the configuration is not supported.
@@ -98,16 +114,35 @@ def load_pretrained(
     if device is not None and mesh is not None:
         raise InputError("device must be None with a mesh, whose devices share the weights")
     wanted, device = dtype_name(dtype), find_device(framework, device)
-    directory = local_directory(source, revision)
-    with _opened(directory, config, model_type, ignore, task) as opened:
+    directory, update = _with_adapter(local_directory(source, revision), adapter)
+    adapt = (
+        None
+        if update is None
+        else partial(merged if merge else replaced, adapter=update, dtype=_numpy(wanted))
+    )
+    with _opened(directory, config, model_type, ignore, task, adapt) as opened:
         reading, converted = _converted(directory, opened, LAYOUTS[framework])
         name = _common_dtype(converted, wanted)
         model = _filled(directory, reading, converted, framework, name, device, mesh)
-        origin = Origin.of(opened, reading, converted.report, name, wanted is None)
+        origin = Origin.of(opened, reading, converted.report, name, wanted is None, None if merge else update)
     model.origin = origin
     if (message := origin.warning()) is not None:
         warnings.warn(message, stacklevel=2)
-    return model
+    if update is None or merge:
+        return model
+    return apply_adapter(model, update, reading.layout, reading.axes)
+
+
+def _with_adapter(directory: Path, adapter: str | os.PathLike[str] | None) -> tuple[Path, Adapter | None]:
+    """The directory of the base model, and the adapter: the one asked for, or the directory itself."""
+    if adapter is None and is_adapter(directory):
+        return local_directory(base_of(directory), None), read_adapter(directory)
+    return directory, None if adapter is None else read_adapter(local_directory(adapter, None))
+
+
+def _numpy(name: str | None) -> np.dtype[Any] | None:
+    """The numpy dtype of a name."""
+    return None if name is None else np.dtype(getattr(ml_dtypes, name, name))
 
 
 def make_model(pretrained: Pretrained, framework: Framework) -> Any:
@@ -172,6 +207,8 @@ def read_pretrained(
     config: Mapping[str, Any] | None = None,
     model_type: str | None = None,
     ignore: Collection[str] = (),
+    adapter: Adapter | None = None,
+    merge: bool = True,
 ) -> Pretrained:
     """Read a checkpoint's configuration and weights, without either framework.
 
@@ -185,6 +222,8 @@ def read_pretrained(
         config: fields that replace or complete the fields of `config.json`; None for none.
         model_type: type of the model, such as "llama"; None for the one in `config.json`, or of its architecture.
         ignore: fields of `config.json` that are not read.
+        adapter: LoRA adapter; None for none.
+        merge: whether the adapter's updates are added to the weights; False to read only the tensors that it replaces.
 
     Raises:
         CheckpointError: there is no such checkpoint, a file is damaged, or the configuration is not supported.
@@ -192,11 +231,15 @@ def read_pretrained(
     """
     wanted = dtype_name(dtype)
     directory = local_directory(source, revision)
-    with _opened(directory, config, model_type, ignore, task) as opened:
+    adapt = (
+        None
+        if adapter is None
+        else partial(merged if merge else replaced, adapter=adapter, dtype=_numpy(wanted))
+    )
+    with _opened(directory, config, model_type, ignore, task, adapt) as opened:
         reading, converted = _converted(directory, opened, "torch_attention")
-        name = _common_dtype(converted, wanted)
-        numpy_dtype = np.dtype(getattr(ml_dtypes, name, name))
-        weights = {key: np.asarray(array, numpy_dtype) for key, array in converted.items()}
+        name = _numpy(_common_dtype(converted, wanted))
+        weights = {key: np.asarray(array, name) for key, array in converted.items()}
     return Pretrained(directory, reading, weights)
 
 
@@ -206,10 +249,11 @@ def _opened(
     model_type: str | None,
     ignore: Collection[str],
     task: str | None,
+    adapt: Callable[..., Reader] | None = None,
 ) -> Source:
-    """Open a checkpoint with the changes of its configuration that were asked for."""
+    """Open a checkpoint with the changes of its configuration and the adapter that were asked for."""
     changes = {**(config or {}), **({} if model_type is None else {"model_type": model_type})}
-    return Source.open(directory, changes=changes, ignore=ignore, task=task)
+    return Source.open(directory, changes=changes, ignore=ignore, task=task, adapt=adapt)
 
 
 def _converted(directory: Path, opened: Source, layout: str) -> tuple[Reading, Stream]:

@@ -1,4 +1,4 @@
-"""What a model was loaded from, so that it can be saved with the same names, bytes and files."""
+"""The checkpoint that a model was loaded from, so that it can be saved with the same names, bytes and files."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from attention_bridge.checkpoints.form import Form
+from attention_bridge.pretrained.adapters import Adapter
 from attention_bridge.pretrained.companions import files_beside
 from attention_bridge.pretrained.config_files import CONFIGS
 from attention_bridge.pretrained.families import Reading
@@ -40,6 +41,7 @@ class Origin:
         dtype: dtype of the model's weights after loading.
         as_stored: whether the weights have the dtype of the file, apart from widening if it has several.
         files: content of the files beside the weights, by their path in the directory.
+        adapter: LoRA adapter that is kept apart in the model; None for none.
     """
 
     path: Path
@@ -56,12 +58,21 @@ class Origin:
     dtype: str
     as_stored: bool
     files: Mapping[str, bytes]
+    adapter: Adapter | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
 
     @classmethod
-    def of(cls, opened: Source, reading: Reading, report: Report, dtype: str, as_stored: bool) -> Self:
+    def of(
+        cls,
+        opened: Source,
+        reading: Reading,
+        report: Report,
+        dtype: str,
+        as_stored: bool,
+        adapter: Adapter | None = None,
+    ) -> Self:
         """The origin of a model whose weights were converted from an opened checkpoint.
 
         Args:
@@ -70,6 +81,7 @@ class Origin:
             report: the conversion.
             dtype: dtype of the model's weights.
             as_stored: whether no other dtype was asked for.
+            adapter: adapter that is kept apart in the model; None for none.
         """
         layout = reading.layout
         names = {layout.canonical(name): name for name in opened.specs}
@@ -98,6 +110,7 @@ class Origin:
             dtype=dtype,
             as_stored=as_stored,
             files=files_beside(directory),
+            adapter=adapter,
         )
 
     def is_config(self, fields: Mapping[str, Any]) -> bool:

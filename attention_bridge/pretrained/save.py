@@ -10,6 +10,7 @@ from typing import Any
 
 from attention_bridge.catalogue.part import Part, build
 from attention_bridge.errors import CheckpointError, InputError
+from attention_bridge.pretrained.adapters import check_plain
 from attention_bridge.pretrained.companions import config_text
 from attention_bridge.pretrained.config_files import CONFIGS
 from attention_bridge.pretrained.families import Reading, read_config
@@ -45,9 +46,11 @@ def save_pretrained(
             for a single file.
 
     Raises:
-        InputError: the configuration describes another model, or `load_pretrained` could not read the model's own.
+        InputError: the configuration describes another model, `load_pretrained` could not read the model's own, or
+            the model has LoRA updates that are not merged.
         CheckpointError: a file cannot be read or written.
     """
+    check_plain(model)
     directory = Path(directory)
     origin: Origin | None = getattr(model, "origin", None)
     leaves = open_container(model)

@@ -8,7 +8,7 @@ with Source.open("path/to/gpt2") as source:
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -66,6 +66,7 @@ class Source:
         changes: Mapping[str, Any] | None = None,
         ignore: Collection[str] = (),
         task: str | None = None,
+        adapt: Callable[..., Reader] | None = None,
     ) -> Self:
         """Open a checkpoint, and read its configuration.
 
@@ -76,6 +77,8 @@ class Source:
             changes: fields that replace or complete the configuration's.
             ignore: fields of the configuration that are not read.
             task: task of the model, such as "fill-mask"; None for the head that the checkpoint has.
+            adapt: function of the reader and `layout` that returns a reader with an adapter's updates; None for no
+                adapter.
 
         Raises:
             CheckpointError: there is no such checkpoint, it is damaged, or the configuration given is not understood.
@@ -94,7 +97,7 @@ class Source:
             given = _given(found, stored, config, changes or {}, ignore)
             if given.refusal:
                 return cls(found, stored, None, None, given.refusal, {})
-            return cls._read(found, stored, given, ignore, task)
+            return cls._read(found, stored, given, ignore, task, adapt)
         except CheckpointError as error:
             if insists:
                 stored.close()
@@ -104,7 +107,13 @@ class Source:
 
     @classmethod
     def _read(
-        cls, found: Found, stored: Reader, given: _Given, ignore: Collection[str], task: str | None
+        cls,
+        found: Found,
+        stored: Reader,
+        given: _Given,
+        ignore: Collection[str],
+        task: str | None,
+        adapt: Callable[..., Reader] | None,
     ) -> Self:
         """The opened checkpoint with the reading of its configuration; quantised tensors are dequantised."""
         source = given.file or "config"
@@ -112,11 +121,18 @@ class Source:
         fields = given.fields
         if reader is not stored:
             fields = {name: x for name, x in fields.items() if name != QUANTISATION}
-        tensors = Tensors(reader.specs, reader.read)
-        reading = read_config(fields, tensors, source, ignore=ignore, task=task)
-        if reader is not stored:
+        is_dequantised = reader is not stored
+
+        def understood(reader: Reader) -> Reading:
+            return read_config(fields, Tensors(reader.specs, reader.read), source, ignore=ignore, task=task)
+
+        reading = understood(reader)
+        if is_dequantised:
             reader = _without_surplus(reader, reading.layout)
-        return cls(found, reader, given.file, reading, "", fields, reader is not stored)
+        if adapt is not None:  # an adapter may bring a task head
+            reader = adapt(reader, layout=reading.layout)
+            reading = understood(reader)
+        return cls(found, reader, given.file, reading, "", fields, is_dequantised)
 
     @property
     def path(self) -> Path:

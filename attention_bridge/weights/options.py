@@ -22,6 +22,7 @@ ATTRIBUTES = {
     "is_causal": "is_causal",
     "window": "window",
     "softcap": "softcap",
+    "lora_scale": "lora_scale",
 }
 NORM_FIRST = {"EncoderLayer": False, "ViTBlock": True}  # classes of the mirrors, by name
 PROBE = np.linspace(-3, 3, 25, dtype=np.float32)

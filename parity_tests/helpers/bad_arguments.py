@@ -157,6 +157,7 @@ def bad_values(name, annotation):
     meant = {None} if optional else set()
     meant |= {-8} if name in ANY_INTEGER else set()
     meant |= {math.inf, -math.inf} if name == "fill" else set()
+    bad = tuple(x for x in bad if x != ["a"] or str not in get_args(kinds[0]))  # which are names
     return tuple(
         x for x in bad if not isinstance(x, int | float | None) or isinstance(x, bool) or x not in meant
     )

@@ -43,6 +43,8 @@ OWN_CODE = {
     "arrays.py",
     "demonstration.py",
     "layers.py",
+    "lora.py",
+    "lora_embedding.py",
     "models/depth.py",
     "models/evaluation.py",
     "models/module_classes.py",
@@ -324,6 +326,14 @@ def built_part(part, m, f):
 MODULES = {
     **{each.name: partial(built_part, each.module) for each in TASK_MODELS},
     "FeedForward": lambda m, f: m.FeedForward(6, 8, **f),
+    "LoRALinear": lambda m, f: m.add_lora(m.FeedForward(6, 8, **f), 2, alpha=3.0, targets=("up_proj",), **f),
+    "LoRAEmbedding": lambda m, f: m.add_lora(
+        m.SimpleSeq2Seq(11, 10, 6, 3, 1, ffn_dim=8, max_len=7, **f),
+        2,
+        alpha=3.0,
+        targets=("source_embedding", "target_embedding"),
+        **f,
+    ),
     "PatchEmbedding": lambda m, f: m.PatchEmbedding((4, 6), (2, 3), 5, 7, **f),
     **{
         name: partial(small_model, name)

@@ -163,7 +163,7 @@ class Fields:
         given: content of the configuration.
         source: name of the configuration in messages.
         defaults: values of fields that are absent; a field that is null has none.
-        task: the task that was asked for; None for that of the checkpoint.
+        task: the task that was asked for; None for the task of the checkpoint.
     """
 
     def __init__(

@@ -30,7 +30,7 @@ class Head:
     Attributes:
         task: one of `TASKS`.
         classes: ends of the names of the classes that write it, such as `ForMaskedLM`.
-        rules: rules from its tensors to those of the mirrors' head, which stand under `head`.
+        rules: rules from its tensors to the tensors of the mirrors' head, below `head`.
         tensors: names of all its tensors, in the spelling of the family's layout.
         part: function of the configuration and the tensors that describes the mirrors' head.
         absent: names of tensors that a checkpoint with this head does not have.

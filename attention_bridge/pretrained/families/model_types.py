@@ -47,6 +47,6 @@ def model_type_of(given: Mapping[str, Any], names: Collection[str], known: Colle
 
 def _of_architecture(name: str, is_multimodal: bool, known: Collection[str]) -> str | None:
     stem = re.sub(r"(LMHead)?(Model|For[A-Z]\w*)$", "", name).lower()
-    # Gemma 3 is a text model and a multimodal model, whose configuration holds that of its text model.
+    # Gemma 3 is a text model and a multimodal model, whose configuration holds its text model's.
     kinds = [kind for kind in known if kind.endswith("_text") is not is_multimodal]
     return {kind.replace("_", "").removesuffix("text").lower(): kind for kind in (*known, *kinds)}.get(stem)

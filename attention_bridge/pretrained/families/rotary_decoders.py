@@ -88,7 +88,7 @@ def read_gemma2(fields: Fields, tensors: Tensors) -> Reading:
 
 
 def read_gemma3(fields: Fields, tensors: Tensors) -> Reading:
-    """Read the text model inside a multimodal Gemma 3 (Google 2025); what reads images is left out."""
+    """Read the text model inside a multimodal Gemma 3 (Google 2025), without the modules that read images."""
     text = fields.part("text_config", defaults_of("gemma3_text"))
     text.given = {**text.given, "model_type": "gemma3_text"}
     for name in IMAGE_FIELDS:

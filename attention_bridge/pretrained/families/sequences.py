@@ -175,7 +175,7 @@ def read_whisper(fields: Fields, tensors: Tensors) -> Reading:
         )
     if has_only(tensors, "encoder.", "decoder."):
         raise CheckpointError(
-            f"{fields.source} must describe a Whisper model with a decoder, but the tensors are those of its encoder "
+            f"{fields.source} must describe a Whisper model with a decoder, but has the tensors of its encoder "
             "alone, which cannot be loaded; load the whole model and call its encode"
         )
     return Reading(

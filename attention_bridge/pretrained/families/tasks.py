@@ -1,6 +1,6 @@
 """Choice of a checkpoint's task, and the model for it.
 
-A checkpoint with a task head becomes a `TaskModel`, whose tensors are those of the model under `backbone` and those of
+A checkpoint with a task head becomes a `TaskModel`, with the tensors of the model under `backbone` and the tensors of
 the head under `head`. The tensors show which heads there are; the class that wrote the file chooses among them.
 """
 
@@ -24,7 +24,7 @@ from attention_bridge.weights.rule import Rule
 
 LANGUAGE_MODELS = ("Decoder", "LanguageModel")
 BACKBONES = (*LANGUAGE_MODELS, "Encoder", "VisionTransformer")
-# Ends of JAX's parameter names, and those of the canonical layout.
+# Ends of JAX's parameter names, and their names in the canonical layout.
 LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 
 
@@ -86,7 +86,7 @@ def without(layout: Layout, *names: str) -> Layout:
 
 
 def _of_mirrors(given: Tensors) -> frozenset[str] | None:
-    """The canonical names of the head's tensors, if the names are those of a mirror's `TaskModel`; else None."""
+    """The canonical names of the head's tensors, for the names of a mirror's `TaskModel`; else None."""
     if not given.starts_with("backbone."):
         return None
     split = (name.rpartition(".") for name in given if name.startswith("head."))

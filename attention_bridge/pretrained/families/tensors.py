@@ -13,7 +13,7 @@ Read = Callable[[str], np.ndarray]
 
 
 class Tensors(Collection[str]):
-    """Names of a checkpoint's tensors in the spelling of a layout, and what is known of their values.
+    """Names of a checkpoint's tensors in the spelling of a layout, with their shapes and values if known.
 
     Args:
         given: names of the tensors, or a mapping from names to objects with a `shape`.

@@ -1,0 +1,219 @@
+r"""LoRA: low-rank adaptation of linear layers (Hu et al. 2021).
+
+$$ y = x W^\top + b + s\, \mathrm{dropout}(x)\, A^\top B^\top, \qquad s = \alpha / r $$
+
+| symbol | argument or parameter                                                                  |
+|--------|----------------------------------------------------------------------------------------|
+| W, b   | `base`, the linear layer, which is not trained                                         |
+| A      | `lora_A`, (rank, in), random at first                                                  |
+| B      | `lora_B`, (out, rank), zeros at first, so that the outputs are the base's              |
+| r      | `rank`                                                                                 |
+| α      | `alpha`                                                                                |
+| s      | `lora_scale`; with `use_rslora` it is α / √r (Kalajdzievski 2023)                      |
+| m      | `lora_magnitude_vector`, (out,), with `use_dora` (Liu et al. 2024); at first ‖W‖       |
+
+DoRA trains the norm m of each row of the weight apart from its direction; the norm below has no gradient:
+
+$$ y = x W'^\top + b, \qquad W' = m \, \frac{W + s B A}{\lVert W + s B A \rVert} $$
+
+    model = add_lora(model, 8, alpha=16.0)  # then train lora_parameters(model) only
+    model = merge_lora(model)  # plain linear layers again
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from torch_attention.arguments import checked
+from torch_attention.layers import Dropout
+from torch_attention.lora_embedding import LoRAEmbedding
+
+NAMES = ("lora_A", "lora_B", "lora_magnitude_vector", "lora_embedding_A", "lora_embedding_B")
+
+
+@checked
+class LoRALinear(nn.Module):
+    """Linear layer with a low-rank update beside it; only the update is trained (Hu et al. 2021).
+
+    The update is computed in at least float32, as in PEFT, and the output has the dtype of the base's output. It is
+    trained by gradients with respect to `lora_A` and `lora_B` alone: in PyTorch the parameters of the base require no
+    gradient; in JAX the parameters of the update have the type `nnx.LoRAParam`.
+
+    Args:
+        base: linear layer to adapt, which is kept as it is.
+        rank: rank r of the update.
+        alpha: numerator α of the scale.
+        use_rslora: whether the scale is α / √r instead of α / r.
+        use_dora: whether the norm of each row of the weight is trained apart (DoRA).
+        dropout: probability that an entry of the update's input is dropped in training.
+
+    Raises:
+        TypeError: `base` is not a linear layer.
+        ValueError: `rank` is below 1, or `dropout` is not in [0, 1).
+    """
+
+    def __init__(
+        self,
+        base: nn.Linear,
+        rank: int,
+        *,
+        alpha: float,
+        use_rslora: bool = False,
+        use_dora: bool = False,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        weight = base.weight
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        out_features, in_features = weight.shape
+        self.base = base.requires_grad_(False)
+        self.rank, self.alpha = rank, alpha
+        self.use_rslora, self.use_dora = use_rslora, use_dora
+        self.lora_scale = alpha / (math.sqrt(rank) if use_rslora else rank)
+        self.dropout = Dropout(dropout)
+        self.lora_A = nn.Parameter(torch.empty(rank, in_features, device=weight.device, dtype=dtype))
+        self.lora_B = nn.Parameter(torch.zeros(out_features, rank, device=weight.device, dtype=dtype))
+        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))  # between -1 / √in and 1 / √in, as in PEFT
+        norms = weight.detach().to(dtype).norm(dim=1) if use_dora else None  # out
+        self.lora_magnitude_vector = None if norms is None else nn.Parameter(norms)
+
+    def forward(
+        self, x: Float[Tensor, "*batch in_features"], keep: Bool[Tensor, "*batch in_features"] | None = None
+    ) -> Float[Tensor, "*batch out_features"]:
+        """Apply the layer; `keep` is a boolean dropout mask, True keeps, used instead of sampling one."""
+        output = self.base(x)  # *batch out
+        wide = self.dropout(x.to(self.lora_A.dtype), keep)  # *batch in
+        update = F.linear(F.linear(wide, self.lora_A), self.lora_B) * self.lora_scale  # *batch out
+        if self.lora_magnitude_vector is not None:
+            plain = F.linear(wide, self.base.weight.to(wide.dtype))  # *batch out
+            factors = self.lora_magnitude_vector / self._norms()  # out
+            update = factors * (plain + update) - plain  # *batch out
+        return (output + update).to(output.dtype)
+
+    def delta(self) -> Float[Tensor, "out_features in_features"]:
+        """Product of the factors, s B A."""
+        return (self.lora_B @ self.lora_A) * self.lora_scale
+
+    def merged_weight(self) -> Float[Tensor, "out_features in_features"]:
+        """Weight matrix of the adapted layer, in the dtype of the base."""
+        wide = self._sum()  # out in
+        if self.lora_magnitude_vector is not None:
+            wide = (self.lora_magnitude_vector / self._norms())[:, None] * wide  # out in
+        return wide.to(self.base.weight.dtype)
+
+    def merged(self) -> nn.Linear:
+        """Plain layer with the update added to its weight, rounded once to its dtype, as in PEFT."""
+        with torch.no_grad():
+            self.base.weight.copy_(self.merged_weight())
+        return self.base
+
+    def _sum(self) -> Float[Tensor, "out_features in_features"]:
+        delta = self.delta()
+        return self.base.weight.to(torch.promote_types(self.base.weight.dtype, delta.dtype)) + delta
+
+    def _norms(self) -> Float[Tensor, "out_features"]:
+        return self._sum().detach().norm(dim=1)
+
+
+@checked
+def add_lora(
+    model: nn.Module,
+    rank: int,
+    *,
+    alpha: float,
+    targets: Sequence[str] = ("q_proj", "v_proj"),
+    use_rslora: bool = False,
+    use_dora: bool = False,
+    dropout: float = 0.0,
+) -> nn.Module:
+    """Replace layers of a model by `LoRALinear` and `LoRAEmbedding`, in place; the outputs stay the same at first.
+
+    All other parameters are frozen: in PyTorch they require no gradient; in JAX, differentiate and optimise with
+    respect to `nnx.LoRAParam`. The new layers are in training mode: `model.eval()` turns their dropout off.
+
+    Args:
+        model: module that contains the layers.
+        rank: rank r of the updates.
+        alpha: numerator α of the scale.
+        targets: names of linear layers and embeddings, or ends of their paths, such as "q_proj" or
+            "layers.0.attention.q_proj".
+        use_rslora: whether the scale is α / √r instead of α / r.
+        use_dora: whether the norm of each row of a weight is trained apart (DoRA).
+        dropout: probability that an entry of an update's input is dropped in training.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: a target is the name of no such layer, or an argument is out of its range.
+    """
+    kinds = (nn.Linear, nn.Embedding)
+    found = {path: layer for path, layer in model.named_modules() if type(layer) in kinds}
+    chosen = {path: layer for path, layer in found.items() if any(_ends(path, name) for name in targets)}
+    for name in targets:
+        if not any(_ends(path, name) for path in chosen):
+            known = ", ".join(sorted({path.rpartition(".")[2] for path in found}))
+            raise ValueError(f"targets must be names of linear layers or embeddings ({known}), got {name!r}")
+    shared: dict[str, Any] = {"alpha": alpha, "use_rslora": use_rslora}
+    of_linear: dict[str, Any] = {**shared, "use_dora": use_dora, "dropout": dropout}
+    made: dict[str, Any] = {
+        path: LoRALinear(layer, rank, **of_linear)
+        if isinstance(layer, nn.Linear)
+        else LoRAEmbedding(layer, rank, **shared)
+        for path, layer in chosen.items()
+    }
+    for path, layer in made.items():
+        replace_module(model, path, layer)
+    model.requires_grad_(False)
+    for parameter in lora_parameters(model).values():
+        parameter.requires_grad_(True)
+    return model
+
+
+@checked
+def merge_lora(model: nn.Module) -> nn.Module:
+    """Add each update to the weight of its base, and restore the plain layers, in place.
+
+    Args:
+        model: module that contains `LoRALinear` layers and `LoRAEmbedding`.
+
+    Returns:
+        The model.
+    """
+    for path, layer in list(lora_layers(model)):
+        replace_module(model, path, layer.merged())
+    return model
+
+
+def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoRALinear | LoRAEmbedding]]:
+    """Yield the path and the layer of each `LoRALinear` and `LoRAEmbedding` in a model."""
+    for path, module in model.named_modules():
+        if isinstance(module, LoRALinear | LoRAEmbedding):
+            yield path, module
+
+
+@checked
+def lora_parameters(model: nn.Module) -> dict[str, Any]:
+    """The parameters of all updates in a model by their path; one that several layers share is listed once."""
+    found: dict[str, Any] = {}
+    for path, layer in lora_layers(model):
+        for name in NAMES:
+            parameter = getattr(layer, name, None)
+            if parameter is not None and not any(parameter is other for other in found.values()):
+                found[f"{path}.{name}"] = parameter
+    return found
+
+
+def replace_module(model: nn.Module, path: str, module: nn.Module) -> None:
+    """Replace the module at a path of a model."""
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, module)
+
+
+def _ends(path: str, name: str) -> bool:
+    return path == name or path.endswith(f".{name}")
