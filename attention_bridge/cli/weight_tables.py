@@ -148,7 +148,9 @@ def conversion_lines(done: Conversion, dry_run: bool, verified: Verified | None)
             f"written for Keras with attention at {', '.join(done.places[:SHOWN])}: Keras finds weights by these paths "
             "alone; --place sets others"
         )
-    lines += [f"dropped: {note.name}, {note.reason}" for note in report.ignored[:SHOWN]]
+    lines += [
+        f"dropped: {note.name}, {note.reason.removeprefix('dropped: ')}" for note in report.ignored[:SHOWN]
+    ]
     if verified is not None:
         equal = "equal" if verified.ok else "NOT EQUAL"
         lines.append(

@@ -163,7 +163,7 @@ def _fill_jax(model: Any, items: Items, dtype: str, device: Any, mesh: Any) -> A
     with jax.enable_x64(True):  # else JAX would truncate 64 bits to 32
         for name, array in items:
             path, variable = variables[name]
-            whole = np.ascontiguousarray(array, wanted)
+            whole = np.asarray(array, wanted, order="C")
             filled.append((path, variable.replace(jax.device_put(whole, where.get(name, device)))))
     nnx.update(model, nnx.from_flat_state(filled))
     return model

@@ -53,6 +53,10 @@ def layer_table(description: Any, most: int | None = None) -> str:
         Lines of text: embedding, table, arguments without a column, final norm, head and special tokens.
     """
     part = as_part(description)
+    if part.name == "TaskSpec":
+        backbone = layer_table(part.arguments["backbone"], most).split("\n")
+        lines = [line for line in backbone if not line.startswith("head: ")]
+        return "\n".join([*lines, f"task head: {_text(part.arguments['head'])}"])
     if part.name != "ModelSpec":
         return table(("field", "value"), _sizes(part))
     left = {**MODEL, **part.arguments}

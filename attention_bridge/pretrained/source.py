@@ -102,7 +102,7 @@ class Source:
             if insists:
                 stored.close()
                 raise
-            file = given.file or find_config(found.path if found.path.is_dir() else found.path.parent)
+            file = given.file or _config_file(found)
             return cls(found, stored, file, None, str(error), given.fields)
 
     @classmethod
@@ -204,6 +204,13 @@ def read_config_file(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]
     return file, read_json(file)
 
 
+def _config_file(found: Found) -> Path | None:
+    """The file with the configuration of a checkpoint: a GGUF file itself, else the one beside it; None for none."""
+    if found.format == "gguf":
+        return found.path
+    return find_config(found.path if found.path.is_dir() else found.path.parent)
+
+
 class _Given(NamedTuple):
     """The configuration of a checkpoint, before it is understood.
 
@@ -230,8 +237,7 @@ def _given(
     if found.format == "gguf":
         content = gguf_config(reader.metadata, reader.specs, reader.read, reader.path, ignore=ignore)
         return _Given(reader.path, {**content, **changes})
-    directory = found.path if found.path.is_dir() else found.path.parent
-    beside = find_config(directory)
+    directory, beside = found.path if found.path.is_dir() else found.path.parent, _config_file(found)
     if beside is None and not changes:
         reason = f"{directory} has neither {' nor '.join(CONFIGS)}, one of which must describe its model"
         return _Given(None, {}, reason)

@@ -19,6 +19,7 @@ from attention_bridge.cli.weight_tables import SHOWN
 from attention_bridge.pretrained.families import read_config
 from attention_bridge.pretrained.families.fields import Fields
 from attention_bridge.pretrained.families.own import read_own
+from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.pretrained.layer_table import LAYER, MODEL, layer_table
 from parity_tests.helpers import families
 from parity_tests.helpers.hybrids import HYBRIDS, delta_layer, gated_layer, latent_layer, window_layer
@@ -241,7 +242,7 @@ def test_command_prints_json_that_reads_back_as_the_same_description(name, tmp_p
     found = json.loads(inspected(tmp_path, configuration(name), "--json"))
     part = described(name)
     fields = Fields({"model": found["model"], "config": found["description"]})
-    assert read_own(fields, ()).model.arguments["config"] == part
+    assert read_own(fields, Tensors(())).model.arguments["config"] == part
     if part.name == "ModelSpec":
         spec = torch_attention.models.ModelSpec.from_dict(found["description"])
         assert spec == build(part, "torch_attention", {})

@@ -127,7 +127,12 @@ ROBERTA_HEADS = (
     masked_head(
         "lm_head.dense", "lm_head.layer_norm", "lm_head.bias", "lm_head.decoder", WORDS, activation="gelu"
     ),
-    sequence_head("classifier.out_proj", hidden="classifier.dense", activation="tanh"),
+    sequence_head(
+        "classifier.out_proj",
+        hidden="classifier.dense",
+        activation="tanh",
+        classes=("ForSequenceClassification",),
+    ),
     sequence_head("classifier", hidden="pooler.dense", activation="tanh", classes=("ForMultipleChoice",)),
     token_head("classifier"),
     question_head(),

@@ -187,9 +187,9 @@ def _both(layer: str) -> tuple[str, str]:
 
 def _rows(name: str, fields: Fields, tensors: Tensors) -> int:
     """Number of classes: the rows of the classifier; without shapes, the number of labels in the configuration."""
-    found = tensors.shape(name) or tensors.shape("head.classifier.weight")
-    if found is not None and len(found) == 2:
-        return found[0]
+    found = tensors.rows(name, "head.classifier")
+    if found is not None:
+        return found
     labels = fields.raw("id2label")
     return (
         len(labels)

@@ -62,9 +62,9 @@ def read_clip(fields: Fields, tensors: Tensors) -> Reading:
     for tower in (text, image):
         tower.raw("projection_dim", "tie_word_embeddings")
         tower.finish()
-    if has_only(tensors, "vision_model.", "text_model."):
+    if has_only(tensors, "vision_model.", "text_model.") or tensors.starts_with("backbone.patches."):
         return _tower_alone(looks, HF_CLIP_VISION, tensors, "visual_projection.weight", "FirstToken")
-    if has_only(tensors, "text_model.", "vision_model."):
+    if has_only(tensors, "text_model.", "vision_model.") or tensors.starts_with("backbone."):
         return _tower_alone(reads, HF_CLIP_TEXT, tensors, "text_projection.weight", "LastToken")
     return Reading(
         model(
@@ -122,10 +122,10 @@ def _image_tower(fields: Fields) -> Part:
 
 def _tower_alone(tower: Part, layout: Layout, tensors: Tensors, projection: str, pooling: str) -> Reading:
     """One tower: with its projection an embedding head, else the hidden states alone."""
-    shape = tensors.shape(projection) or tensors.spell(layout).shape("head.feature_proj.weight")
+    features = tensors.rows(projection, "head.feature_proj")
     head = Part("NoHead")
-    if shape is not None:
-        head = Part("EmbeddingHead", {"pooling": Part(pooling), "feature_dim": shape[0], "normalised": False})
+    if features is not None:
+        head = Part("EmbeddingHead", {"pooling": Part(pooling), "feature_dim": features, "normalised": False})
     else:
         layout = without(layout, projection)
     return Reading(Part("TaskModel", {"config": Part("TaskSpec", {"backbone": tower, "head": head})}), layout)

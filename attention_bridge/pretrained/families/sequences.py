@@ -37,7 +37,11 @@ def read_t5(fields: Fields, tensors: Tensors) -> Reading:
     scaled = fields.flag("scale_decoder_outputs", True)
     gated, activation = fields.word("feed_forward_proj", words=PROJECTIONS, default=(False, "relu"))
     dim, layers = fields.size("d_model"), fields.layers("num_layers")
-    if fields.task == FEATURES or has_only(tensors, "encoder.", "decoder."):
+    if (
+        fields.task == FEATURES
+        or has_only(tensors, "encoder.", "decoder.")
+        or tensors.starts_with("backbone.")
+    ):
         return _t5_encoder(fields, layers, gated, activation)
     layout = HF_T5_GATED if gated else HF_T5
     return Reading(
@@ -131,7 +135,7 @@ def read_bart(fields: Fields, tensors: Tensors) -> Reading:
     fields.raw("classif_dropout")
     dim = fields.size("d_model")
     scale = dim**0.5 if fields.flag("scale_embedding", False) else 1.0
-    if has_only(tensors, "decoder.", "encoder."):
+    if has_only(tensors, "decoder.", "encoder.") or tensors.starts_with("layers."):
         return _decoder_alone(
             fields,
             arrangement="post",
@@ -165,7 +169,7 @@ def read_whisper(fields: Fields, tensors: Tensors) -> Reading:
     fields.raw("num_hidden_layers")
     fields.flag("scale_embedding", False)  # the reference reads this field and never uses it
     dim = fields.size("d_model")
-    if has_only(tensors, "decoder.", "encoder."):
+    if has_only(tensors, "decoder.", "encoder.") or tensors.starts_with("layers."):
         fields.raw("num_mel_bins", "max_source_positions")
         return _decoder_alone(
             fields,

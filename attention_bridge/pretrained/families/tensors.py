@@ -44,6 +44,22 @@ class Tensors(Collection[str]):
         given: Any = self.given[self.spelled[name]]
         return tuple(given.shape)
 
+    def rows(self, weight: str, module: str) -> int | None:
+        """Number of outputs of a linear layer.
+
+        Args:
+            weight: name of its weight in the file.
+            module: path of the layer in a mirror's model.
+
+        Returns:
+            The rows of the weight, or the columns of a kernel of the JAX mirror; None if there is none.
+        """
+        for name, axis in ((weight, 0), (f"{module}.weight", 0), (f"{module}.kernel", -1)):
+            shape = self.shape(name)
+            if shape is not None and len(shape) == 2:
+                return shape[axis]
+        return None
+
     def differ(self, one: str, other: str) -> bool:
         """Whether both tensors are there with different values; False if no values are known."""
         if one not in self or other not in self or self.read is None:

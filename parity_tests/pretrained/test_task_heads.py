@@ -1,12 +1,18 @@
 """Checkpoints of every class of transformers: the same outputs in both mirrors, and the same bytes when saved."""
 
+import json
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 
+from attention_bridge import checkpoints
 from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained import load_pretrained, save_pretrained
+from attention_bridge.pretrained.families import read_config
+from attention_bridge.pretrained.families.tensors import Tensors
+from attention_bridge.weights import convert
 from parity_tests.helpers import families, heads
 
 ARRAYS = {"torch": torch.from_numpy, "jax": jnp.asarray}
@@ -37,6 +43,30 @@ def each_class():
         for name in heads.WRITTEN
         for framework in ARRAYS
     ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in QUICK["torch"] else pytest.mark.slow)
+        for name in heads.WRITTEN
+        if name not in heads.REFUSED
+    ],
+)
+@pytest.mark.parametrize("layout", ["torch_attention", "jax_attention"])
+def test_configuration_of_a_class_describes_the_converted_tensors_too(name, layout, tmp_path):
+    """Tensors in a mirror's names convert back to the file's with the same configuration."""
+    heads.model(name).save_pretrained(tmp_path)
+    fields, given = json.loads((tmp_path / "config.json").read_text()), checkpoints.read(tmp_path)
+    reading = read_config(fields, Tensors(given, given.__getitem__))
+    converted, report = convert(given, reading.layout, layout, reading.axes)
+    again = read_config(fields, Tensors(converted, converted.__getitem__))
+    assert again.model == reading.model
+    back, _ = convert(converted, layout, again.layout, again.axes)
+    spelled = {reading.layout.canonical(each): x for each, x in given.items()}
+    left = {reading.layout.canonical(note.name) for note in report.ignored}
+    assert back.keys() == spelled.keys() - left
+    assert all(back[each].tobytes() == spelled[each].tobytes() for each in back)
 
 
 @pytest.mark.filterwarnings("ignore:.*save_pretrained writes them again")
