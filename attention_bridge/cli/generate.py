@@ -16,7 +16,7 @@ from attention_bridge.cli.text_options import Directory, Dtype, Framework, Json,
 from attention_bridge.errors import InputError, cut, printable
 
 if TYPE_CHECKING:
-    from attention_bridge.pretrained.chat import ChatTemplate
+    from attention_bridge.pretrained.text.chat import ChatTemplate
 
 
 def generate(
@@ -54,8 +54,8 @@ def generate(
     Example: attention-bridge generate path/to/gpt2 "Attention is" --max-new-tokens 20
     """
     from attention_bridge.pretrained import text
-    from attention_bridge.pretrained.chat import has_template, messages
     from attention_bridge.pretrained.text import kinds
+    from attention_bridge.pretrained.text.chat import has_template, messages
     from attention_bridge.pretrained.text.generation_fields import hints
 
     say = (lambda line: None) if quiet else _hint
@@ -88,9 +88,9 @@ def generate(
 
 
 def _template(directory: Directory) -> ChatTemplate:
-    from attention_bridge.pretrained.chat import ChatTemplate
-    from attention_bridge.pretrained.special_words import SpecialWords
-    from attention_bridge.pretrained.tokenizer_files import TokenizerFiles
+    from attention_bridge.pretrained.text.chat import ChatTemplate
+    from attention_bridge.pretrained.text.special_words import SpecialWords
+    from attention_bridge.pretrained.text.tokenizer_files import TokenizerFiles
 
     found = ChatTemplate.open(directory, SpecialWords.read(TokenizerFiles.open(directory)).named)
     if found is None:

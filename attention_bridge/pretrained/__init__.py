@@ -2,7 +2,7 @@
 
 model = load_pretrained("path/to/gpt2", framework="jax")
 logits = model(tokens).logits
-save_pretrained(model, "elsewhere", config="path/to/gpt2")  # in the layout of Hugging Face
+save_pretrained(model, "elsewhere")  # the same names and files
 """
 
 from importlib import import_module
@@ -19,10 +19,14 @@ if TYPE_CHECKING:
     from attention_bridge.pretrained.load import make_model as make_model
     from attention_bridge.pretrained.load import read_pretrained as read_pretrained
     from attention_bridge.pretrained.save import save_pretrained as save_pretrained
+    from attention_bridge.pretrained.text import TextModel as TextModel
+    from attention_bridge.pretrained.text.tokenizer import Tokenizer as Tokenizer
 
 # Public names and their modules; a module is imported at the first access to a name.
 PUBLIC = {
     "Pretrained": "attention_bridge.pretrained.load",
+    "TextModel": "attention_bridge.pretrained.text",
+    "Tokenizer": "attention_bridge.pretrained.text.tokenizer",
     "apply_adapter": "attention_bridge.pretrained.adapters",
     "convert_checkpoint": "attention_bridge.pretrained.conversion",
     "inspect": "attention_bridge.pretrained.inspection",

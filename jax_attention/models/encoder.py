@@ -46,6 +46,8 @@ class EncoderConfig:
         dropout: dropout rate of attention weights, embeddings and sublayer outputs in training.
         pooler: whether the model has a pooler: a linear layer and tanh on the first position.
         first_position: index of the first token's row in the position embedding; 2 in RoBERTa.
+        uncounted_token: token that positions do not count, which is the padding token of RoBERTa; None counts all
+            tokens.
         token_dim: features of the embeddings, which a linear layer projects to `embed_dim` (ALBERT); None for
             embeddings of `embed_dim` features without a projection.
         shared_layers: whether one layer runs `num_layers` times (ALBERT).
@@ -65,6 +67,7 @@ class EncoderConfig:
     first_position: int = 0
     token_dim: int | None = None
     shared_layers: bool = False
+    uncounted_token: int | None = None
 
 
 @checked
@@ -218,5 +221,16 @@ class Encoder(nnx.Module):
         if self.type_embedding is not None:
             types = jnp.zeros_like(tokens) if token_types is None else token_types
             x = x + self.type_embedding(types)  # batch length token_dim
-        where = places(tokens, positions, None, self.config.max_len) + self.config.first_position
-        return x + with_rank(self.position_embedding(where), 3)  # batch length token_dim
+        return x + with_rank(
+            self.position_embedding(self._rows(tokens, positions)), 3
+        )  # batch length token_dim
+
+    def _rows(
+        self, tokens: Int[Array, "batch length"], positions: Int[Array, "..."] | None
+    ) -> Int[Array, "..."]:
+        """Rows of the position embedding; an uncounted token has the row before the first one."""
+        first, uncounted = self.config.first_position, self.config.uncounted_token
+        if positions is None and uncounted is not None:
+            real = tokens != uncounted  # batch length
+            return jnp.where(real, jnp.cumsum(real, axis=-1), 0) + (first - 1)  # batch length
+        return places(tokens, positions, None, self.config.max_len) + first

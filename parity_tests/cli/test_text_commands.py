@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from attention_bridge.cli import app
 from attention_bridge.pretrained.text import Settings, TextModel, embed, fill_mask, generate
-from attention_bridge.pretrained.tokenizer import Tokenizer
+from attention_bridge.pretrained.text.tokenizer import Tokenizer
 from parity_tests.helpers import tiny_checkpoints, tiny_tokenizers
 
 TEMPLATE = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}{{ bos_token }}<|assistant|>"

@@ -6,9 +6,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from attention_bridge.errors import CheckpointError, InputError
-from attention_bridge.pretrained import chat, chat_rendering
-from attention_bridge.pretrained.chat import ChatTemplate, messages
-from attention_bridge.pretrained.tokenizer import Tokenizer
+from attention_bridge.pretrained.text import chat, chat_rendering
+from attention_bridge.pretrained.text.chat import ChatTemplate, messages
+from attention_bridge.pretrained.text.tokenizer import Tokenizer
 from parity_tests.helpers import tiny_tokenizers as tiny
 
 TEMPLATES = {

@@ -115,6 +115,22 @@ def reading_fields(directory):
     return json.loads((directory / "config.json").read_text())
 
 
+@pytest.mark.parametrize("framework", ARRAYS)
+@pytest.mark.parametrize("name", ["roberta", "bert"])
+def test_padding_in_front_shifts_positions_as_in_transformers(saved, name, framework):
+    """RoBERTa's positions count real tokens; BERT's count all."""
+    directory, _, bound = saved(name)
+    padding = 1 if name == "roberta" else 0
+    tokens = np.array([[padding, padding, 5, 7, 9], [6, 5, 7, 9, 4]], np.int32)
+    real = tokens != padding
+    theirs = getattr(transformers, CASES[name].model.__name__).from_pretrained(directory).double().eval()
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(tokens).long(), torch.from_numpy(real).long()).last_hidden_state
+    array = ARRAYS[framework]
+    found = load_pretrained(directory, framework)(array(tokens), array(real)).last_hidden_state
+    assert error(families.numpy_of({"x": found})["x"][real], expected.numpy()[real]) <= bound
+
+
 class TestMetaLlama:
     @pytest.fixture
     def tokens(self, rng):

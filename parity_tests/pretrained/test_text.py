@@ -24,7 +24,7 @@ from attention_bridge.pretrained.text import (
 from attention_bridge.pretrained.text.embedding import similarities
 from attention_bridge.pretrained.text.generation_fields import hints
 from attention_bridge.pretrained.text.streaming import TextStream
-from attention_bridge.pretrained.tokenizer import Tokenizer
+from attention_bridge.pretrained.text.tokenizer import Tokenizer
 from parity_tests.helpers import tiny_checkpoints, tiny_tokenizers
 
 FRAMEWORKS = ("torch", "jax")

@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from attention_bridge.errors import CheckpointError, InputError
-from attention_bridge.pretrained.tokenizer import Tokenizer
+from attention_bridge.pretrained.text.tokenizer import Tokenizer
 from parity_tests.helpers import tiny_tokenizers as tiny
 
 MASK = {"content": "<mask>", "lstrip": True, "rstrip": False, "normalized": False, "single_word": False}

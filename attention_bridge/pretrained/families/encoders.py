@@ -16,11 +16,12 @@ from attention_bridge.weights.layouts.hf_bert import HF_BERT, HF_DISTILBERT
 def read_bert(fields: Fields, tensors: Tensors) -> Reading:
     """Read a BERT configuration (Devlin et al. 2018) or a RoBERTa one (Liu et al. 2019).
 
-    RoBERTa's positions begin at `pad_token_id + 1`.
+    RoBERTa's positions begin at `pad_token_id + 1` and do not count padding.
     """
-    first = 0
+    first, padding = 0, {}
     if fields.given.get("model_type") == "roberta":
-        first = fields.whole("pad_token_id", default=1) + 1
+        token = fields.whole("pad_token_id", default=1)
+        first, padding = token + 1, {"uncounted_token": token}
     sizes = _sizes(fields)
     positions = fields.size("max_position_embeddings")
     if positions <= first:
@@ -37,6 +38,7 @@ def read_bert(fields: Fields, tensors: Tensors) -> Reading:
             max_len=max_len,
             num_types=types,
             first_position=first,
+            **padding,
             pooler=_has_pooler(tensors, "pooler.dense.weight"),
         ),
         HF_BERT,

@@ -46,6 +46,7 @@ FROM_ZERO = (
     "num_shared",
     "num_sinks",
     "pad",
+    "uncounted_token",
 )  # others are positive
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from attention_bridge import checkpoints
 from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained.config_files import read_json
-from attention_bridge.pretrained.tokenizer_files import optional
+from attention_bridge.pretrained.text.tokenizer_files import optional
 
 ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "GELU": lambda x: x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))) / 2,

@@ -18,7 +18,7 @@ from attention_bridge.pretrained.text.generation_fields import (
 )
 from attention_bridge.pretrained.text.model import TextModel, longest
 from attention_bridge.pretrained.text.streaming import TextStream
-from attention_bridge.pretrained.tokenizer_files import optional
+from attention_bridge.pretrained.text.tokenizer_files import optional
 
 DEFAULT_TOKENS = 64
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from attention_bridge.pretrained.text.model import TextModel
-from attention_bridge.pretrained.tokenizer_files import optional
+from attention_bridge.pretrained.text.tokenizer_files import optional
 
 # Settings of `generation_config.json` that change the tokens, with their neutral values.
 UNUSED = {

@@ -15,9 +15,9 @@ import numpy as np
 from attention_bridge.errors import CheckpointError, InputError
 from attention_bridge.pretrained import load
 from attention_bridge.pretrained.config_files import read_json
-from attention_bridge.pretrained.encoded import Encoded
+from attention_bridge.pretrained.text.encoded import Encoded
 from attention_bridge.pretrained.text.kinds import backbone
-from attention_bridge.pretrained.tokenizer import Tokenizer
+from attention_bridge.pretrained.text.tokenizer import Tokenizer
 
 FRAMEWORKS = ("torch", "jax")
 

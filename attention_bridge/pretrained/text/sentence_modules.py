@@ -14,7 +14,7 @@ from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained.config_files import read_json
 from attention_bridge.pretrained.text.dense import check_names, read_dense
 from attention_bridge.pretrained.text.pooling import MODES, normalise
-from attention_bridge.pretrained.tokenizer_files import optional
+from attention_bridge.pretrained.text.tokenizer_files import optional
 
 # Flags of the older format, in the order of the concatenated vectors.
 FLAGS = {

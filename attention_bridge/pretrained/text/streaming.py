@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attention_bridge.pretrained.tokenizer import Tokenizer
+from attention_bridge.pretrained.text.tokenizer import Tokenizer
 
 INCOMPLETE = "\ufffd"  # decoded for the bytes of a character whose other bytes are in later tokens
 

@@ -19,8 +19,8 @@ from typing import Any, Self
 
 from attention_bridge.checkpoints import isolated
 from attention_bridge.errors import CheckpointError, InputError, require
-from attention_bridge.pretrained import chat_rendering
-from attention_bridge.pretrained.tokenizer_files import optional
+from attention_bridge.pretrained.text import chat_rendering
+from attention_bridge.pretrained.text.tokenizer_files import optional
 
 FILE, FOLDER = "chat_template.jinja", "chat_templates"
 LARGEST = 2**20  # bytes of a template; usual ones have a few thousand

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from attention_bridge.errors import CheckpointError
-from attention_bridge.pretrained.tokenizer_files import WORD_PIECE, TokenizerFiles, optional
+from attention_bridge.pretrained.text.tokenizer_files import WORD_PIECE, TokenizerFiles, optional
 
 NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 BERT = {

@@ -17,9 +17,9 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from attention_bridge.errors import InputError
-from attention_bridge.pretrained import tokenizer_classes, tokenizer_files
-from attention_bridge.pretrained.encoded import Encoded, check_texts, padded
-from attention_bridge.pretrained.special_words import SpecialWords
+from attention_bridge.pretrained.text import tokenizer_classes, tokenizer_files
+from attention_bridge.pretrained.text.encoded import Encoded, check_texts, padded
+from attention_bridge.pretrained.text.special_words import SpecialWords
 
 LONGEST = 10**9  # transformers writes 10^30 for tokenizers without a longest length
 DECODERS = ("ForCausalLM", "LMHeadModel")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from attention_bridge.checkpoints.format_detection import named
 from attention_bridge.errors import CheckpointError, InputError, require
-from attention_bridge.pretrained.hub_errors import explained
-from attention_bridge.pretrained.hub_names import EXPECTED, Remote, looks_local, remote_of
+from attention_bridge.pretrained.hub.errors import explained
+from attention_bridge.pretrained.hub.names import EXPECTED, Remote, looks_local, remote_of
 
 # Files beside the weights, and the modules of sentence-transformers; nothing else is downloaded.
 DESCRIPTIONS = (

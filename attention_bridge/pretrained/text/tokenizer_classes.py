@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from attention_bridge.pretrained.special_words import SpecialWords
-from attention_bridge.pretrained.tokenizer_files import BYTE_LEVEL, WORD_PIECE, TokenizerFiles
+from attention_bridge.pretrained.text.special_words import SpecialWords
+from attention_bridge.pretrained.text.tokenizer_files import BYTE_LEVEL, WORD_PIECE, TokenizerFiles
 
 # Qwen's words: contractions, letters, single digits, punctuation, line ends, spaces.
 QWEN_WORDS = (
