@@ -30,8 +30,8 @@ INITIALISERS = {
     "zeros_",
 }
 Items = Iterable[tuple[str, np.ndarray]]
+# The mirror of each framework; its layout has the same name.
 PACKAGES = {"torch": "torch_attention", "jax": "jax_attention"}
-LAYOUTS = {"torch": "torch_attention", "jax": "jax_attention"}
 
 
 def empty_model(part: Part, framework: str, dtype: str) -> Any:

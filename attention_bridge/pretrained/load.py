@@ -27,7 +27,7 @@ from attention_bridge.pretrained.adapters import (
 from attention_bridge.pretrained.devices import find_device
 from attention_bridge.pretrained.families import Reading
 from attention_bridge.pretrained.families.shown import cut
-from attention_bridge.pretrained.filling import LAYOUTS, PACKAGES, check_fit, empty_model, fill
+from attention_bridge.pretrained.filling import PACKAGES, check_fit, empty_model, fill
 from attention_bridge.pretrained.hub import local_directory
 from attention_bridge.pretrained.origin import Origin
 from attention_bridge.pretrained.source import Source
@@ -121,7 +121,7 @@ def load_pretrained(
         else partial(merged if merge else replaced, adapter=update, dtype=_numpy(wanted))
     )
     with _opened(directory, config, model_type, ignore, task, adapt) as opened:
-        reading, converted = _converted(directory, opened, LAYOUTS[framework])
+        reading, converted = _converted(directory, opened, PACKAGES[framework])
         name = _common_dtype(converted, wanted)
         model = _filled(directory, reading, converted, framework, name, device, mesh)
         origin = Origin.of(opened, reading, converted.report, name, wanted is None, None if merge else update)
@@ -159,7 +159,7 @@ def make_model(pretrained: Pretrained, framework: Framework) -> Any:
     weights = pretrained.weights
     specs = {name: Spec(array.shape, array.dtype) for name, array in weights.items()}
     (dtype,) = {spec.dtype.name for spec in specs.values()}
-    converted = stream(specs, weights.__getitem__, "torch_attention", LAYOUTS[framework])
+    converted = stream(specs, weights.__getitem__, "torch_attention", PACKAGES[framework])
     return _filled(pretrained.directory, pretrained.reading, converted, framework, dtype)
 
 

@@ -56,7 +56,7 @@ class RelativeEncoderDecoderConfig:
         num_buckets, max_distance: as in `T5Bias`.
         tied: whether the output head shares the token embedding's weight (tied embeddings); False for a separate
             weight.
-        logit_scale: factor on the logits of tied embeddings, `embed_dim ** -0.5` in T5; unused if `tied` is False.
+        logit_scale: factor on the input of the output head, `embed_dim ** -0.5` in T5 1.0.
         special_tokens: end, padding and start tokens, the defaults of `generate`.
     """
 
@@ -230,6 +230,5 @@ class RelativeEncoderDecoder(SequenceModel):
         return sequence_output(self._logits(normalise(self.decoder_norm, x)), layers)
 
     def _logits(self, x: Float[Array, "batch target embed"]) -> Float[Array, "batch target vocab"]:
-        if self.head is None:
-            return similarities(self.token_embedding, x * self.config.logit_scale)
-        return self.head(x)
+        x = x * self.config.logit_scale  # batch target embed
+        return similarities(self.token_embedding, x) if self.head is None else self.head(x)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from attention_bridge.catalogue.part import Part
+from attention_bridge.checkpoints.quantised.methods import KNOWN
 from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained.families import (
     decoders,
@@ -83,6 +84,9 @@ def _read(fields: Fields, names: Collection[str]) -> Reading:
         raise CheckpointError(f"{fields.source} must have a model_type of {known}, got {shown(model_type)}")
     family, tensors = FAMILIES[model_type], Tensors.of(names)
     reading = with_task(family.read(fields, tensors), family.heads, fields, tensors)
+    quantised = fields.given.get("quantization_config")
+    if isinstance(quantised, Mapping) and quantised.get("quant_method") in KNOWN:
+        fields.seen.add("quantization_config")  # it describes the file, not the model
     fields.finish()
     reading = replace(reading, model=with_special_tokens(reading.model, {**fields.defaults, **fields.given}))
     if isinstance(names, Mapping):

@@ -34,7 +34,9 @@ def read_t5(fields: Fields, tensors: Tensors) -> Reading:
     fields.raw("dense_act_fn", "is_gated_act")
     fields.size("n_positions", default=None)  # training length; relative positions have no limit
     tied = fields.flag("tie_word_embeddings", True)
-    scaled = fields.flag("scale_decoder_outputs", True)
+    scaled = fields.flag("scale_decoder_outputs", tied)
+    # The reference ties the head of a file without one, even if the configuration says otherwise.
+    tied = tied or (tensors.has_embeddings("shared.weight") and not tensors.has_head("lm_head.weight"))
     gated, activation = fields.word("feed_forward_proj", words=PROJECTIONS, default=(False, "relu"))
     dim, layers = fields.size("d_model"), fields.layers("num_layers")
     if (
@@ -60,7 +62,7 @@ def read_t5(fields: Fields, tensors: Tensors) -> Reading:
             num_buckets=fields.size("relative_attention_num_buckets"),
             max_distance=fields.size("relative_attention_max_distance", default=128),
             tied=tied,
-            logit_scale=dim**-0.5 if tied and scaled else 1.0,
+            logit_scale=dim**-0.5 if scaled else 1.0,
         ),
         with_tied(layout, tied, "lm_head.weight", "shared.weight"),
     )

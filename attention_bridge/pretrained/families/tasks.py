@@ -100,9 +100,7 @@ def _untied(reading: Reading, tensors: Tensors) -> Reading:
     if head is None or tied is None or not tensors.differ(head, tied.to):
         return reading
     config = reading.model.arguments["config"]
-    changed = {**config.arguments, "tied": False} | (
-        {"logit_scale": 1.0} if "logit_scale" in config.arguments else {}
-    )
+    changed = {**config.arguments, "tied": False}
     return replace(
         reading,
         model=Part(reading.model.name, {"config": Part(config.name, changed)}),

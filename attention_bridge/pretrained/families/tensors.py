@@ -68,6 +68,14 @@ class Tensors(Collection[str]):
             return True
         return not np.array_equal(self.read(self.spelled[one]), self.read(self.spelled[other]))
 
+    def has_embeddings(self, name: str) -> bool:
+        """Whether there is a token embedding, by the end of its name in the file or by its name in a mirror."""
+        return self.ends_with(name) or self.starts_with("token_embedding.")
+
+    def has_head(self, name: str) -> bool:
+        """Whether there is an output head, by its name in the file or in a mirror."""
+        return self.ends_with(name) or self.starts_with("head.")
+
     def ends_with(self, end: str) -> bool:
         """Whether the name of a tensor has this end."""
         return any(name.endswith(end) for name in self.spelled)
