@@ -21,6 +21,12 @@ MIRRORS = {
     "jax": SimpleNamespace(name="jax", package=jax_attention, array=jnp.asarray),
 }
 each_mirror = pytest.mark.parametrize("mirror", MIRRORS.values(), ids=MIRRORS)
+# The same, but the JAX half, which compiles much, runs among the slow tests.
+each_mirror_slow_in_jax = pytest.mark.parametrize(
+    "mirror",
+    [pytest.param(x, marks=pytest.mark.slow if name == "jax" else ()) for name, x in MIRRORS.items()],
+    ids=MIRRORS,
+)
 
 
 def collected(generator):

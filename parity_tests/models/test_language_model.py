@@ -23,7 +23,7 @@ from attention_bridge.pretrained import load_pretrained, save_pretrained
 from attention_bridge.pretrained.families.describe import language_model, layer_spec, model_spec
 from attention_bridge.weights import transfer
 from attention_bridge.weights.containers import open_container
-from parity_tests.helpers.built import MIRRORS, each_mirror
+from parity_tests.helpers.built import MIRRORS, each_mirror, each_mirror_slow_in_jax
 from parity_tests.helpers.hybrids import ENCODER, HYBRIDS
 
 VOCAB = 17
@@ -365,7 +365,7 @@ def test_impossible_description_raises(mirror, mixer, ffn, arrangement, text):
         (lambda m: (None,), ValueError, "one for each of 2 layers, got 1"),
     ],
 )
-@each_mirror
+@each_mirror_slow_in_jax
 def test_caches_must_fit_their_layers(mirror, caches, exception, text, rng):
     memory = Part("GatedDeltaNet", {"num_heads": 2, "head_dim": 4})
     layers = [layer_spec(mixer, None, "pre", RMS) for mixer in (memory, ATTENTION)]
@@ -394,6 +394,7 @@ def test_description_survives_json_and_is_the_same_in_both_mirrors(hybrid):
     assert torch_attention.models.ModelSpec.from_dict(changed) != ours
 
 
+@pytest.mark.slow
 @each_hybrid
 def test_hybrids_are_saved_and_loaded_in_the_other_framework(hybrid, tmp_path, rng):
     model = torch_module(hybrid, "float32")
@@ -495,8 +496,8 @@ def results(mirror, part, weights, tokens):
         # PyTorch cannot compile the tests' shape checks; the slow tests run without them.
         pytest.param("torch", True, False, marks=pytest.mark.slow),
         pytest.param("torch", True, True, marks=pytest.mark.slow),
-        ("jax", False, True),
-        ("jax", True, False),
+        pytest.param("jax", False, True, marks=pytest.mark.slow),
+        pytest.param("jax", True, False, marks=pytest.mark.slow),
         ("jax", True, True),
     ],
 )
@@ -518,7 +519,7 @@ def test_scanned_and_rematerialised_layers_give_the_same(mirror, scan_layers, re
             assert np.abs(one - other).max() < 2e-5 * largest
 
 
-@each_mirror
+@each_mirror_slow_in_jax
 def test_scanned_models_have_the_same_checkpoint_and_decode(mirror, rng):
     """With caches, layers run one by one."""
     torch.manual_seed(0)

@@ -11,7 +11,7 @@ import torch_attention.models
 from attention_bridge.catalogue.part import build
 from attention_bridge.pretrained.families.describe import Heads, language_model
 from parity_tests.helpers import described
-from parity_tests.helpers.built import each_mirror
+from parity_tests.helpers.built import each_mirror, each_mirror_slow_in_jax
 from parity_tests.helpers.translators import translator
 
 BATCH, LENGTH, VOCAB = 2, 5, 11
@@ -65,7 +65,7 @@ def test_translators_take_four_positional_arguments(mirror, name, rng):
 
 
 @pytest.mark.parametrize("name", ["SimpleSeq2Seq", "EncoderDecoder", "RelativeEncoderDecoder", "Luong, dot"])
-@each_mirror
+@each_mirror_slow_in_jax
 def test_source_may_be_padded_on_either_side(mirror, name, rng):
     model = translator(name, mirror.package, **({} if mirror.name == "torch" else {"rngs": nnx.Rngs(0)}))
     behind = rng.integers(1, 9, (BATCH, LENGTH)).astype(np.int32) * THERE.astype(np.int32)

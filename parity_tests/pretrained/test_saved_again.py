@@ -19,7 +19,7 @@ from parity_tests.helpers import families, heads
 
 ARRAYS = {"torch": torch.from_numpy, "jax": jnp.asarray}
 TOKENS = np.array([[3, 5, 7, 11]], np.int32)
-each_framework = pytest.mark.parametrize("framework", ARRAYS)
+each_framework = pytest.mark.parametrize("framework", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
 FILES = {
     "generation_config.json": '{"max_new_tokens": 7}',
     "tokenizer.json": '{"version": "1.0"}',
@@ -48,7 +48,7 @@ def moved(model, directory):
     return heads.hashes(directory.parent / "back"), before
 
 
-@each_framework
+@pytest.mark.parametrize("framework", ARRAYS)
 def test_shards_index_dtypes_and_files_are_the_same(given, framework):
     model = heads.model("LlamaForCausalLM").to(torch.bfloat16)
     with torch.no_grad():
