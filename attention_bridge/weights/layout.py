@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,6 +13,9 @@ import numpy as np
 from attention_bridge.weights.grouped import GroupedMove, GroupedRule
 from attention_bridge.weights.names import pattern
 from attention_bridge.weights.rule import Move, Rule
+
+# Prefixes of models that DataParallel, DistributedDataParallel and torch.compile have wrapped.
+WRAPPED = re.compile(r"^((module|_orig_mod)\.)+")
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,8 @@ class Layout:
         """The spelling of `name` that the rules use."""
         if self.slashes:
             name = name.replace("/", ".")
+        if self.name.startswith("hf."):
+            name = WRAPPED.sub("", name)
         for theirs, ours in self.spellings:
             values = pattern(theirs).match(name)
             if values is not None:

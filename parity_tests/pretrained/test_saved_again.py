@@ -110,6 +110,15 @@ def test_msgpack_has_the_same_names_dtypes_and_bytes(given, framework):
     assert back == before
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_prefix_of_a_wrapped_model_is_kept(given, prefix):
+    heads.model("BertForSequenceClassification").save_pretrained(given)
+    tensors = {f"{prefix}{name}": x for name, x in checkpoints.read(given).items()}
+    checkpoints.write(given / "model.safetensors", tensors, {"format": "pt"})
+    back, before = moved(load_pretrained(given, "torch"), given)
+    assert back == before
+
+
 def test_saved_model_is_one_of_transformers(tmp_path):
     reference = heads.model("BertForSequenceClassification")
     reference.save_pretrained(tmp_path / "given")
