@@ -19,7 +19,18 @@ PARTS = (
     "num_types",
     "padding",
 )
-PLACES = ("bos", "decoder_start", "depth", "eos", "eos_tokens", "first_position", "pad", "seed", "shift")
+PLACES = (
+    "bos",
+    "decoder_start",
+    "depth",
+    "eos",
+    "eos_tokens",
+    "first_position",
+    "pad",
+    "seed",
+    "shift",
+    "uncounted_token",
+)
 FROM_ZERO = frozenset((*LENGTHS, *LAYERS, *PARTS, *PLACES))  # all other integers count from 1
 TOKENS = ("end_token", "pad_id", "pad_token")
 ANY_INTEGER = frozenset((*TOKENS, "axes", "distance", "query_offset", "table"))

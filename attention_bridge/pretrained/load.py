@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from attention_bridge.checkpoints.reader import Reader
-from attention_bridge.errors import CheckpointError, ConversionError, InputError, require
+from attention_bridge.errors import CheckpointError, ConversionError, InputError, printable, require
 from attention_bridge.pretrained.adapters import (
     Adapter,
     apply_adapter,
@@ -38,12 +39,17 @@ Framework = Literal["torch", "jax"]
 # Exceptions that the mirrors' configurations raise for impossible sizes.
 _UNBUILT = (ArithmeticError, AttributeError, LookupError, RuntimeError, StopIteration, TypeError, ValueError)
 DTYPES = ("float32", "bfloat16", "float16", "float64", "float8_e4m3fn", "float8_e5m2")
+HEADED = re.compile(r"(For[A-Z]\w*|LMHeadModel)$")  # names of classes with a head
 SHORT_DTYPES = {
     "bf16": "bfloat16",
     "fp16": "float16",
     "half": "float16",
     "fp32": "float32",
     "float": "float32",
+    "double": "float64",
+    "f16": "float16",
+    "f32": "float32",
+    "f64": "float64",
 }
 
 
@@ -126,11 +132,23 @@ def load_pretrained(
         model = _filled(directory, reading, converted, framework, name, device, mesh)
         origin = Origin.of(opened, reading, converted.report, name, wanted is None, None if merge else update)
     model.origin = origin
-    if (message := origin.warning()) is not None:
-        warnings.warn(message, stacklevel=2)
+    for message in (origin.warning(), None if task else _without_its_head(origin)):
+        if message is not None:
+            warnings.warn(message, stacklevel=2)
     if update is None or merge:
         return model
     return apply_adapter(model, update, reading.layout, reading.axes)
+
+
+def _without_its_head(origin: Origin) -> str | None:
+    """One sentence about a checkpoint whose class has a head that its tensors lack; None for any other."""
+    names, model = origin.fields.get("architectures"), origin.reading.model
+    written = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
+    config = model.arguments["config"].arguments
+    is_body = model.name == "Encoder" or (model.name == "TaskModel" and config["head"].name == "NoHead")
+    if not is_body or not HEADED.search(written) or origin.unused():
+        return None
+    return f"{origin.path} was written by {written}, but has no tensors of its head, and is loaded without a head"
 
 
 def _with_adapter(directory: Path, adapter: str | os.PathLike[str] | None) -> tuple[Path, Adapter | None]:
@@ -193,7 +211,13 @@ def _filled(
 def _unfit(directory: Path, error: ConversionError) -> ConversionError:
     """The error in one line: the number of faults of each kind, and the first one."""
     summary = str(error).partition("\n")[0].rpartition("nothing was written: ")[2]
-    first = f" The first: {error.faults[0].name}." if error.faults else ""
+    first = ""
+    if error.faults:
+        fault = error.faults[0]
+        expected = f", expected {fault.expected}" if fault.expected else ""
+        first = f" The first: {printable(fault.name)}{expected}" + (
+            f", got {fault.given}." if fault.given else "."
+        )
     message = f"The weights in {directory} do not fit its configuration: {summary}{first}"
     return ConversionError(cut(message), error.faults)
 
@@ -252,6 +276,8 @@ def _opened(
     adapt: Callable[..., Reader] | None = None,
 ) -> Source:
     """Open a checkpoint with the changes of its configuration and the adapter that were asked for."""
+    if config is not None and not isinstance(config, Mapping):
+        raise InputError(f"config must be a mapping from fields to values, or None, got {config!r:.60}")
     changes = {**(config or {}), **({} if model_type is None else {"model_type": model_type})}
     return Source.open(directory, changes=changes, ignore=ignore, task=task, adapt=adapt)
 

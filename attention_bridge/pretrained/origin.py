@@ -11,10 +11,11 @@ from typing import Any, Self
 import numpy as np
 
 from attention_bridge.checkpoints.form import Form
+from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained.adapters import Adapter
 from attention_bridge.pretrained.companions import files_beside
 from attention_bridge.pretrained.config_files import CONFIGS
-from attention_bridge.pretrained.families import Reading
+from attention_bridge.pretrained.families import Reading, read_config
 from attention_bridge.pretrained.families.shown import listed
 from attention_bridge.pretrained.source import Source
 from attention_bridge.weights.layout import Layout, entry_for
@@ -95,12 +96,15 @@ class Origin:
         file = opened.config_file
         written = file if file is not None and file.suffix == ".json" else None  # GGUF files hold their own
         directory = opened.path if opened.path.is_dir() else opened.path.parent
+        fields = opened.fields
+        if opened.found.format == "gguf":  # which is only read: it is saved as transformers writes the model
+            reading, fields, names = _of_transformers(reading, fields, names)
         return cls(
             path=directory,
             reading=reading,
             config=b"" if written is None else written.read_bytes(),
             config_name=CONFIGS[0] if written is None else written.name,
-            fields=opened.fields,
+            fields=fields,
             form=None if opened.is_dequantised else Form.of(opened.found, opened.reader),
             specs=dict(opened.specs),
             names=names,
@@ -132,3 +136,15 @@ class Origin:
             f"{self.path} has tensors that this {model} does not use: {listed(names)}; "
             "save_pretrained writes them again"
         )
+
+
+def _of_transformers(
+    reading: Reading, fields: Mapping[str, Any], names: dict[str, str]
+) -> tuple[Reading, Mapping[str, Any], dict[str, str]]:
+    """The same model with the names and the configuration of transformers; as given if these describe another model."""
+    changed = {**fields, "model_type": str(fields.get("model_type")).removeprefix("gguf.")}
+    try:
+        found = read_config(changed)
+    except CheckpointError:
+        return reading, fields, names
+    return (found, changed, {}) if found.model == reading.model else (reading, fields, names)

@@ -20,7 +20,8 @@ from attention_bridge.pretrained.filling import PACKAGES
 from attention_bridge.pretrained.origin import Origin
 from attention_bridge.pretrained.source import read_config_file
 from attention_bridge.pretrained.writing import write_directory, written
-from attention_bridge.weights.containers import open_container
+from attention_bridge.weights.containers import Container, open_container
+from attention_bridge.weights.leaves import spec
 
 
 def save_pretrained(
@@ -50,7 +51,12 @@ def save_pretrained(
             the model has LoRA updates that are not merged.
         CheckpointError: a file cannot be read or written.
     """
+    model = unwrapped(model)
     check_plain(model)
+    if max_shard_bytes is not None and (type(max_shard_bytes) is not int or max_shard_bytes < 1):
+        raise InputError(
+            f"max_shard_bytes must be a positive whole number, or None, got {max_shard_bytes!r:.60}"
+        )
     directory = Path(directory)
     origin: Origin | None = getattr(model, "origin", None)
     leaves = open_container(model)
@@ -59,12 +65,33 @@ def save_pretrained(
     _check_described(model, reading)
     same = origin if origin is not None and origin.reading.layout.name == reading.layout.name else None
     tensors = written(leaves, reading, same)
+    if same is not None and not tensors.as_stored and (changed := with_dtype(given, leaves)) != dict(given):
+        text = config_text(changed)
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CheckpointError(f"{directory} cannot be made: {error.strerror}") from error
     files = {CONFIGS[0] if same is None else same.config_name: text, **({} if same is None else same.files)}
     write_directory(directory, tensors, files, None if same is None else same.form, max_shard_bytes)
+
+
+def with_dtype(fields: Mapping[str, Any], leaves: Container) -> dict[str, Any]:
+    """The fields of a configuration with the dtype of the weights that are written, where it names one."""
+    dtypes = {spec(name, leaf).dtype.name for name, leaf in leaves.leaves.items()}
+    if len(dtypes) > 1:
+        return dict(fields)
+    return {**fields, **{name: next(iter(dtypes)) for name in ("dtype", "torch_dtype") if fields.get(name)}}
+
+
+def unwrapped(model: Any) -> Any:
+    """The model inside `torch.compile`, `DataParallel` or `DistributedDataParallel`."""
+    while type(model).__module__.startswith("torch."):
+        inner = getattr(model, "_orig_mod", None)
+        inner = getattr(model, "module", None) if inner is None else inner
+        if inner is None:
+            return model
+        model = inner
+    return model
 
 
 def _given(

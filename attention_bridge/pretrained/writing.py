@@ -31,10 +31,12 @@ class Tensors:
     Attributes:
         specs: shape and dtype of each, by its name in the file.
         items: function that yields the name and array of each, in any order.
+        as_stored: whether they have the dtypes of the checkpoint that the model was loaded from.
     """
 
     specs: dict[str, Spec]
     items: Callable[[], Iterator[tuple[str, np.ndarray]]]
+    as_stored: bool = True
 
 
 def written(container: Container, reading: Reading, origin: Origin | None) -> Tensors:
@@ -81,7 +83,7 @@ def written(container: Container, reading: Reading, origin: Origin | None) -> Te
         for name, other in origin.repeated.items():
             yield name, held[other] if other in held else origin.kept[other]
 
-    return Tensors(specs, items)
+    return Tensors(specs, items, unchanged)
 
 
 def write_directory(

@@ -147,8 +147,6 @@ def enter(tensors: Mapping[str, np.ndarray], layout: Layout, report: Report) -> 
             report.faults.append(Fault(given, "refused", refused.reason, describe(array)))
         elif dropped := entry_for(name, layout.dropped):
             report.ignored.append(Note(given, f"dropped: {dropped.reason}"))
-        elif not layout.moves(name) and (unused := entry_for(name, layout.unused)):
-            report.ignored.append(Note(given, f"dropped: {unused.reason}"))
         elif constant := entry_for(name, layout.constants):
             if np.array_equal(array, constant.value(array.shape)):
                 report.ignored.append(Note(given, constant.reason))
@@ -161,6 +159,8 @@ def enter(tensors: Mapping[str, np.ndarray], layout: Layout, report: Report) -> 
                 report.ignored.append(Note(given, tied.reason))
             else:
                 report.faults.append(Fault(given, "wrong value", tied.reason, "other values"))
+        elif not layout.moves(name) and (unused := entry_for(name, layout.unused)):
+            report.ignored.append(Note(given, f"dropped: {unused.reason}"))
         else:
             try:
                 parts = _layers(name, array, layout)

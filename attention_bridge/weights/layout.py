@@ -14,8 +14,8 @@ from attention_bridge.weights.grouped import GroupedMove, GroupedRule
 from attention_bridge.weights.names import pattern
 from attention_bridge.weights.rule import Move, Rule
 
-# Prefixes of models that DataParallel, DistributedDataParallel and torch.compile have wrapped.
-WRAPPED = re.compile(r"^((module|_orig_mod)\.)+")
+# Prefixes of models that DataParallel, torch.compile or PEFT has wrapped, and of state dicts in a training checkpoint.
+WRAPPED = re.compile(r"^((state_dict|model_state_dict|module|_orig_mod|base_model\.model)\.)+")
 
 
 @dataclass(frozen=True)

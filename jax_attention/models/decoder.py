@@ -29,7 +29,7 @@ from jax_attention.caches import Cache, GrowingCache, StaticCache
 from jax_attention.checks import check_padding_mask, check_pairs, check_tokens
 from jax_attention.dropout_masks import LayerKeep, ModelKeep
 from jax_attention.feed_forward import FeedForward
-from jax_attention.layers import Dropout, Factory, embedding, layer_norm, normalise, similarities
+from jax_attention.layers import Dropout, Factory, embedding, layer_norm, linear, normalise, similarities
 from jax_attention.models.special_tokens import SpecialTokens
 from jax_attention.models.token_masks import token_mask
 from jax_attention.models.token_numbers import check_numbers
@@ -54,6 +54,8 @@ class DecoderConfig:
             `"silu"`.
         norm_eps: epsilon added to the variance in each normalisation.
         dropout: dropout rate of attention weights, embeddings and sublayer outputs in training.
+        tied: whether the output head shares the token embedding's weight (tied embeddings); False for a separate
+            weight.
         special_tokens: end, padding and start tokens, the defaults of `generate`.
     """
 
@@ -66,6 +68,7 @@ class DecoderConfig:
     activation: str = "gelu_tanh"
     norm_eps: float = 1e-5
     dropout: float = 0.0
+    tied: bool = True
     special_tokens: SpecialTokens = field(default_factory=SpecialTokens)
 
 
@@ -146,6 +149,9 @@ class Decoder(nnx.Module):
         self.position_embedding = embedding(config.max_len, config.embed_dim, **factory)
         self.layers = nnx.List([DecoderLayer(config, **factory) for _ in range(config.num_layers)])
         self.final_norm = layer_norm(config.embed_dim, eps=config.norm_eps, **factory)
+        self.head = (
+            None if config.tied else linear(config.embed_dim, config.vocab_size, bias=False, **factory)
+        )
         self.dropout = Dropout(config.dropout, rngs=rngs)
 
     def __call__(
@@ -240,7 +246,7 @@ class Decoder(nnx.Module):
     @checked
     def logits(self, x: Float[Array, "*batch embed"]) -> Float[Array, "*batch vocab"]:
         """Logits of the next token, from hidden states `x`."""
-        return similarities(self.token_embedding, x)
+        return similarities(self.token_embedding, x) if self.head is None else self.head(x)
 
     @checked
     def start(self, capacity: int | None = None) -> tuple[Cache, ...]:

@@ -232,5 +232,5 @@ class Encoder(nnx.Module):
         first, uncounted = self.config.first_position, self.config.uncounted_token
         if positions is None and uncounted is not None:
             real = tokens != uncounted  # batch length
-            return jnp.where(real, jnp.cumsum(real, axis=-1), 0) + (first - 1)  # batch length
+            return jnp.where(real, real.cumsum(-1), 0) + (first - 1)  # batch length
         return places(tokens, positions, None, self.config.max_len) + first

@@ -182,7 +182,7 @@ def _backbone(
     if isinstance(config, EncoderConfig):
         return Encoder(replace(config, pooler=False), **factory)
     if isinstance(config, DecoderConfig):
-        return Decoder(config, **factory)
+        return Decoder(replace(config, tied=True), **factory)
     if isinstance(config, ModelSpec):
         return LanguageModel(replace(config, tied=True), **factory)
     return VisionTransformer(replace(config, pooler=False, num_classes=None), **factory)

@@ -114,8 +114,8 @@ class TestPortAModel:
             "Yes: there and back, 103 of 103 tensors are the same byte for byte.",
             "Neither PyTorch nor JAX has been loaded so far.",
             "Yes: every attention map and every embedding agrees, up to rounding.",
-            "Saved from PyTorch: 103 of 103",
-            "Saved from JAX: 103 of 103",
+            "Saved from PyTorch: 104 of 104",
+            "Saved from JAX: 104 of 104",
             "Doctor: the port uses the weight of k_proj without transposing it",
         ):
             assert sentence in told

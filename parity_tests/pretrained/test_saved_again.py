@@ -267,3 +267,85 @@ def test_failed_saving_leaves_the_directory_as_it_was(given, framework, monkeypa
     with pytest.raises(OSError, match="No space left"):
         save_pretrained(model, given)
     assert heads.hashes(given) == before
+
+
+@pytest.mark.parametrize("framework", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
+def test_untied_head_of_gpt2_is_used(given, framework):
+    case = heads.WRITTEN["GPT2LMHeadModel"].case
+    config = case.config(**case.fields, tie_word_embeddings=False)
+    torch.manual_seed(2)
+    reference = transformers.GPT2LMHeadModel(config).eval()
+    with torch.no_grad():
+        for parameter in reference.parameters():
+            parameter.normal_(0.0, 0.4)
+        expected = reference(torch.from_numpy(TOKENS).long()).logits.numpy()
+    reference.save_pretrained(given)
+    model = load_pretrained(given, framework)
+    found = model(ARRAYS[framework](TOKENS)).logits
+    assert np.abs(families.numpy_of({"x": found})["x"] - expected).max() <= 1e-5 * np.abs(expected).max()
+    back, before = moved(model, given)
+    assert back == before
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_bias_of_the_output_layer_is_used_where_it_differs_from_the_head_s(given, tied):
+    case = heads.WRITTEN["BertForMaskedLM"].case
+    reference = transformers.BertForMaskedLM(case.config(**case.fields, tie_word_embeddings=tied)).eval()
+    with torch.no_grad():
+        for parameter in reference.parameters():
+            parameter.normal_(0.0, 0.4)
+    reference.save_pretrained(given)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = load_pretrained(given, "torch")
+    tokens = torch.from_numpy(TOKENS).long()
+    with torch.no_grad():
+        assert torch.allclose(model(tokens).logits, reference(tokens).logits, atol=1e-5)
+    back, before = moved(model, given)
+    assert back == before
+
+
+def test_missing_head_of_the_class_that_wrote_the_file_is_warned_of(given):
+    heads.model("LlamaForCausalLM").save_pretrained(given)
+    tensors = checkpoints.read(given)
+    del tensors["lm_head.weight"]
+    checkpoints.write(given / "model.safetensors", tensors)
+    with pytest.warns(UserWarning, match="was written by LlamaForCausalLM, but has no tensors of its head"):
+        load_pretrained(given, "torch")
+
+
+def test_stray_head_does_not_change_a_model_of_causal_language(given):
+    heads.model("LlamaForCausalLM").save_pretrained(given)
+    tensors = checkpoints.read(given)
+    checkpoints.write(given / "model.safetensors", tensors | {"score.weight": np.ones((2, 20), np.float32)})
+    with pytest.warns(UserWarning, match=r"does not use: score\.weight"):
+        assert type(load_pretrained(given, "torch")).__name__ == "LanguageModel"
+
+
+def test_configuration_names_the_dtype_that_is_written(given):
+    heads.model("LlamaForCausalLM").save_pretrained(given)
+    save_pretrained(load_pretrained(given, "torch").half(), given.parent / "back")
+    assert json.loads((given.parent / "back" / "config.json").read_text())["dtype"] == "float16"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch's compiler
+def test_wrapped_model_is_saved(given):
+    heads.model("BertModel").save_pretrained(given)
+    model = torch.nn.DataParallel(torch.compile(load_pretrained(given, "torch")))
+    back, before = moved(model, given)
+    assert back == before
+
+
+def test_names_that_begin_with_an_underscore_and_null_fields_are_harmless(given):
+    heads.model("LlamaForCausalLM").save_pretrained(given)
+    config = json.loads((given / "config.json").read_text())
+    more = {"_attn_implementation_autoset": True, "quantization": None, "unsloth_version": "1"}
+    (given / "config.json").write_text(json.dumps(config | more))
+    load_pretrained(given, "torch")
+
+
+@pytest.mark.parametrize("wrong", ["1KB", 0, 2.5, True])
+def test_sizes_of_shards_must_be_whole_numbers(given, wrong):
+    heads.model("BertModel").save_pretrained(given)
+    with pytest.raises(InputError, match="max_shard_bytes must be a positive whole number, or None, got"):
+        save_pretrained(load_pretrained(given, "torch"), given, max_shard_bytes=wrong)

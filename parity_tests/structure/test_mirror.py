@@ -457,7 +457,12 @@ class TestSignatures:
 
     @pytest.mark.parametrize("mirror", ROOTS)
     def test_functions_take_at_most_15_arguments_except_listed_ones(self, mirror):
-        most = {"dot_product_attention": 19, "checked_call": 18, "RelativeEncoderDecoderConfig.__init__": 16}
+        most = {
+            "dot_product_attention": 19,
+            "checked_call": 18,
+            "EncoderConfig.__init__": 16,
+            "RelativeEncoderDecoderConfig.__init__": 16,
+        }
         for file in FILES:
             for name, thing in definitions(mirror, file).items():
                 if inspect.isfunction(thing):

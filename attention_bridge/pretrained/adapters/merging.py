@@ -6,6 +6,7 @@ if PyTorch is installed, which then computes the products; NumPy's products may 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -105,13 +106,37 @@ def replaced(
         name = name or plain
         specs[name] = Spec(array.shape, _dtype(dtype, before))
         sources[name] = given
+    repeated = _kept_heads(reader, layout, sources)
+    specs |= {head: reader.specs[embedding] for head, embedding in repeated.items()}
 
     def fetch(name: str) -> np.ndarray:
         if name in sources:
             return adapter.tensors[sources[name]].astype(specs[name].dtype)
-        return reader.read(name)
+        return reader.read(repeated.get(name, name))
 
     return replace(reader, specs=specs, fetch=fetch)
+
+
+def _kept_heads(reader: Reader, layout: Layout | None, replaced: Collection[str]) -> dict[str, str]:
+    """Output heads that the base ties to an embedding that the adapter replaces: PEFT leaves them the base's values.
+
+    Args:
+        reader: the base.
+        layout: layout of the base's tensors; None for none.
+        replaced: names of the replaced tensors.
+
+    Returns:
+        The name of the embedding for the name of each head.
+    """
+    if layout is None:
+        return {}
+    spelled = {layout.canonical(name): name for name in reader.specs}
+    heads = {tied.name for tied in layout.tied} & {"lm_head.weight", "embed_out.weight"}
+    return {
+        tied.name: spelled[tied.to]
+        for tied in layout.tied
+        if tied.name in heads and tied.name not in spelled and spelled.get(tied.to) in replaced
+    }
 
 
 class Spelling:

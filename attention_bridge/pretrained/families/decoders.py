@@ -23,7 +23,7 @@ def read_gpt2(fields: Fields, tensors: Tensors) -> Reading:
     """Read a GPT-2 configuration (Radford et al. 2019)."""
     fields.only("scale_attn_weights", True)
     fields.only("scale_attn_by_inverse_layer_idx", False)
-    fields.only("tie_word_embeddings", True)
+    tied = fields.flag("tie_word_embeddings", True)
     fields.raw("reorder_and_upcast_attn")
     dim, heads = fields.dim_and_heads(("n_embd", "hidden_size"), ("n_head", "num_attention_heads"))
     return Reading(
@@ -37,8 +37,9 @@ def read_gpt2(fields: Fields, tensors: Tensors) -> Reading:
             max_len=fields.size("n_positions", "max_position_embeddings"),
             activation=fields.word("activation_function", words=ACTIVATIONS),
             norm_eps=fields.number("layer_norm_epsilon"),
+            tied=tied,
         ),
-        HF_GPT2,
+        HF_GPT2 if tied else untied(HF_GPT2, "lm_head.weight"),
     )
 
 
@@ -138,6 +139,11 @@ def with_tied(layout: Layout, tied: bool, head: str, embeddings: str) -> Layout:
     """The layout, with `head` declared as tied to `embeddings` if the model's embeddings are tied."""
     again = Tied(head, embeddings, "tied embeddings")
     return replace(layout, tied=(*layout.tied, again)) if tied else layout
+
+
+def untied(layout: Layout, head: str) -> Layout:
+    """The layout without the declaration that `head` repeats the embedding."""
+    return replace(layout, tied=tuple(each for each in layout.tied if each.name != head))
 
 
 def _plain_rope(fields: Fields, rotary_dim: int, head_dim: int) -> Part:

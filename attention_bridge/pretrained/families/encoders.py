@@ -18,11 +18,10 @@ def read_bert(fields: Fields, tensors: Tensors) -> Reading:
 
     RoBERTa's positions begin at `pad_token_id + 1` and do not count padding.
     """
-    first, padding = 0, {}
+    sizes, first = _sizes(fields), 0
     if fields.given.get("model_type") == "roberta":
-        token = fields.whole("pad_token_id", default=1)
-        first, padding = token + 1, {"uncounted_token": token}
-    sizes = _sizes(fields)
+        sizes["uncounted_token"] = fields.whole("pad_token_id", default=1)
+        first = sizes["uncounted_token"] + 1
     positions = fields.size("max_position_embeddings")
     if positions <= first:
         raise CheckpointError(
@@ -38,7 +37,6 @@ def read_bert(fields: Fields, tensors: Tensors) -> Reading:
             max_len=max_len,
             num_types=types,
             first_position=first,
-            **padding,
             pooler=_has_pooler(tensors, "pooler.dense.weight"),
         ),
         HF_BERT,

@@ -89,6 +89,7 @@ HARMLESS = frozenset(
         "keys_to_ignore_at_inference",
         "label2id",
         "language",
+        "license",
         "logit_scale_init_value",
         "mask_feature_length",
         "mask_feature_min_masks",
@@ -96,7 +97,9 @@ HARMLESS = frozenset(
         "mask_time_length",
         "mask_time_min_masks",
         "mask_time_prob",
+        "max_sequence_length",
         "median_filter_width",
+        "model_max_length",
         "model_type",
         "n_ctx",
         "n_special",
@@ -138,8 +141,11 @@ HARMLESS = frozenset(
         "torchscript",
         "transformers_version",
         "unk_token_id",
+        "unsloth_fixed",
+        "unsloth_version",
         "use_bfloat16",
         "use_cache",
+        "use_flash_attn",
         "use_weighted_layer_sum",
     )
 )
@@ -281,22 +287,26 @@ class Fields:
         for name, accepted in NEUTRAL.items():
             if name in self.given and name not in self.seen:
                 self.only(name, *accepted)
+        null = {name for name, value in self.given.items() if value is None or name.startswith("_")}
         self.refuse_unread(
-            "fields that may change the arithmetic and are not understood", HARMLESS | GENERATION
+            "fields that may change the arithmetic and are not understood",
+            HARMLESS | GENERATION | null,
+            "; ignore= leaves out those that do not",
         )
 
-    def refuse_unread(self, what: str, known: Collection[str] = ()) -> None:
+    def refuse_unread(self, what: str, known: Collection[str] = (), advice: str = "") -> None:
         """Raise if there are unread fields.
 
         Args:
             what: description of the fields in the message, such as "fields that are not known".
             known: names that are allowed to be unread.
+            advice: end of the message.
 
         Raises:
             CheckpointError: there are such fields; the message names them.
         """
         if unread := sorted(self.given.keys() - self.seen - {*known}):
-            raise CheckpointError(f"{self.source} has {what}: {listed(unread)}")
+            raise CheckpointError(f"{self.source} has {what}: {listed(unread)}{advice}")
 
     def _value(self, names: tuple[str, ...], default: object) -> Any:
         return self.raw(*names, default=None if default is _REQUIRED else default)

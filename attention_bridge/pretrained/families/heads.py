@@ -34,8 +34,8 @@ class Head:
         tensors: names of all its tensors, in the spelling of the family's layout.
         part: function of the configuration and the tensors that describes the mirrors' head.
         absent: names of tensors that a checkpoint with this head does not have.
-        tied: tensors of the head that repeat others.
-        decoder: tensor of an output layer that repeats the token embedding, unless its values differ; None for none.
+        decoder: weight of an output layer that repeats the token embedding, unless its values differ; None for none.
+        bias: bias of that layer, which repeats another one unless its values differ; None for none.
     """
 
     task: str
@@ -44,8 +44,8 @@ class Head:
     tensors: tuple[str, ...]
     part: Callable[[Fields, Tensors], Part]
     absent: tuple[str, ...] = ()
-    tied: tuple[Tied, ...] = ()
     decoder: Tied | None = None
+    bias: Tied | None = None
     own: frozenset[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -162,8 +162,8 @@ def masked_head(
         rules,
         (*_both(transform), *_both(norm), bias),
         part,
-        tied=() if repeated == bias else (Tied(repeated, bias, "the bias of the head"),),
         decoder=weight,
+        bias=None if repeated == bias else Tied(repeated, bias, "the bias of the head"),
     )
 
 

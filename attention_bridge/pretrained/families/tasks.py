@@ -23,6 +23,7 @@ from attention_bridge.weights.names import alternatives
 from attention_bridge.weights.rule import Rule
 
 LANGUAGE_MODELS = ("Decoder", "LanguageModel")
+CAUSAL = ("ForCausalLM", "LMHeadModel")  # ends of the names of classes that compute the next token's logits
 BACKBONES = (*LANGUAGE_MODELS, "Encoder", "VisionTransformer")
 # Ends of JAX's parameter names, and their names in the canonical layout.
 LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
@@ -112,11 +113,12 @@ def _lacks_logits(reading: Reading, tensors: Tensors) -> bool:
     """Whether the file has the embeddings of a language model, but neither its output head nor tied embeddings."""
     config = reading.model.arguments["config"].arguments
     head, embedding = output_head(reading.layout)
-    if reading.model.name != "LanguageModel":
+    if reading.model.name not in LANGUAGE_MODELS:
         return False
     if not config.get("is_causal", True):
         return True
-    return not config.get("tied", False) and embedding in tensors and head not in tensors
+    tied = config.get("tied", reading.model.name == "Decoder")
+    return not tied and embedding in tensors and head not in tensors
 
 
 def _chosen(found: Sequence[Head], fields: Fields, reading: Reading, lacks_logits: bool) -> Head | None:
@@ -124,13 +126,16 @@ def _chosen(found: Sequence[Head], fields: Fields, reading: Reading, lacks_logit
     names = fields.given.get("architectures")
     written = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
     fitting = [head for head in found if written.endswith(head.classes)]
+    has_logits = reading.model.name in LANGUAGE_MODELS and not lacks_logits
+    if fields.task is None and has_logits and written.endswith(CAUSAL):
+        return None
     if fields.task is None:
         return next(iter([*fitting, *found]), None)
     matching = [head for head in (*fitting, *found) if head.task == fields.task]
     if matching:
         return matching[0]
     possible = {FEATURES, *(head.task for head in found)}
-    if reading.model.name in LANGUAGE_MODELS and not lacks_logits:
+    if has_logits:
         possible.add(GENERATION)
     if fields.task not in possible:
         raise CheckpointError(
@@ -141,12 +146,18 @@ def _chosen(found: Sequence[Head], fields: Fields, reading: Reading, lacks_logit
 
 def _with_head(reading: Reading, head: Head, fields: Fields, tensors: Tensors) -> Reading:
     part = head.part(fields, tensors)
-    rules, tied = list(head.rules), list(head.tied)
+    rules, tied = list(head.rules), []
     if head.decoder is not None:
         if part.arguments.get("tied", True):
             tied.append(head.decoder)
         else:
             rules.append(Rule(head.decoder.name, "head.decoder.weight"))
+    if head.bias is not None:
+        if tensors.differ(head.bias.name, head.bias.to):  # the reference adds the output layer's
+            rules = [rule for rule in rules if rule.theirs != head.bias.to]
+            rules.append(Rule(head.bias.name, "head.decoder_bias"))
+        else:
+            tied.append(head.bias)
     layout = _body(without(reading.layout, *(rule.theirs for rule in rules)))
     return _task_model(
         replace(reading, layout=replace(layout, rules=(*rules, *layout.rules))), part, tuple(tied)

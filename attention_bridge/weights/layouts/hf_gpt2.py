@@ -42,6 +42,7 @@ HF_GPT2 = Layout(
         Rule("h.{n}.mlp.c_{fc,proj}.weight", "layers.{n}.ffn.{up,down}_proj.weight", "i o -> o i"),
         Rule("h.{n}.mlp.c_{fc,proj}.bias", "layers.{n}.ffn.{up,down}_proj.bias"),
         Rule("ln_f.{name}", "final_norm.{name}"),
+        Rule("lm_head.weight", "head.weight"),
     ),
     spellings=(("transformer.{rest}", "{rest}"),),
     constants=(
