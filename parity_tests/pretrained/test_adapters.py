@@ -5,11 +5,13 @@ import warnings
 
 import jax.numpy as jnp
 import numpy as np
+import peft
 import pytest
 import torch
+import transformers
 
 from attention_bridge import checkpoints
-from attention_bridge.pretrained import load_pretrained, read_pretrained
+from attention_bridge.pretrained import load_pretrained, read_pretrained, save_pretrained
 from attention_bridge.pretrained.adapters import (
     merged,
     merging,
@@ -339,3 +341,56 @@ def _numpy_of(x):
 
 def _numpy(parameter):
     return np.asarray(parameter.detach() if isinstance(parameter, torch.Tensor) else parameter[...])
+
+
+TIED = {
+    "llama": (
+        transformers.LlamaForCausalLM,
+        transformers.LlamaConfig(
+            vocab_size=31,
+            hidden_size=24,
+            intermediate_size=20,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            tie_word_embeddings=True,
+        ),
+        {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]},
+    ),
+    "gpt2": (
+        transformers.GPT2LMHeadModel,
+        transformers.GPT2Config(
+            vocab_size=31, n_embd=24, n_head=4, n_layer=2, n_positions=16, bos_token_id=0, eos_token_id=0
+        ),
+        {"target_modules": ["c_attn"], "modules_to_save": ["wte"], "fan_in_fan_out": True},
+    ),
+}
+
+
+@pytest.mark.parametrize("merge", [True, False])
+@pytest.mark.parametrize("name", TIED)
+def test_head_tied_to_a_replaced_embedding_keeps_the_base_s_values_as_in_peft(name, merge, tmp_path):
+    kind, config, options = TIED[name]
+    torch.manual_seed(3)
+    model = kind(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0.0, 0.3)
+    model.save_pretrained(tmp_path / "base")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT's advice on tied embeddings
+        adapted = peft.get_peft_model(model, peft.LoraConfig(r=2, **options)).eval()
+        with torch.no_grad():
+            for key, parameter in adapted.named_parameters():
+                if "lora" in key or "modules_to_save" in key:
+                    parameter.normal_(0.0, 0.3)
+        adapted.save_pretrained(tmp_path / "adapter")
+    tokens = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        expected = adapted(tokens).logits
+    ours = load_pretrained(tmp_path / "base", "torch", adapter=tmp_path / "adapter", merge=merge).eval()
+    assert torch.allclose(ours(tokens).logits, expected, atol=1e-5)
+    if merge:
+        save_pretrained(ours, tmp_path / "merged")
+        assert torch.allclose(
+            load_pretrained(tmp_path / "merged", "torch")(tokens).logits, expected, atol=1e-5
+        )
