@@ -41,8 +41,6 @@ MODULES = {
     "whisper": "whisper",
 }
 ABSTRACT = ("PreTrainedModel", "PretrainedModel", "PretrainedBartModel")
-# Classes whose checkpoints are refused, with the beginning of the sentence that says so.
-REFUSED = {"WhisperForAudioClassification": "must describe a Whisper model with a decoder"}
 # Classes whose head the mirrors do not have: the model is loaded without it.
 WITHOUT_HEAD = (
     "BartForQuestionAnswering",
@@ -51,6 +49,7 @@ WITHOUT_HEAD = (
     "T5ForQuestionAnswering",
     "T5ForSequenceClassification",
     "ViTForMaskedImageModeling",
+    "WhisperForAudioClassification",
 )
 # Layouts of a part of a model, which these classes write.
 ALONE = {

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from attention_bridge import checkpoints
-from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained import load_pretrained, save_pretrained
 from attention_bridge.pretrained.families import read_config
 from attention_bridge.pretrained.families.tensors import Tensors
@@ -47,11 +46,7 @@ def each_class():
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=() if name in QUICK["torch"] else pytest.mark.slow)
-        for name in heads.WRITTEN
-        if name not in heads.REFUSED
-    ],
+    [pytest.param(name, marks=() if name in QUICK["torch"] else pytest.mark.slow) for name in heads.WRITTEN],
 )
 @pytest.mark.parametrize("layout", ["torch_attention", "jax_attention"])
 def test_configuration_of_a_class_describes_the_converted_tensors_too(name, layout, tmp_path):
@@ -75,10 +70,6 @@ def test_checkpoint_of_each_class_comes_in_and_goes_out_whole(tmp_path, name, fr
     reference = heads.model(name)
     reference.save_pretrained(tmp_path / "given")
     (tmp_path / "given" / "tokenizer.json").write_text('{"version": "1.0"}\n')
-    if name in heads.REFUSED:
-        with pytest.raises(CheckpointError, match=heads.REFUSED[name]):
-            load_pretrained(tmp_path / "given", framework)
-        return
     model = load_pretrained(tmp_path / "given", framework)
     save_pretrained(model, tmp_path / "back")
     assert heads.hashes(tmp_path / "back") == heads.hashes(tmp_path / "given")
@@ -91,3 +82,20 @@ def test_checkpoint_of_each_class_comes_in_and_goes_out_whole(tmp_path, name, fr
     for part, x in expected.items():
         assert x.shape == found[part].shape, part
         assert np.abs(found[part] - x).max() / np.abs(x).max() <= bound, part
+
+
+@pytest.mark.filterwarnings("ignore:.*save_pretrained writes them again")
+@pytest.mark.parametrize("framework", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
+def test_encoder_of_whisper_alone_encodes_and_has_no_logits(tmp_path, framework):
+    reference = heads.model("WhisperForAudioClassification")
+    reference.save_pretrained(tmp_path)
+    model, bound = load_pretrained(tmp_path, framework), families.bound(reference)
+    frames = families.inputs(heads.WRITTEN["WhisperModel"].case)["frames"].astype(np.float32)
+    with torch.no_grad():
+        sound = torch.from_numpy(frames).transpose(1, 2).double()
+        expected = reference.double().encoder(sound).last_hidden_state.numpy()
+    array = ARRAYS[framework]
+    found = families.numpy_of({"x": model.encode(array(frames)).output})["x"]
+    assert np.abs(found - expected).max() <= bound * np.abs(expected).max()
+    with pytest.raises(ValueError, match="this model has no decoder and so no logits; call its encode"):
+        model(array(frames), array(np.array([[1], [2]], np.int32)))

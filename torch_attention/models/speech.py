@@ -48,7 +48,8 @@ class SpeechConfig:
         vocab_size: number of tokens in the vocabulary.
         num_features: number of features per audio frame (mel bins).
         embed_dim: number of features per position.
-        encoder, decoder: sizes of the two stacks.
+        encoder: sizes of the encoder's stack.
+        decoder: sizes of the decoder's stack; None for an encoder alone, which has no logits.
         max_frames: number of encoder positions with an embedding, after the convolutions; half the number of frames.
         max_len: number of target positions with an embedding.
         activation: activation of the convolutions and the feed-forward networks.
@@ -61,7 +62,7 @@ class SpeechConfig:
     num_features: int
     embed_dim: int
     encoder: StackConfig
-    decoder: StackConfig
+    decoder: StackConfig | None
     max_frames: int
     max_len: int
     activation: str = "gelu"
@@ -111,8 +112,9 @@ class SpeechTransformer(SequenceModel):
             ]
         )
         self.encoder_norm = layer_norm(dim, eps=eps, **factory)
-        self.token_embedding = embedding(config.vocab_size, dim, **factory)
-        self.position_embedding = embedding(config.max_len, dim, **factory)
+        has_decoder = writing is not None
+        self.token_embedding: Any = embedding(config.vocab_size, dim, **factory) if has_decoder else None
+        self.position_embedding: Any = embedding(config.max_len, dim, **factory) if has_decoder else None
         self.decoder_layers = nn.ModuleList(
             [
                 EncoderDecoderAttention(
@@ -126,8 +128,10 @@ class SpeechTransformer(SequenceModel):
                 )
                 for _ in range(writing.num_layers)
             ]
+            if writing is not None
+            else []
         )
-        self.decoder_norm = layer_norm(dim, eps=eps, **factory)
+        self.decoder_norm: Any = layer_norm(dim, eps=eps, **factory) if has_decoder else None
 
     @checked
     def encode(
@@ -190,8 +194,13 @@ class SpeechTransformer(SequenceModel):
             source_mask: as in `encode`.
             caches: KV cache of each layer, for incremental decoding; `start` returns empty ones; None without caches.
             need_weights: whether to return the attention weights of every layer.
+
+        Raises:
+            ValueError: shapes do not match, or the model has no decoder.
         """
         config, stack = self.config, self.config.decoder
+        if stack is None:
+            raise ValueError("this model has no decoder and so no logits; call its encode")
         target_mask = token_mask(target_mask, target.shape, name="target_mask")
         source_mask = _memory_mask(source_mask, memory.shape[0], memory.shape[1])
         check_decoding(target, target_mask, caches, stack.num_layers, stack.num_heads)

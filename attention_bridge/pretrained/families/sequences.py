@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from attention_bridge.catalogue.part import Part
-from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained.families.decoders import with_tied
 from attention_bridge.pretrained.families.describe import language_model, layer_spec, model_spec
 from attention_bridge.pretrained.families.family import Family, Reading, model
@@ -179,11 +178,10 @@ def read_whisper(fields: Fields, tensors: Tensors) -> Reading:
             max_len=fields.size("max_target_positions"),
             layout=HF_WHISPER_DECODER,
         )
-    if has_only(tensors, "encoder.", "decoder."):
-        raise CheckpointError(
-            f"{fields.source} must describe a Whisper model with a decoder, but has the tensors of its encoder "
-            "alone, which cannot be loaded; load the whole model and call its encode"
-        )
+    decoder = _stack(fields, "decoder", dim)
+    encoder_alone = has_only(tensors, "encoder.", "decoder.") or (
+        tensors.starts_with("encoder_layers.") and not tensors.starts_with("decoder_layers.")
+    )
     return Reading(
         model(
             "SpeechTransformer",
@@ -192,7 +190,7 @@ def read_whisper(fields: Fields, tensors: Tensors) -> Reading:
             num_features=fields.size("num_mel_bins"),
             embed_dim=dim,
             encoder=_stack(fields, "encoder", dim),
-            decoder=_stack(fields, "decoder", dim),
+            decoder=None if encoder_alone else decoder,
             max_frames=fields.size("max_source_positions"),
             max_len=fields.size("max_target_positions"),
             activation=fields.word("activation_function", words=ACTIVATIONS),

@@ -5,7 +5,7 @@
 https://github.com/huggingface/transformers/blob/main/src/transformers/models/whisper/modeling_whisper.py
 """
 
-from attention_bridge.weights.layout import Layout, Tied, ZeroBias
+from attention_bridge.weights.layout import Layout, Tied, Unused, ZeroBias
 from attention_bridge.weights.layouts.hf_bart import NOT_OF_DECODER, decoder_rules, stack_rules
 from attention_bridge.weights.rule import Rule
 
@@ -21,6 +21,10 @@ HF_WHISPER = Layout(
     ),
     spellings=tuple((f"{part}.{{rest}}", f"model.{part}.{{rest}}") for part in ("encoder", "decoder")),
     tied=(Tied("proj_out.weight", "model.decoder.embed_tokens.weight", "tied embeddings"),),
+    unused=tuple(
+        Unused(name, "a classifier of sounds, not part of the encoder-decoder")
+        for name in ("projector.{rest}", "classifier.{rest}", "layer_weights")
+    ),
     zero_biases=tuple(
         ZeroBias(f"{{path}}{part}.k_proj.bias", f"{{path}}{part}.k_proj.weight", "keys have no bias")
         for part in ("attention", "self_attention", "cross_attention")
