@@ -232,7 +232,9 @@ CONTROLS = (
     ),
     Control(
         "positions are counted from one",
-        edit("models.encoder:Encoder._embed", "self.config.first_position", "self.config.first_position + 1"),
+        edit(
+            "models.encoder:Encoder._rows", "self.config.max_len) + first", "self.config.max_len) + first + 1"
+        ),
         "Encoder",
         "padding",
     ),
