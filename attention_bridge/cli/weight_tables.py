@@ -9,7 +9,7 @@ from rich.text import Text
 
 from attention_bridge.errors import printable
 from attention_bridge.pretrained.conversion import Conversion
-from attention_bridge.pretrained.families.own import as_json
+from attention_bridge.pretrained.families.readers.own import as_json
 from attention_bridge.pretrained.inspection import Inspection
 from attention_bridge.pretrained.layer_table import layer_table
 from attention_bridge.pretrained.verification import Verified

@@ -9,7 +9,7 @@ from typing import Any
 
 from attention_bridge.checkpoints.wrong_files import check_file
 from attention_bridge.pretrained.families import Reading
-from attention_bridge.pretrained.families.own import MODEL_TYPE, as_json
+from attention_bridge.pretrained.families.readers.own import MODEL_TYPE, as_json
 
 FILES = (
     "*.jinja",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from attention_bridge.catalogue.part import Part
 from attention_bridge.errors import CheckpointError
-from attention_bridge.pretrained.families.gguf import may_be_layout
+from attention_bridge.pretrained.families.readers.gguf import may_be_layout
 from attention_bridge.pretrained.source import Source
 from attention_bridge.weights.detect import Candidate, detect
 from attention_bridge.weights.leaves import Spec

@@ -15,7 +15,7 @@ from attention_bridge.pretrained.companions import config_text
 from attention_bridge.pretrained.config_files import CONFIGS
 from attention_bridge.pretrained.families import Reading, read_config
 from attention_bridge.pretrained.families.describe import as_part
-from attention_bridge.pretrained.families.own import MODEL_TYPE, own_config
+from attention_bridge.pretrained.families.readers.own import MODEL_TYPE, own_config
 from attention_bridge.pretrained.filling import PACKAGES
 from attention_bridge.pretrained.origin import Origin
 from attention_bridge.pretrained.source import read_config_file

@@ -24,7 +24,7 @@ from attention_bridge.errors import CheckpointError, InputError
 from attention_bridge.pretrained.config_files import CONFIGS, find_config, read_json
 from attention_bridge.pretrained.families import Reading, read_config
 from attention_bridge.pretrained.families.declared import check_sizes
-from attention_bridge.pretrained.families.gguf import gguf_config
+from attention_bridge.pretrained.families.readers.gguf import gguf_config
 from attention_bridge.pretrained.families.shown import cut
 from attention_bridge.pretrained.families.tasks import check_task
 from attention_bridge.pretrained.families.tensors import Tensors

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 import transformers
 from sentence_transformers import SentenceTransformer
 from typer.testing import CliRunner
@@ -32,6 +33,7 @@ def invoke(*arguments):
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
     """A directory of each kind of model, by name."""
+    torch.manual_seed(0)
     found = {
         name: tmp_path_factory.mktemp(name) for name in (*HEADS, "encoder", "gpt2", "chat", "t5", "image")
     }

@@ -1,46 +1,19 @@
 """Tiny transformers models of every family with random weights; axes that meet have different sizes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
 
-BATCH, LENGTH, TARGET = 2, 7, 5
-VOCAB = 31
+from parity_tests.helpers.family_cases import added_cases
+from parity_tests.helpers.family_cases.case import LENGTH, NONE, SIZES, VOCAB, Case
 
+BATCH, TARGET = 2, 5
 
-@dataclass(frozen=True)
-class Case:
-    """A model of a checkpoint family.
-
-    Attributes:
-        layout: name of its tensor layout.
-        kind: inputs and outputs: encoder, language, sequence, speech, image or contrastive.
-        model: transformers' model class.
-        config: transformers' configuration class.
-        fields: arguments of the configuration.
-    """
-
-    layout: str
-    kind: str
-    model: Any
-    config: Any
-    fields: dict[str, Any] = field(default_factory=dict)
-
-
-SIZES = {
-    "vocab_size": VOCAB,
-    "hidden_size": 12,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 3,
-    "intermediate_size": 20,
-}
 GROUPED = {**SIZES, "hidden_size": 20, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6}
 QWEN2 = {**SIZES, "hidden_size": 24, "num_attention_heads": 4, "num_key_value_heads": 2}
-NONE = {"pad_token_id": 0, "bos_token_id": None, "eos_token_id": None}
 LLAMA3 = {
     "rope_type": "llama3",
     "rope_theta": 100.0,
@@ -277,9 +250,11 @@ CASES = {
         {**CLIP, "text_config": {**CLIP["text_config"], "eos_token_id": 2}},
     ),
 }  # fmt: skip
+CASES |= {name: case for cases in added_cases().values() for name, case in cases.items()}
 # One of each family in the short run.
 SHORT = ("bert", "distilbert", "albert", "gpt2", "gpt_neox", "llama", "qwen3", "gemma3", "deepseek_v3", "bloom",
-         "falcon 40b", "t5 gated, untied", "bart", "whisper", "vit", "clip")  # fmt: skip
+         "falcon 40b", "t5 gated, untied", "bart", "whisper", "vit", "clip",
+         *(next(iter(cases)) for cases in added_cases().values()))  # fmt: skip
 SHORT_IN_JAX = ("bert", "llama")
 
 

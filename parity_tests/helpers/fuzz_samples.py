@@ -182,7 +182,7 @@ def own_configs(theirs):
     from attention_bridge.catalogue.part import build
     from attention_bridge.pretrained.families import read_config
     from attention_bridge.pretrained.families.describe import as_part
-    from attention_bridge.pretrained.families.own import MODEL_TYPE, as_json
+    from attention_bridge.pretrained.families.readers.own import MODEL_TYPE, as_json
 
     found = {}
     for name, given in theirs.items():

@@ -15,6 +15,7 @@ import transformers
 
 from parity_tests.helpers import families
 from parity_tests.helpers.families import CASES, LENGTH, Case
+from parity_tests.helpers.family_cases import added
 
 # A case of each module of transformers, whose other classes have the same configuration.
 MODULES = {
@@ -39,6 +40,7 @@ MODULES = {
     "t5": "t5",
     "vit": "vit",
     "whisper": "whisper",
+    **{name: next(iter(each.CASES)) for each in added() for name in each.MODULES},
 }
 ABSTRACT = ("PreTrainedModel", "PretrainedModel", "PretrainedBartModel")
 # Classes whose head the mirrors do not have: the model is loaded without it.
@@ -50,6 +52,7 @@ WITHOUT_HEAD = (
     "T5ForSequenceClassification",
     "ViTForMaskedImageModeling",
     "WhisperForAudioClassification",
+    *(name for each in added() for name in getattr(each, "WITHOUT_HEAD", ())),
 )
 # Layouts of a part of a model, which these classes write.
 ALONE = {
@@ -60,6 +63,7 @@ ALONE = {
     "hf.t5_encoder",
     "hf.t5_gated_encoder",
     "hf.whisper_decoder",
+    *(name for each in added() for name in getattr(each, "ALONE", ())),
 }
 IMAGES_OF_GEMMA = {
     "hidden_size": 12,

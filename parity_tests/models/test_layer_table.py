@@ -18,7 +18,7 @@ from attention_bridge.cli import app
 from attention_bridge.cli.weight_tables import SHOWN
 from attention_bridge.pretrained.families import read_config
 from attention_bridge.pretrained.families.fields import Fields
-from attention_bridge.pretrained.families.own import read_own
+from attention_bridge.pretrained.families.readers.own import read_own
 from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.pretrained.layer_table import LAYER, MODEL, layer_table
 from parity_tests.helpers import families

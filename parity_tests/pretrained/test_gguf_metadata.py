@@ -13,7 +13,7 @@ from attention_bridge.catalogue.part import Part
 from attention_bridge.errors import CheckpointError, ConversionError
 from attention_bridge.pretrained import load_pretrained
 from attention_bridge.pretrained.families import read_config
-from attention_bridge.pretrained.families.gguf import gguf_config
+from attention_bridge.pretrained.families.readers.gguf import gguf_config
 from attention_bridge.pretrained.inspection import inspect
 from attention_bridge.pretrained.load import read_pretrained
 from parity_tests.helpers import gguf_models

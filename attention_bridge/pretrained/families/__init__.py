@@ -8,36 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import Any
 
 from attention_bridge.catalogue.part import Part
 from attention_bridge.checkpoints.quantised.methods import KNOWN
 from attention_bridge.errors import CheckpointError
-from attention_bridge.pretrained.families import (
-    decoders,
-    encoders,
-    gguf,
-    images,
-    own,
-    rotary_decoders,
-    sequences,
-)
 from attention_bridge.pretrained.families.declared import check_sizes
 from attention_bridge.pretrained.families.defaults import defaults_of
 from attention_bridge.pretrained.families.family import Family, Reading
 from attention_bridge.pretrained.families.fields import Fields
 from attention_bridge.pretrained.families.model_types import model_type_of
+from attention_bridge.pretrained.families.readers import FAMILIES
+from attention_bridge.pretrained.families.readers.own import MODEL_TYPE
 from attention_bridge.pretrained.families.shown import cut, shown
 from attention_bridge.pretrained.families.special_tokens import with_special_tokens
 from attention_bridge.pretrained.families.tasks import check_task, with_task
 from attention_bridge.pretrained.families.tensors import Tensors
-
-FAMILIES: dict[str, Family] = {
-    model_type: family
-    for module in (own, encoders, decoders, rotary_decoders, sequences, images, gguf)
-    for family in module.FAMILIES
-    for model_type in family.model_types
-}
 
 
 def read_config(
@@ -80,8 +67,12 @@ def read_config(
 def _read(fields: Fields, names: Collection[str]) -> Reading:
     model_type = fields.raw("model_type")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
-        known = ", ".join(name for name in FAMILIES if "." not in name and name != own.MODEL_TYPE)
-        raise CheckpointError(f"{fields.source} must have a model_type of {known}, got {shown(model_type)}")
+        known = [name for name in FAMILIES if "." not in name and name != MODEL_TYPE]
+        alike = ", ".join(get_close_matches(model_type, known)) if isinstance(model_type, str) else ""
+        raise CheckpointError(
+            f"{fields.source} must have a model_type of the {len(known)} in docs/loading.md"
+            f"{alike and f', such as {alike}'}, got {shown(model_type)}"
+        )
     family, tensors = FAMILIES[model_type], Tensors.of(names)
     reading = with_task(family.read(fields, tensors), family.heads, fields, tensors)
     quantised = fields.given.get("quantization_config")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from attention_bridge.catalogue.part import Part
 from attention_bridge.errors import CheckpointError
+from attention_bridge.pretrained.families.decoder_fields import untied, with_tied
 from attention_bridge.pretrained.families.describe import Heads, language_model, parallel_decoder
 from attention_bridge.pretrained.families.family import Family, Reading, model
 from attention_bridge.pretrained.families.fields import ACTIVATIONS, Fields
 from attention_bridge.pretrained.families.heads import decoder_heads
 from attention_bridge.pretrained.families.rope import parameters, rope
 from attention_bridge.pretrained.families.tensors import Tensors
-from attention_bridge.weights.layout import Layout, Tied
+from attention_bridge.weights.layout import Layout
 from attention_bridge.weights.layouts.hf_bloom import HF_BLOOM
 from attention_bridge.weights.layouts.hf_falcon import HF_FALCON, HF_FALCON_TWO_NORMS
 from attention_bridge.weights.layouts.hf_gpt2 import HF_GPT2
@@ -133,17 +132,6 @@ def read_falcon(fields: Fields, tensors: Tensors) -> Reading:
         kv_heads,
         dim // heads,
     )
-
-
-def with_tied(layout: Layout, tied: bool, head: str, embeddings: str) -> Layout:
-    """The layout, with `head` declared as tied to `embeddings` if the model's embeddings are tied."""
-    again = Tied(head, embeddings, "tied embeddings")
-    return replace(layout, tied=(*layout.tied, again)) if tied else layout
-
-
-def untied(layout: Layout, head: str) -> Layout:
-    """The layout without the declaration that `head` repeats the embedding."""
-    return replace(layout, tied=tuple(each for each in layout.tied if each.name != head))
 
 
 def _plain_rope(fields: Fields, rotary_dim: int, head_dim: int) -> Part:

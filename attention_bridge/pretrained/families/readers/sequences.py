@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from attention_bridge.catalogue.part import Part
-from attention_bridge.pretrained.families.decoders import with_tied
+from attention_bridge.pretrained.families.decoder_fields import with_tied
 from attention_bridge.pretrained.families.describe import language_model, layer_spec, model_spec
 from attention_bridge.pretrained.families.family import Family, Reading, model
 from attention_bridge.pretrained.families.fields import ACTIVATIONS, Fields

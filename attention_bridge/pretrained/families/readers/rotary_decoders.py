@@ -7,7 +7,12 @@ from typing import Any
 
 from attention_bridge.catalogue.part import Part
 from attention_bridge.errors import CheckpointError
-from attention_bridge.pretrained.families.decoders import with_tied
+from attention_bridge.pretrained.families.decoder_fields import (
+    grouped_heads,
+    head_dim,
+    layer_types,
+    with_tied,
+)
 from attention_bridge.pretrained.families.defaults import defaults_of
 from attention_bridge.pretrained.families.describe import (
     Heads,
@@ -82,7 +87,7 @@ def read_gemma2(fields: Fields, tensors: Tensors) -> Reading:
         "logit_softcap": _softcap(fields, "final_logit_softcapping", None if third else 30.0),
     }
     if third:
-        others["local_rope"] = rope(_local(fields), _head_dim(fields))
+        others["local_rope"] = rope(_local(fields), head_dim(fields))
     pattern = fields.size("sliding_window_pattern", "_sliding_window_pattern", default=6 if third else 2)
     return _decoder(fields, heads, others, tied=True, layout=HF_GEMMA, pattern=pattern)
 
@@ -212,19 +217,16 @@ def _decoder(
     activation: str | None = None,
 ) -> Reading:
     tied = fields.flag("tie_word_embeddings", tied)
-    dim, num_heads = fields.size("hidden_size"), fields.size("num_attention_heads")
-    head_dim = _head_dim(fields)
-    kv_heads = fields.size("num_key_value_heads", default=num_heads)
-    fields.divides("num_attention_heads", num_heads, "num_key_value_heads", kv_heads)
+    sizes = grouped_heads(fields)
     eps = fields.number("rms_norm_eps")
     num_layers = fields.layers("num_hidden_layers")
     windows = _windows(fields, num_layers, pattern)
-    positions = rope(fields, head_dim, layers="full_attention")
+    positions = rope(fields, sizes["head_dim"], layers="full_attention")
     fields.size("max_position_embeddings", default=None)
     return Reading(
         language_model(
             rotary_decoder(
-                Heads(dim, num_heads, kv_heads, head_dim, norm_eps=eps, **heads),
+                Heads(fields.size("hidden_size"), **sizes, norm_eps=eps, **heads),
                 vocab_size=fields.size("vocab_size"),
                 num_layers=num_layers,
                 ffn_dim=fields.size("intermediate_size"),
@@ -237,14 +239,6 @@ def _decoder(
         ),
         with_tied(layout, tied, "lm_head.weight", EMBEDDINGS),
     )
-
-
-def _head_dim(fields: Fields) -> int:
-    """Features of a head: from the configuration, or `hidden_size / num_attention_heads`."""
-    dim, num_heads = fields.size("hidden_size"), fields.size("num_attention_heads")
-    if fields.raw("head_dim") is None:
-        fields.divides("hidden_size", dim, "num_attention_heads", num_heads)
-    return fields.size("head_dim", default=dim // num_heads)
 
 
 def _windows(fields: Fields, num_layers: int, pattern: int) -> tuple[int | None, ...]:
@@ -267,12 +261,7 @@ def _windows(fields: Fields, num_layers: int, pattern: int) -> tuple[int | None,
             else "sliding_attention"
             for n in range(num_layers)
         ]
-    known = ("full_attention", "sliding_attention")
-    if not isinstance(kinds, list | tuple) or len(kinds) != num_layers or any(k not in known for k in kinds):
-        raise CheckpointError(
-            f"{fields.source} must have layer_types full_attention or sliding_attention for each of "
-            f"{num_layers} layers, got {shown(kinds)}"
-        )
+    kinds = layer_types(fields, num_layers, kinds, ("full_attention", "sliding_attention"))
     return tuple(window if kind == "sliding_attention" else None for kind in kinds)
 
 

@@ -1,0 +1,36 @@
+"""A model of a checkpoint family for the tests: class and configuration of transformers."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+LENGTH = 7  # tokens
+VOCAB = 31
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model of a checkpoint family.
+
+    Attributes:
+        layout: name of its tensor layout.
+        kind: inputs and outputs: encoder, language, sequence, speech, image or contrastive.
+        model: transformers' model class.
+        config: transformers' configuration class.
+        fields: arguments of the configuration.
+    """
+
+    layout: str
+    kind: str
+    model: Any
+    config: Any
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+SIZES = {
+    "vocab_size": VOCAB,
+    "hidden_size": 12,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 20,
+}
+NONE = {"pad_token_id": 0, "bos_token_id": None, "eos_token_id": None}
