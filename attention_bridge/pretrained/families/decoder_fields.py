@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained.families.fields import Fields
@@ -19,7 +20,7 @@ def head_dim(fields: Fields) -> int:
     return fields.size("head_dim", default=dim // num_heads)
 
 
-def grouped_heads(fields: Fields) -> dict[str, int]:
+def grouped_heads(fields: Fields) -> dict[str, Any]:
     """The sizes `num_heads`, `num_kv_heads` and `head_dim` of grouped-query attention."""
     num_heads = fields.size("num_attention_heads")
     kv_heads = fields.size("num_key_value_heads", default=num_heads)
