@@ -19,13 +19,15 @@ from parity_tests.helpers.family_cases import added_cases
 from parity_tests.helpers.family_cases.case import Case
 
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "relu2", "silu", "tanh", "mish")
+PARTS = ("text_config", "vision_config")  # configurations of the parts of a model
 # Fields that only name things, or that ask for something other than a model in evaluation.
 LEFT = {
     "architectures", "attn_implementation", "chunk_size_feed_forward", "dtype", "gradient_checkpointing", "id2label",
     "label2id", "model_type", "name_or_path", "output_attentions", "output_hidden_states", "problem_type",
     "return_dict", "tokenizer_class", "torch_dtype", "torchscript", "transformers_version", "use_return_dict",
-    "vision_config", "text_config", "num_labels", "pruned_heads", "quantization_config", "is_encoder_decoder",
+    "num_labels", *PARTS, "pruned_heads", "quantization_config", "is_encoder_decoder",
 }  # fmt: skip
+WIDTHS = ("d_model", "dim", "hidden_size", "n_embd")  # a single feature is its own norm, up to the sign
 ROTARY = (
     {"rope_type": "default", "rope_theta": 50.0},
     {"rope_type": "linear", "rope_theta": 80.0, "factor": 3.0},
@@ -60,6 +62,15 @@ def drawn_cases() -> list[str]:
 def drawn(case: Case, rng: np.random.Generator) -> dict[str, Any]:
     """Changed fields of a tiny configuration, one to three of them."""
     config = case.config(**case.fields)
+    parts = [part for part in PARTS if dataclasses.is_dataclass(getattr(config, part, None))]
+    part = str(rng.choice(parts)) if parts and rng.random() < 0.8 else None
+    if part is None:
+        return _drawn(config, rng)
+    changed = _drawn(getattr(config, part), rng)
+    return {part: {**case.fields.get(part, {}), **changed}} if changed else {}
+
+
+def _drawn(config: Any, rng: np.random.Generator) -> dict[str, Any]:
     given = config.to_dict()
     fields = {each.name: str(each.type) for each in dataclasses.fields(config)}
     names = sorted(
@@ -81,7 +92,9 @@ def _changed(name: str, value: Any, kind: str, rng: np.random.Generator) -> Any:
     if isinstance(value, bool) or (value is None and "bool" in kind):
         return not value
     if isinstance(value, int):
-        return int(rng.choice([0, 1, value + 1, max(value - 1, 0), 2 * value, max(value // 2, 1)]))
+        least = 2 if name in WIDTHS else 0
+        drawn = rng.choice([0, 1, value + 1, value - 1, 2 * value, value // 2])
+        return max(int(drawn), least)
     if isinstance(value, float) and "eps" in name:
         return float(10.0 ** -rng.integers(1, 5))
     if isinstance(value, float):

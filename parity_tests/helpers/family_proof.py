@@ -1,4 +1,4 @@
-"""Proof of a family: what transformers computes in float64 against a mirror's model, beyond the outputs.
+"""Proof of a family: the results of transformers in float64 against a mirror's model, beyond the outputs.
 
 `proof` is of a text model: hidden states of every layer, attention maps, padding on the right and on the left, cached
 generation; and of any model: bfloat16 and gradients. The reference of a text model reads each sequence alone, without
@@ -28,7 +28,7 @@ IN_BFLOAT16: dict[str, Callable[[Any], Any]] = {
     "torch": lambda x: torch.as_tensor(x, dtype=torch.bfloat16 if x.dtype == np.float32 else None),
     "jax": lambda x: jnp.asarray(x, jnp.bfloat16 if x.dtype == np.float32 else None),
 }
-# Rounding errors of two correct programs in one dtype are alike: ours may be this many times the reference's.
+# Rounding errors of two correct programs in one dtype are alike: a mirror's may be this many times the reference's.
 ALIKE = 3.0
 
 
@@ -74,7 +74,7 @@ class Proof:
             yield Deviation(name, deviation(found[name], x), self.bound)
 
     def in_bfloat16(self, framework: str) -> Iterator[Deviation]:
-        """Deviations of the outputs in bfloat16, as root mean squares, against those of transformers in bfloat16."""
+        """Root mean squares of the deviations in bfloat16; transformers in bfloat16 sets the limit."""
         kind = type(self.built)
         wide = plain(kind.from_pretrained(self.directory, dtype=torch.bfloat16).double().eval())
         theirs = plain(kind.from_pretrained(self.directory, dtype=torch.bfloat16).eval())
@@ -101,6 +101,13 @@ class Proof:
             for given in (other, found)
         )
         yield Deviation(f"gradients of {len(names)} tensors", worst, max(ALIKE * yardstick, self.bound))
+
+    def rounding(self, expected: dict[str, np.ndarray]) -> float:
+        """The largest deviation of transformers itself in float32."""
+        with torch.no_grad():
+            found = float64(self.theirs(self.built.float()))
+        self.built.double()
+        return max(deviation(found[name], x) for name, x in expected.items())
 
     def theirs(self, model: Any) -> dict[str, Any]:
         """The results of a model of transformers, by name; those whose name is one word are outputs."""
