@@ -41,6 +41,8 @@ MODEL = {
     "num_types": None,
     "first_position": 0,
     "position": None,
+    "embedding_position": None,
+    "token_dim": None,
     "special_tokens": Part("SpecialTokens"),
 }
 ROLES = ("mixer", "position", "feed-forward", "norm", "other fields")
@@ -50,9 +52,11 @@ RARE = (
     "num_types",
     "first_position",
     "position",
+    "embedding_position",
+    "token_dim",
     "head_bias",
     "logit_scale",
-)  # shown if they differ from the default
+)
 
 
 def layer_table(description: Any, most: int | None = None) -> str:

@@ -475,6 +475,57 @@ def test_logits_have_a_bias_a_scale_and_a_bound(mirror, tied, rng):
     assert difference(made.logits(mirror.array(x)), expected) < 1e-5
 
 
+@pytest.mark.parametrize("tied", [False, True])
+@each_mirror
+def test_projected_tokens_with_sinusoidal_positions_equal_their_equations(mirror, tied, rng):
+    """Whole and token by token, with positions that start at 2."""
+    position = Part("SinusoidalEmbedding", {"base": 30.0, "interleaved": False})
+    options = {"token_dim": 5, "embedding_position": position, "first_position": 2, "embed_scale": 3.0}
+    part = language_model(
+        model_spec(VOCAB, 8, [layer_spec(ATTENTION, FFN, "pre", RMS)], tied=tied, **options)
+    )
+    torch.manual_seed(2)
+    state = {name: numpy(x) for name, x in build(part, "torch_attention", {}).state_dict().items()}
+    state = {name: x if "norm" in name else 10.0 * x for name, x in state.items()}
+    made = transfer(state, build(part, mirror.package.__name__, {"rngs": nnx.Rngs(0)}))
+    tokens = tokens_of(rng)
+    read = made(mirror.array(tokens), need_hidden_states=True)
+    angles = (np.arange(7) + 2)[:, None] * 30.0 ** (-np.arange(4) / 4)
+    first = 3.0 * state["token_embedding.weight"][tokens] @ state["embedding_proj.weight"].T
+    first = first + np.concatenate([np.sin(angles), np.cos(angles)], -1)
+    assert difference(read.hidden_states[0], first) < 1e-5
+    last = rms(state["final_norm.weight"], numpy(read.hidden_states[-1])) @ state["output_proj.weight"].T
+    assert difference(made.read(mirror.array(tokens)).output, last) < 1e-5
+    table = state["token_embedding.weight" if tied else "head.weight"]
+    assert difference(read.logits, last @ table.T) < 1e-5
+    assert difference(read_on(made, mirror.array, tokens, None, (3, 6), made.start(9)), read.logits) < 2e-5
+
+
+@each_mirror
+def test_left_padding_shifts_no_sinusoidal_position(mirror, rng):
+    position = Part("SinusoidalEmbedding", {"interleaved": False})
+    spec = model_spec(VOCAB, 8, [layer_spec(ATTENTION, FFN, "pre", RMS)], embedding_position=position)
+    tokens = mirror.array(tokens_of(rng))
+    padding = mirror.array(np.arange(7)[None].repeat(2, 0) >= 2)
+    made = build(language_model(spec), mirror.package.__name__, {"rngs": nnx.Rngs(0)})
+    alone = mirror.package.models.generate(made, tokens[:, 2:], 3)
+    padded = mirror.package.models.generate(made, tokens, 3, padding)
+    np.testing.assert_array_equal(numpy(alone), numpy(padded))
+    task = Part("TaskModel", {"config": Part("TaskSpec", {"backbone": spec, "head": Part("NoHead")})})
+    made = build(task, mirror.package.__name__, {"rngs": nnx.Rngs(0)})
+    found = numpy(made(tokens, padding).last_hidden_state)[:, 2:]
+    assert difference(found, made(tokens[:, 2:]).last_hidden_state) < 1e-5
+
+
+@each_mirror
+def test_embedding_position_must_be_an_absolute_embedding(mirror):
+    part = language_model(
+        model_spec(VOCAB, 8, [layer_spec(ATTENTION, FFN, "pre", RMS)], embedding_position=Part("ALiBi"))
+    )
+    with pytest.raises(ValueError, match="embedding_position must be a positional embedding such as Sin"):
+        build(part, mirror.package.__name__, {"rngs": nnx.Rngs(0)})
+
+
 def deep(scan_layers=False, remat=False, layers=((1, 2), (0, 3), (2, 1))):
     """A model with runs of equal layers: recurrent layers, attention with dropout, windows."""
     kinds = (

@@ -89,6 +89,10 @@ class ModelSpec:
         embedding_norm: norm of the embeddings, before the first layer; None for no norm.
         first_position: index of the first token's row in the position embeddings; 2 in BART.
         position: positional encoding that all layers share, such as `T5Bias`; None for none.
+        embedding_position: positional embedding that is added to the token embeddings, `SinusoidalEmbedding`; None for
+            none.
+        token_dim: features of the token embedding and of the last hidden states, which linear layers project to and
+            from `embed_dim` (OPT 350M); None for `embed_dim`, without projections.
         embed_scale: factor on the token embeddings.
         tied: whether the output head shares the token embedding's weight (tied embeddings).
         head_bias: whether the logits have a bias, as in GPT-J.
@@ -117,10 +121,17 @@ class ModelSpec:
     num_types: int | None = None
     first_position: int = 0
     position: Part | None = None
+    embedding_position: Part | None = None
+    token_dim: int | None = None
     special_tokens: SpecialTokens = field(default_factory=SpecialTokens)
 
     def __post_init__(self) -> None:
         check_at_least(1, layers=len(self.layers))
+
+    @property
+    def output_dim(self) -> int:
+        """Features of the last hidden states."""
+        return self.embed_dim if self.token_dim is None else self.token_dim
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to dictionaries, lists, numbers and strings, as JSON stores them."""

@@ -37,6 +37,7 @@ LINEARS = (
     "kv_b_proj",
     "location_proj",
     "out_proj",
+    "output_proj",
     "pooler",
     "proj",
     "q_a_proj",
