@@ -73,6 +73,22 @@ def build_position(part: Part, factory: dict[str, Any]) -> Any:
     return _build("position", OF_MODULES["position"], part, {}, factory)
 
 
+def build_embedding_position(part: Part, embed_dim: int, factory: dict[str, Any]) -> Any:
+    """Build the positional embedding that a model adds to its token embeddings.
+
+    Args:
+        part: description of the positional embedding.
+        embed_dim: number of features per position.
+        factory: arguments of `Factory`.
+
+    Raises:
+        TypeError, ValueError: as in `build`.
+    """
+    return _build(
+        "embedding_position", OF_MODULES["embedding_position"], part, {"embed_dim": embed_dim}, factory
+    )
+
+
 def _build(name: str, role: Role | None, part: Part, known: dict[str, Any], factory: dict[str, Any]) -> Any:
     """Build the part given as argument `name`, if it fits its role."""
     make = _parts().get(part.name)

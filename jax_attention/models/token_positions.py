@@ -1,4 +1,4 @@
-"""Positions of tokens in a model with learned position embeddings."""
+"""Positions of tokens in a model with absolute position embeddings."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def places(
     tokens: Int[Array, "batch length"],
     positions: Int[Array, "..."] | None,
     caches: tuple[Any, ...] | None,
-    max_len: int,
+    max_len: int | None,
 ) -> Int[Array, "..."]:
     """Positions of tokens: as given, or continued from the length of the caches.
 
@@ -27,6 +27,8 @@ def places(
     if positions is None:
         read = 0 if caches is None else _tokens_read(caches)
         positions = jnp.arange(tokens.shape[1]) + read
+    if max_len is None:
+        return positions
     known = known_values(positions)
     if known is not None and known.size and not 0 <= known.min() <= known.max() < max_len:
         raise ValueError(
@@ -34,6 +36,11 @@ def places(
             f"got {known.min()} to {known.max()}"
         )
     return positions
+
+
+def has_absolute_positions(config: Any) -> bool:
+    """Whether a model adds a learned or sinusoidal embedding of each position to its token embeddings."""
+    return any(getattr(config, name, None) is not None for name in ("max_len", "embedding_position"))
 
 
 def _tokens_read(caches: tuple[Any, ...]) -> Any:

@@ -412,12 +412,15 @@ def rms(scale, x):
     return scale * x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-6)
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.3])
 @pytest.mark.parametrize("arrangement", ARRANGED)
 @each_mirror
-def test_arrangements_equal_their_equations(mirror, arrangement, rng):
-    """Each computed from separate calls of its sublayers."""
+def test_arrangements_equal_their_equations(mirror, arrangement, scale, rng):
+    """Each computed from separate calls of its sublayers, whose outputs are scaled before the addition."""
     torch.manual_seed(1)
-    part = language_model(model_spec(VOCAB, 8, [layer_spec(ATTENTION, FFN, arrangement, RMS)]))
+    described = layer_spec(ATTENTION, FFN, arrangement, RMS)
+    described = Part("LayerSpec", {**described.arguments, "residual_scale": scale})
+    part = language_model(model_spec(VOCAB, 8, [described]))
     made = build(part, "torch_attention", {})
     with torch.no_grad():
         for name, x in made.named_parameters():
@@ -438,23 +441,89 @@ def test_arrangements_equal_their_equations(mirror, arrangement, rng):
         return rms(state[f"layers.0.{name}_norm.weight"], y)
 
     if arrangement == "pre":
-        expected = x + mix(norm("attention", x))
-        expected = expected + ffn(norm("ffn", expected))
+        expected = x + scale * mix(norm("attention", x))
+        expected = expected + scale * ffn(norm("ffn", expected))
     elif arrangement == "post":
-        expected = norm("attention", x + mix(x))
-        expected = norm("ffn", expected + ffn(expected))
+        expected = norm("attention", x + scale * mix(x))
+        expected = norm("ffn", expected + scale * ffn(expected))
     elif arrangement == "sandwich":
-        expected = x + norm("attention_output", mix(norm("attention", x)))
-        expected = expected + norm("ffn_output", ffn(norm("ffn", expected)))
+        expected = x + scale * norm("attention_output", mix(norm("attention", x)))
+        expected = expected + scale * norm("ffn_output", ffn(norm("ffn", expected)))
     elif arrangement == "output":
-        expected = x + norm("attention_output", mix(x))
-        expected = expected + norm("ffn_output", ffn(expected))
+        expected = x + scale * norm("attention_output", mix(x))
+        expected = expected + scale * norm("ffn_output", ffn(expected))
     elif arrangement == "parallel":
-        expected = x + mix(norm("attention", x)) + ffn(norm("ffn", x))
+        expected = x + scale * (mix(norm("attention", x)) + ffn(norm("ffn", x)))
     else:
-        expected = x + mix(norm("attention", x)) + ffn(norm("attention", x))
+        expected = x + scale * (mix(norm("attention", x)) + ffn(norm("attention", x)))
     call = {"positions": None, "position": None, "memory": None, "reads_on": False, "need_weights": False}
     assert difference(layer(mirror.array(x), **call).output, expected) < 1e-5
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@each_mirror
+def test_logits_have_a_bias_a_scale_and_a_bound(mirror, tied, rng):
+    options = {"tied": tied, "head_bias": True, "logit_scale": 0.3, "logit_softcap": 2.0}
+    part = language_model(model_spec(VOCAB, 8, [layer_spec(ATTENTION, FFN, "pre", RMS)], **options))
+    bias = rng.standard_normal(VOCAB).astype(np.float32)
+    table = rng.standard_normal((VOCAB, 8)).astype(np.float32)
+    state = {name: numpy(x) for name, x in build(part, "torch_attention", {}).state_dict().items()}
+    state |= {"head_bias": bias, "token_embedding.weight" if tied else "head.weight": table}
+    made = transfer(state, build(part, mirror.package.__name__, {"rngs": nnx.Rngs(0)}))
+    x = rng.standard_normal((2, 5, 8)).astype(np.float32)
+    expected = 2.0 * np.tanh(0.3 * (x @ table.T + bias) / 2.0)
+    assert difference(made.logits(mirror.array(x)), expected) < 1e-5
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@each_mirror
+def test_projected_tokens_with_sinusoidal_positions_equal_their_equations(mirror, tied, rng):
+    """Whole and token by token, with positions that start at 2."""
+    position = Part("SinusoidalEmbedding", {"base": 30.0, "interleaved": False})
+    options = {"token_dim": 5, "embedding_position": position, "first_position": 2, "embed_scale": 3.0}
+    part = language_model(
+        model_spec(VOCAB, 8, [layer_spec(ATTENTION, FFN, "pre", RMS)], tied=tied, **options)
+    )
+    torch.manual_seed(2)
+    state = {name: numpy(x) for name, x in build(part, "torch_attention", {}).state_dict().items()}
+    state = {name: x if "norm" in name else 10.0 * x for name, x in state.items()}
+    made = transfer(state, build(part, mirror.package.__name__, {"rngs": nnx.Rngs(0)}))
+    tokens = tokens_of(rng)
+    read = made(mirror.array(tokens), need_hidden_states=True)
+    angles = (np.arange(7) + 2)[:, None] * 30.0 ** (-np.arange(4) / 4)
+    first = 3.0 * state["token_embedding.weight"][tokens] @ state["embedding_proj.weight"].T
+    first = first + np.concatenate([np.sin(angles), np.cos(angles)], -1)
+    assert difference(read.hidden_states[0], first) < 1e-5
+    last = rms(state["final_norm.weight"], numpy(read.hidden_states[-1])) @ state["output_proj.weight"].T
+    assert difference(made.read(mirror.array(tokens)).output, last) < 1e-5
+    table = state["token_embedding.weight" if tied else "head.weight"]
+    assert difference(read.logits, last @ table.T) < 1e-5
+    assert difference(read_on(made, mirror.array, tokens, None, (3, 6), made.start(9)), read.logits) < 2e-5
+
+
+@each_mirror
+def test_left_padding_shifts_no_sinusoidal_position(mirror, rng):
+    position = Part("SinusoidalEmbedding", {"interleaved": False})
+    spec = model_spec(VOCAB, 8, [layer_spec(ATTENTION, FFN, "pre", RMS)], embedding_position=position)
+    tokens = mirror.array(tokens_of(rng))
+    padding = mirror.array(np.arange(7)[None].repeat(2, 0) >= 2)
+    made = build(language_model(spec), mirror.package.__name__, {"rngs": nnx.Rngs(0)})
+    alone = mirror.package.models.generate(made, tokens[:, 2:], 3)
+    padded = mirror.package.models.generate(made, tokens, 3, padding)
+    np.testing.assert_array_equal(numpy(alone), numpy(padded))
+    task = Part("TaskModel", {"config": Part("TaskSpec", {"backbone": spec, "head": Part("NoHead")})})
+    made = build(task, mirror.package.__name__, {"rngs": nnx.Rngs(0)})
+    found = numpy(made(tokens, padding).last_hidden_state)[:, 2:]
+    assert difference(found, made(tokens[:, 2:]).last_hidden_state) < 1e-5
+
+
+@each_mirror
+def test_embedding_position_must_be_an_absolute_embedding(mirror):
+    part = language_model(
+        model_spec(VOCAB, 8, [layer_spec(ATTENTION, FFN, "pre", RMS)], embedding_position=Part("ALiBi"))
+    )
+    with pytest.raises(ValueError, match="embedding_position must be a positional embedding such as Sin"):
+        build(part, mirror.package.__name__, {"rngs": nnx.Rngs(0)})
 
 
 def deep(scan_layers=False, remat=False, layers=((1, 2), (0, 3), (2, 1))):

@@ -157,8 +157,7 @@ def test_every_part_has_a_role():
     two_sequences = {"BasicAttention", "LuongAttention", "ScaledDotProductAttention", "CrossAttention",
                      "MultiHeadCrossAttention", "EncoderDecoderAttention", "MultiheadAttentionBlock"}  # fmt: skip
     sets_and_states = {"GRUCell", "SlotAttention", "InducedSetAttentionBlock"}
-    absolute = {"SinusoidalEmbedding", "LearnedEmbedding"}
-    assert without == two_sequences | sets_and_states | absolute
+    assert without == two_sequences | sets_and_states
 
 
 @each_models

@@ -61,12 +61,14 @@ class LayerSpec:
         ffn: `FeedForward`, `GatedFeedForward` or `MixtureOfExperts`; None for no feed-forward network.
         arrangement: order of norms and residuals: a key of `ARRANGEMENTS`, such as `"pre"` or `"sandwich"`.
         norm: norm of the layer, `rms_norm` or `layer_norm`.
+        residual_scale: factor on the output of each sublayer before the residual addition, as in Granite.
     """
 
     mixer: Part
     ffn: Part | None = None
     arrangement: str = "pre"
     norm: Part = field(default_factory=lambda: Part("rms_norm"))
+    residual_scale: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to dictionaries, lists, numbers and strings, as JSON stores them."""
@@ -87,8 +89,14 @@ class ModelSpec:
         embedding_norm: norm of the embeddings, before the first layer; None for no norm.
         first_position: index of the first token's row in the position embeddings; 2 in BART.
         position: positional encoding that all layers share, such as `T5Bias`; None for none.
+        embedding_position: positional embedding that is added to the token embeddings, `SinusoidalEmbedding`; None for
+            none.
+        token_dim: features of the token embedding and of the last hidden states, which linear layers project to and
+            from `embed_dim` (OPT 350M); None for `embed_dim`, without projections.
         embed_scale: factor on the token embeddings.
         tied: whether the output head shares the token embedding's weight (tied embeddings).
+        head_bias: whether the logits have a bias, as in GPT-J.
+        logit_scale: factor on the logits, as in Cohere and Granite.
         logit_softcap: c in c tanh(logits / c), the bound of the logits; None for no bound.
         is_causal: whether each position attends only to itself and earlier positions; False for an encoder.
         num_types: number of token types (sentence A, sentence B); None for no type embeddings.
@@ -106,15 +114,24 @@ class ModelSpec:
     embedding_norm: Part | None = None
     embed_scale: float = 1.0
     tied: bool = False
+    head_bias: bool = False
+    logit_scale: float = 1.0
     logit_softcap: float | None = None
     is_causal: bool = True
     num_types: int | None = None
     first_position: int = 0
     position: Part | None = None
+    embedding_position: Part | None = None
+    token_dim: int | None = None
     special_tokens: SpecialTokens = field(default_factory=SpecialTokens)
 
     def __post_init__(self) -> None:
         check_at_least(1, layers=len(self.layers))
+
+    @property
+    def output_dim(self) -> int:
+        """Features of the last hidden states."""
+        return self.embed_dim if self.token_dim is None else self.token_dim
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to dictionaries, lists, numbers and strings, as JSON stores them."""

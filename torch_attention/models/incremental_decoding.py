@@ -21,6 +21,7 @@ from torch_attention.models.special_tokens import check_within, special_tokens
 from torch_attention.models.token_masks import token_mask
 from torch_attention.models.token_mixers import check_no_padding
 from torch_attention.models.token_numbers import check_numbers
+from torch_attention.models.token_positions import has_absolute_positions
 from torch_attention.ops import at_least_float32
 from torch_attention.ops.arrays import known_values
 
@@ -178,7 +179,7 @@ def told(
 
     A `LanguageModel` without learned positions uses only distances, which left padding does not change.
     """
-    return positions if model.config.max_len is not None else None
+    return positions if has_absolute_positions(model.config) else None
 
 
 def _ordered(

@@ -1,12 +1,12 @@
 r"""A language model built from its description.
 
 $$ x = e \cdot s_{\mathrm{embed}} + p + t, \qquad x \leftarrow \mathrm{layer}(x), \qquad
-   \mathrm{logits} = c \tanh\!\left(\mathrm{norm}(x)\, W^\top / c\right) $$
+   \mathrm{logits} = c \tanh\!\left(s\, (\mathrm{norm}(x)\, W^\top + b) / c\right) $$
 
 A `ModelSpec` describes the layers: Llama, Gemma, DeepSeek and hybrids of attention and recurrent layers are different
-descriptions for the same class. Position embeddings p exist only with `max_len`, type embeddings t only with
-`num_types`, and the tanh only with `logit_softcap`. With `is_causal=False` the model is an encoder, whose hidden states
-`read` returns.
+descriptions for the same class. Position embeddings p exist only with `max_len` or `embedding_position`, type
+embeddings t only with `num_types`, the bias b only with `head_bias`, and the tanh only with `logit_softcap`; s is
+`logit_scale`. With `is_causal=False` the model is an encoder, whose hidden states `read` returns.
 """
 
 from functools import partial
@@ -20,12 +20,12 @@ from torch_attention.arguments import checked
 from torch_attention.arrays import with_rank
 from torch_attention.caches import Cache, State
 from torch_attention.checks import check_padding_mask, check_pairs, check_tokens
-from torch_attention.layers import Factory, embedding, linear, normalise, similarities
+from torch_attention.layers import Factory, constant_parameter, embedding, linear, normalise, similarities
 from torch_attention.models.arrangements import ARRANGEMENTS
 from torch_attention.models.arrangements.layer import Layer, LayerCall
 from torch_attention.models.depth import run_layers
 from torch_attention.models.description import LayerSpec, ModelSpec
-from torch_attention.models.part_builder import build, build_position
+from torch_attention.models.part_builder import build, build_embedding_position, build_position
 from torch_attention.models.token_masks import token_mask
 from torch_attention.models.token_mixers import (
     build_mixer,
@@ -36,7 +36,7 @@ from torch_attention.models.token_mixers import (
     is_padded_in_front,
 )
 from torch_attention.models.token_numbers import check_numbers, check_types
-from torch_attention.models.token_positions import places
+from torch_attention.models.token_positions import has_absolute_positions, places
 from torch_attention.outputs import HiddenOutput, LanguageOutput, all_weights
 from torch_attention.positions.protocol import check_shape
 
@@ -70,11 +70,22 @@ class LanguageModel(nn.Module):
         self.config = config
         self.scan_layers = scan_layers
         self.remat = remat
-        self.token_embedding = embedding(config.vocab_size, dim, **factory)
+        self.token_embedding = embedding(config.vocab_size, config.output_dim, **factory)
+        self.embedding_proj = (
+            None if config.token_dim is None else linear(config.token_dim, dim, bias=False, **factory)
+        )
+        self.output_proj = (
+            None if config.token_dim is None else linear(dim, config.token_dim, bias=False, **factory)
+        )
         self.position_embedding = (
             None
             if config.max_len is None
             else embedding(config.first_position + config.max_len, dim, **factory)
+        )
+        self.embedding_position: Any = (
+            None
+            if config.embedding_position is None
+            else build_embedding_position(config.embedding_position, dim, {**factory})
         )
         self.type_embedding = (
             None if config.num_types is None else embedding(config.num_types, dim, **factory)
@@ -90,7 +101,12 @@ class LanguageModel(nn.Module):
             check_shares_position(self.layers)
         self.has_fixed_positions = any(hasattr(layer.attention, "fixed_positions") for layer in self.layers)
         self.final_norm = None if config.norm is None else build(config.norm, norm, {**factory})
-        self.head = None if config.tied else linear(dim, config.vocab_size, bias=False, **factory)
+        self.head = (
+            None if config.tied else linear(config.output_dim, config.vocab_size, bias=False, **factory)
+        )
+        self.head_bias = (
+            constant_parameter(config.vocab_size, value=0.0, **factory) if config.head_bias else None
+        )
 
     def forward(
         self,
@@ -188,8 +204,9 @@ class LanguageModel(nn.Module):
             remat=self.remat,
         )
         last = read[-1].output  # batch length embed
+        last = last if self.final_norm is None else normalise(self.final_norm, last)
         return HiddenOutput(
-            last if self.final_norm is None else normalise(self.final_norm, last),
+            last if self.output_proj is None else self.output_proj(last),
             None if caches is None else tuple(each.cache for each in read),
             all_weights(each.weights for each in read),
             (x, *(each.output for each in read)) if need_hidden_states else None,
@@ -204,11 +221,16 @@ class LanguageModel(nn.Module):
         token_types: Int[Tensor, "batch length"] | None = None,
     ) -> Float[Tensor, "batch length embed"]:
         """Compute the input of the first layer."""
-        x = self.token_embedding(tokens) * self.config.embed_scale  # batch length embed
-        if self.position_embedding is not None and self.config.max_len is not None:
+        x = self.token_embedding(tokens) * self.config.embed_scale  # batch length token_dim
+        if self.embedding_proj is not None:
+            x = self.embedding_proj(x)  # batch length embed
+        if has_absolute_positions(self.config):
             where = places(tokens, positions, caches, self.config.max_len)  # length, or batch length
-            rows = self.position_embedding(where + self.config.first_position)
-            x = x + with_rank(rows, x.ndim)  # batch length embed
+            where = where + self.config.first_position
+            if self.position_embedding is not None:
+                x = x + with_rank(self.position_embedding(where), x.ndim)  # batch length embed
+            if self.embedding_position is not None:
+                x = self.embedding_position(x, where)  # batch length embed
         if self.type_embedding is not None:
             x = x + self.type_embedding(torch.zeros_like(tokens) if token_types is None else token_types)
         return x if self.embedding_norm is None else normalise(self.embedding_norm, x)
@@ -217,6 +239,10 @@ class LanguageModel(nn.Module):
     def logits(self, x: Float[Tensor, "*batch embed"]) -> Float[Tensor, "*batch vocab"]:
         """Logits of the next token, from hidden states `x`."""
         scores = similarities(self.token_embedding, x) if self.head is None else self.head(x)
+        if self.head_bias is not None:
+            scores = scores + self.head_bias[...].to(scores.dtype)
+        if self.config.logit_scale != 1.0:
+            scores = scores * self.config.logit_scale
         return bounded(scores, self.config.logit_softcap)
 
     @checked
@@ -257,7 +283,7 @@ def build_layer(spec: LayerSpec, embed_dim: int, factory: dict[str, Any], *, is_
     mixer = build_mixer(spec.mixer, embed_dim, factory, is_causal=is_causal)
     ffn = None if spec.ffn is None else build(spec.ffn, {"embed_dim": embed_dim}, factory)
     norm = partial(build, spec.norm, {"dim": embed_dim}, factory)
-    return ARRANGEMENTS[spec.arrangement](mixer, ffn, norm)
+    return ARRANGEMENTS[spec.arrangement](mixer, ffn, norm, spec.residual_scale)
 
 
 @checked

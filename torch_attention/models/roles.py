@@ -38,7 +38,7 @@ from torch_attention.models.tasks import (
 )
 from torch_attention.ops.heads import Placed
 from torch_attention.outputs import AttentionOutput, CachedOutput, RecurrentOutput
-from torch_attention.positions import rotary_scaling
+from torch_attention.positions import absolute, rotary_scaling
 from torch_attention.sparse import lightning_indexer
 
 # Modules whose classes mix tokens.
@@ -112,6 +112,7 @@ FILLED_IN = {
 # Roles of the arguments of a part: modules, or numbers that a function may compute.
 OF_MODULES = {
     "attention": Role("attention with latents or grouped heads, such as MultiHeadLatentAttention", (heads,)),
+    "embedding_position": Role("a positional embedding such as SinusoidalEmbedding", (absolute,)),
     "indexer": Role("an indexer such as LightningIndexer", (lightning_indexer,)),
     "k_norm": NORM,
     "pooling": Role("a pooling of tokens such as MeanPooling", (pooling,)),

@@ -26,6 +26,7 @@ from torch_attention.models.module_classes import call_arguments
 from torch_attention.models.part_builder import build
 from torch_attention.models.tasks.results import EmbeddingOutput, LogitsOutput, RewardOutput, SpanOutput
 from torch_attention.models.token_masks import token_mask
+from torch_attention.models.token_positions import has_absolute_positions
 from torch_attention.models.vision_transformer import VisionTransformer, VisionTransformerConfig
 from torch_attention.outputs import HiddenOutput
 
@@ -96,6 +97,7 @@ class TaskModel(nn.Module):
         known = {
             name: getattr(config.backbone, name, None) for name in ("embed_dim", "vocab_size", "token_dim")
         }
+        known["embed_dim"] = getattr(config.backbone, "output_dim", known["embed_dim"])
         self.config = config
         self.backbone: Any = _backbone(config.backbone, factory)
         self.head: Any = build(config.head, known, {**factory})
@@ -164,9 +166,9 @@ class TaskModel(nn.Module):
         mask: Shaped[Tensor, "..."] | None,
         positions: Int[Tensor, "..."] | None,
     ) -> Int[Tensor, "..."] | None:
-        """The given positions; or, for learned positions, the number of real tokens before each real token."""
-        learned = getattr(self.config.backbone, "max_len", None) is not None
-        if positions is not None or mask is None or not learned or mask.shape[1:3] != (1, 1):
+        """The given positions; or, for absolute positions, the number of real tokens before each real token."""
+        absolute = has_absolute_positions(self.config.backbone)
+        if positions is not None or mask is None or not absolute or mask.shape[1:3] != (1, 1):
             return positions
         real = torch.broadcast_to(mask[:, 0, 0], inputs.shape)  # batch length
         places = torch.arange(inputs.shape[1], device=inputs.device)  # length
@@ -182,5 +184,5 @@ def _backbone(
     if isinstance(config, DecoderConfig):
         return Decoder(replace(config, tied=True), **factory)
     if isinstance(config, ModelSpec):
-        return LanguageModel(replace(config, tied=True), **factory)
+        return LanguageModel(replace(config, tied=True, head_bias=False), **factory)
     return VisionTransformer(replace(config, pooler=False, num_classes=None), **factory)

@@ -29,6 +29,7 @@ KNOWN = {
     "ffn": ("embed_dim",),
     "norm": ("dim",),
     "embedding_norm": ("dim",),
+    "embedding_position": ("embed_dim",),
     "head": ("embed_dim", "vocab_size"),
     "pooling": ("embed_dim",),
 }
