@@ -19,7 +19,13 @@ from attention_bridge.weights.report import table
 LONGEST_LAYERS = 60  # characters in a list of layers
 LONGEST_SEQUENCE = 8  # elements of a sequence that are shown; a longer one is cut to three
 # Defaults of the fields of a description, as in the mirrors.
-LAYER = {"mixer": None, "ffn": None, "arrangement": "pre", "norm": Part("rms_norm")}
+LAYER = {
+    "mixer": None,
+    "ffn": None,
+    "arrangement": "pre",
+    "norm": Part("rms_norm"),
+    "residual_scale": 1.0,
+}
 MODEL = {
     "vocab_size": None,
     "embed_dim": None,
@@ -28,6 +34,8 @@ MODEL = {
     "embed_scale": 1.0,
     "tied": False,
     "norm": Part("rms_norm"),
+    "head_bias": False,
+    "logit_scale": 1.0,
     "logit_softcap": None,
     "is_causal": True,
     "num_types": None,
@@ -37,7 +45,14 @@ MODEL = {
 }
 ROLES = ("mixer", "position", "feed-forward", "norm", "other fields")
 EMBEDDING = ("vocab_size", "embed_dim", "max_len", "embedding_norm", "embed_scale", "tied")
-RARE = ("is_causal", "num_types", "first_position", "position")  # shown if they differ from the default
+RARE = (
+    "is_causal",
+    "num_types",
+    "first_position",
+    "position",
+    "head_bias",
+    "logit_scale",
+)  # shown if they differ from the default
 
 
 def layer_table(description: Any, most: int | None = None) -> str:
@@ -103,6 +118,8 @@ def _layers(layers: tuple[Part, ...], most: int | None, position: str) -> Iterat
 def _row(layer: Part, position: str) -> tuple[dict[str, str], tuple[dict[str, Any], ...]]:
     """The cells of a layer, and the arguments without a column for each of `ROLES`."""
     left = {**LAYER, **layer.arguments}
+    if left["residual_scale"] == 1.0:
+        left.pop("residual_scale")
     mixer, mixer_left = _opened(left.pop("mixer"))
     ffn, ffn_left = _opened(left.pop("ffn"))
     norm, norm_left = _opened(left.pop("norm"))

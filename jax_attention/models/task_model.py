@@ -184,5 +184,5 @@ def _backbone(
     if isinstance(config, DecoderConfig):
         return Decoder(replace(config, tied=True), **factory)
     if isinstance(config, ModelSpec):
-        return LanguageModel(replace(config, tied=True), **factory)
+        return LanguageModel(replace(config, tied=True, head_bias=False), **factory)
     return VisionTransformer(replace(config, pooler=False, num_classes=None), **factory)

@@ -412,12 +412,15 @@ def rms(scale, x):
     return scale * x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-6)
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.3])
 @pytest.mark.parametrize("arrangement", ARRANGED)
 @each_mirror
-def test_arrangements_equal_their_equations(mirror, arrangement, rng):
-    """Each computed from separate calls of its sublayers."""
+def test_arrangements_equal_their_equations(mirror, arrangement, scale, rng):
+    """Each computed from separate calls of its sublayers, whose outputs are scaled before the addition."""
     torch.manual_seed(1)
-    part = language_model(model_spec(VOCAB, 8, [layer_spec(ATTENTION, FFN, arrangement, RMS)]))
+    described = layer_spec(ATTENTION, FFN, arrangement, RMS)
+    described = Part("LayerSpec", {**described.arguments, "residual_scale": scale})
+    part = language_model(model_spec(VOCAB, 8, [described]))
     made = build(part, "torch_attention", {})
     with torch.no_grad():
         for name, x in made.named_parameters():
@@ -438,23 +441,38 @@ def test_arrangements_equal_their_equations(mirror, arrangement, rng):
         return rms(state[f"layers.0.{name}_norm.weight"], y)
 
     if arrangement == "pre":
-        expected = x + mix(norm("attention", x))
-        expected = expected + ffn(norm("ffn", expected))
+        expected = x + scale * mix(norm("attention", x))
+        expected = expected + scale * ffn(norm("ffn", expected))
     elif arrangement == "post":
-        expected = norm("attention", x + mix(x))
-        expected = norm("ffn", expected + ffn(expected))
+        expected = norm("attention", x + scale * mix(x))
+        expected = norm("ffn", expected + scale * ffn(expected))
     elif arrangement == "sandwich":
-        expected = x + norm("attention_output", mix(norm("attention", x)))
-        expected = expected + norm("ffn_output", ffn(norm("ffn", expected)))
+        expected = x + scale * norm("attention_output", mix(norm("attention", x)))
+        expected = expected + scale * norm("ffn_output", ffn(norm("ffn", expected)))
     elif arrangement == "output":
-        expected = x + norm("attention_output", mix(x))
-        expected = expected + norm("ffn_output", ffn(expected))
+        expected = x + scale * norm("attention_output", mix(x))
+        expected = expected + scale * norm("ffn_output", ffn(expected))
     elif arrangement == "parallel":
-        expected = x + mix(norm("attention", x)) + ffn(norm("ffn", x))
+        expected = x + scale * (mix(norm("attention", x)) + ffn(norm("ffn", x)))
     else:
-        expected = x + mix(norm("attention", x)) + ffn(norm("attention", x))
+        expected = x + scale * (mix(norm("attention", x)) + ffn(norm("attention", x)))
     call = {"positions": None, "position": None, "memory": None, "reads_on": False, "need_weights": False}
     assert difference(layer(mirror.array(x), **call).output, expected) < 1e-5
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@each_mirror
+def test_logits_have_a_bias_a_scale_and_a_bound(mirror, tied, rng):
+    options = {"tied": tied, "head_bias": True, "logit_scale": 0.3, "logit_softcap": 2.0}
+    part = language_model(model_spec(VOCAB, 8, [layer_spec(ATTENTION, FFN, "pre", RMS)], **options))
+    bias = rng.standard_normal(VOCAB).astype(np.float32)
+    table = rng.standard_normal((VOCAB, 8)).astype(np.float32)
+    state = {name: numpy(x) for name, x in build(part, "torch_attention", {}).state_dict().items()}
+    state |= {"head_bias": bias, "token_embedding.weight" if tied else "head.weight": table}
+    made = transfer(state, build(part, mirror.package.__name__, {"rngs": nnx.Rngs(0)}))
+    x = rng.standard_normal((2, 5, 8)).astype(np.float32)
+    expected = 2.0 * np.tanh(0.3 * (x @ table.T + bias) / 2.0)
+    assert difference(made.logits(mirror.array(x)), expected) < 1e-5
 
 
 def deep(scan_layers=False, remat=False, layers=((1, 2), (0, 3), (2, 1))):

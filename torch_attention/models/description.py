@@ -61,12 +61,14 @@ class LayerSpec:
         ffn: `FeedForward`, `GatedFeedForward` or `MixtureOfExperts`; None for no feed-forward network.
         arrangement: order of norms and residuals: a key of `ARRANGEMENTS`, such as `"pre"` or `"sandwich"`.
         norm: norm of the layer, `rms_norm` or `layer_norm`.
+        residual_scale: factor on the output of each sublayer before the residual addition, as in Granite.
     """
 
     mixer: Part
     ffn: Part | None = None
     arrangement: str = "pre"
     norm: Part = field(default_factory=lambda: Part("rms_norm"))
+    residual_scale: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to dictionaries, lists, numbers and strings, as JSON stores them."""
@@ -89,6 +91,8 @@ class ModelSpec:
         position: positional encoding that all layers share, such as `T5Bias`; None for none.
         embed_scale: factor on the token embeddings.
         tied: whether the output head shares the token embedding's weight (tied embeddings).
+        head_bias: whether the logits have a bias, as in GPT-J.
+        logit_scale: factor on the logits, as in Cohere and Granite.
         logit_softcap: c in c tanh(logits / c), the bound of the logits; None for no bound.
         is_causal: whether each position attends only to itself and earlier positions; False for an encoder.
         num_types: number of token types (sentence A, sentence B); None for no type embeddings.
@@ -106,6 +110,8 @@ class ModelSpec:
     embedding_norm: Part | None = None
     embed_scale: float = 1.0
     tied: bool = False
+    head_bias: bool = False
+    logit_scale: float = 1.0
     logit_softcap: float | None = None
     is_causal: bool = True
     num_types: int | None = None

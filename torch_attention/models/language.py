@@ -1,12 +1,12 @@
 r"""A language model built from its description.
 
 $$ x = e \cdot s_{\mathrm{embed}} + p + t, \qquad x \leftarrow \mathrm{layer}(x), \qquad
-   \mathrm{logits} = c \tanh\!\left(\mathrm{norm}(x)\, W^\top / c\right) $$
+   \mathrm{logits} = c \tanh\!\left(s\, (\mathrm{norm}(x)\, W^\top + b) / c\right) $$
 
 A `ModelSpec` describes the layers: Llama, Gemma, DeepSeek and hybrids of attention and recurrent layers are different
 descriptions for the same class. Position embeddings p exist only with `max_len`, type embeddings t only with
-`num_types`, and the tanh only with `logit_softcap`. With `is_causal=False` the model is an encoder, whose hidden states
-`read` returns.
+`num_types`, the bias b only with `head_bias`, and the tanh only with `logit_softcap`; s is `logit_scale`. With
+`is_causal=False` the model is an encoder, whose hidden states `read` returns.
 """
 
 from functools import partial
@@ -20,7 +20,7 @@ from torch_attention.arguments import checked
 from torch_attention.arrays import with_rank
 from torch_attention.caches import Cache, State
 from torch_attention.checks import check_padding_mask, check_pairs, check_tokens
-from torch_attention.layers import Factory, embedding, linear, normalise, similarities
+from torch_attention.layers import Factory, constant_parameter, embedding, linear, normalise, similarities
 from torch_attention.models.arrangements import ARRANGEMENTS
 from torch_attention.models.arrangements.layer import Layer, LayerCall
 from torch_attention.models.depth import run_layers
@@ -91,6 +91,9 @@ class LanguageModel(nn.Module):
         self.has_fixed_positions = any(hasattr(layer.attention, "fixed_positions") for layer in self.layers)
         self.final_norm = None if config.norm is None else build(config.norm, norm, {**factory})
         self.head = None if config.tied else linear(dim, config.vocab_size, bias=False, **factory)
+        self.head_bias = (
+            constant_parameter(config.vocab_size, value=0.0, **factory) if config.head_bias else None
+        )
 
     def forward(
         self,
@@ -217,6 +220,10 @@ class LanguageModel(nn.Module):
     def logits(self, x: Float[Tensor, "*batch embed"]) -> Float[Tensor, "*batch vocab"]:
         """Logits of the next token, from hidden states `x`."""
         scores = similarities(self.token_embedding, x) if self.head is None else self.head(x)
+        if self.head_bias is not None:
+            scores = scores + self.head_bias[...].to(scores.dtype)
+        if self.config.logit_scale != 1.0:
+            scores = scores * self.config.logit_scale
         return bounded(scores, self.config.logit_softcap)
 
     @checked
@@ -257,7 +264,7 @@ def build_layer(spec: LayerSpec, embed_dim: int, factory: dict[str, Any], *, is_
     mixer = build_mixer(spec.mixer, embed_dim, factory, is_causal=is_causal)
     ffn = None if spec.ffn is None else build(spec.ffn, {"embed_dim": embed_dim}, factory)
     norm = partial(build, spec.norm, {"dim": embed_dim}, factory)
-    return ARRANGEMENTS[spec.arrangement](mixer, ffn, norm)
+    return ARRANGEMENTS[spec.arrangement](mixer, ffn, norm, spec.residual_scale)
 
 
 @checked

@@ -171,9 +171,11 @@ def _headless(reading: Reading) -> Reading:
 
 def _body(layout: Layout) -> Layout:
     """The layout of a model as a backbone, which has neither an output head nor a pooler."""
-    kept = tuple(rule for rule in layout.rules if not rule.hub.startswith(("head.", "pooler.")))
+    kept = tuple(rule for rule in layout.rules if not rule.hub.startswith(("head.", "head_bias", "pooler.")))
     heads = tuple(
-        Unused(rule.theirs, "the output head") for rule in layout.rules if rule.hub.startswith("head.")
+        Unused(rule.theirs, "the output head")
+        for rule in layout.rules
+        if rule.hub.startswith(("head.", "head_bias"))
     )
     return replace(layout, rules=kept, unused=(*layout.unused, *heads)).within("backbone")
 

@@ -123,6 +123,7 @@ PARAMETERS = {
         "class_token",
         "decoder_bias",
         "dt_bias",
+        "head_bias",
         "lambda_k1",
         "lambda_k2",
         "lambda_q1",

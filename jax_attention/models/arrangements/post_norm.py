@@ -17,8 +17,8 @@ from jax_attention.outputs import CachedOutput
 class PostNorm(Layer):
     """Post-norm layer, x = norm(x + f(x)), as in the original Transformer and BERT; `norm()` makes a norm layer."""
 
-    def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any]):
-        super().__init__(mixer, ffn)
+    def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any], residual_scale: float = 1.0):
+        super().__init__(mixer, ffn, residual_scale)
         self.attention_norm = norm()
         self.ffn_norm: Any = None if ffn is None else norm()
 
@@ -30,7 +30,7 @@ class PostNorm(Layer):
     ) -> CachedOutput:
         """Run the layer; arguments and result as in `mixing.mix`."""
         mixed = self.mix(x, mask, call)
-        x = normalise(self.attention_norm, x + mixed.output)  # batch length embed
+        x = normalise(self.attention_norm, self.add(x, mixed.output))  # batch length embed
         if self.ffn is not None:
-            x = normalise(self.ffn_norm, x + self.ffn(x))  # batch length embed
+            x = normalise(self.ffn_norm, self.add(x, self.ffn(x)))  # batch length embed
         return mixed._replace(output=x)

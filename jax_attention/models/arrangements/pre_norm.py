@@ -17,8 +17,8 @@ from jax_attention.outputs import CachedOutput
 class PreNorm(Layer):
     """Pre-norm layer, x = x + f(norm(x)), as in GPT-2 and Llama; `norm()` makes a norm layer."""
 
-    def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any]):
-        super().__init__(mixer, ffn)
+    def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any], residual_scale: float = 1.0):
+        super().__init__(mixer, ffn, residual_scale)
         self.attention_norm = norm()
         self.ffn_norm: Any = None if ffn is None else norm()
 
@@ -30,7 +30,7 @@ class PreNorm(Layer):
     ) -> CachedOutput:
         """Run the layer; arguments and result as in `mixing.mix`."""
         mixed = self.mix(normalise(self.attention_norm, x), mask, call)
-        x = x + mixed.output  # batch length embed
+        x = self.add(x, mixed.output)  # batch length embed
         if self.ffn is not None:
-            x = x + self.ffn(normalise(self.ffn_norm, x))  # batch length embed
+            x = self.add(x, self.ffn(normalise(self.ffn_norm, x)))  # batch length embed
         return mixed._replace(output=x)

@@ -17,8 +17,8 @@ from jax_attention.outputs import CachedOutput
 class Sandwich(Layer):
     """Sandwich-norm layer, x = x + norm'(f(norm(x))), as in Gemma 2 and 3; `norm()` makes a norm layer."""
 
-    def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any]):
-        super().__init__(mixer, ffn)
+    def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any], residual_scale: float = 1.0):
+        super().__init__(mixer, ffn, residual_scale)
         self.attention_norm = norm()
         self.attention_output_norm = norm()
         self.ffn_norm: Any = None if ffn is None else norm()
@@ -32,8 +32,8 @@ class Sandwich(Layer):
     ) -> CachedOutput:
         """Run the layer; arguments and result as in `mixing.mix`."""
         mixed = self.mix(normalise(self.attention_norm, x), mask, call)
-        x = x + normalise(self.attention_output_norm, mixed.output)  # batch length embed
+        x = self.add(x, normalise(self.attention_output_norm, mixed.output))  # batch length embed
         if self.ffn is not None:
             change = self.ffn(normalise(self.ffn_norm, x))  # batch length embed
-            x = x + normalise(self.ffn_output_norm, change)  # batch length embed
+            x = self.add(x, normalise(self.ffn_output_norm, change))  # batch length embed
         return mixed._replace(output=x)

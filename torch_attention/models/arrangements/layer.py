@@ -34,13 +34,15 @@ class Layer(nn.Module):
     Args:
         mixer: attention module or recurrent layer, stored as `attention`.
         ffn: feed-forward network; None for no feed-forward network.
+        residual_scale: factor on the output of each sublayer before the residual addition.
     """
 
-    def __init__(self, mixer: Any, ffn: Any):
+    def __init__(self, mixer: Any, ffn: Any, residual_scale: float = 1.0):
         super().__init__()
         self.attention = mixer
         self.takes = call_arguments(mixer)
         self.ffn = ffn
+        self.residual_scale = residual_scale
 
     def mix(
         self,
@@ -50,3 +52,11 @@ class Layer(nn.Module):
     ) -> CachedOutput:
         """Call the mixer."""
         return mix(self.attention, x, mask, names=self.takes, **call)
+
+    def add(
+        self, x: Float[Tensor, "batch length embed"], *changes: Float[Tensor, "batch length embed"]
+    ) -> Float[Tensor, "batch length embed"]:
+        """Add the outputs of sublayers, each times `residual_scale`, to the residual stream `x`."""
+        for change in changes:
+            x = x + (change if self.residual_scale == 1.0 else change * self.residual_scale)
+        return x

@@ -17,8 +17,8 @@ from torch_attention.outputs import CachedOutput
 class OutputNorm(Layer):
     """Output-norm layer, x = x + norm(f(x)), as in OLMo 2; `norm()` makes a norm layer."""
 
-    def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any]):
-        super().__init__(mixer, ffn)
+    def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any], residual_scale: float = 1.0):
+        super().__init__(mixer, ffn, residual_scale)
         self.attention_output_norm = norm()
         self.ffn_output_norm: Any = None if ffn is None else norm()
 
@@ -30,7 +30,7 @@ class OutputNorm(Layer):
     ) -> CachedOutput:
         """Run the layer; arguments and result as in `mixing.mix`."""
         mixed = self.mix(x, mask, call)
-        x = x + normalise(self.attention_output_norm, mixed.output)  # batch length embed
+        x = self.add(x, normalise(self.attention_output_norm, mixed.output))  # batch length embed
         if self.ffn is not None:
-            x = x + normalise(self.ffn_output_norm, self.ffn(x))  # batch length embed
+            x = self.add(x, normalise(self.ffn_output_norm, self.ffn(x)))  # batch length embed
         return mixed._replace(output=x)

@@ -26,8 +26,8 @@ class Parallel(Layer):
         ValueError: `ffn` is None.
     """
 
-    def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any]):
-        super().__init__(mixer, ffn)
+    def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any], residual_scale: float = 1.0):
+        super().__init__(mixer, ffn, residual_scale)
         _check_two(ffn)
         self.attention_norm = norm()
         self.ffn_norm = norm()
@@ -41,7 +41,7 @@ class Parallel(Layer):
         """Run the layer; arguments and result as in `mixing.mix`."""
         mixed = self.mix(normalise(self.attention_norm, x), mask, call)
         transformed = self.ffn(normalise(self.ffn_norm, x))  # batch length embed
-        return mixed._replace(output=x + mixed.output + transformed)
+        return mixed._replace(output=self.add(x, mixed.output, transformed))
 
 
 class ParallelSharedNorm(Layer):
@@ -51,8 +51,8 @@ class ParallelSharedNorm(Layer):
         ValueError: `ffn` is None.
     """
 
-    def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any]):
-        super().__init__(mixer, ffn)
+    def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any], residual_scale: float = 1.0):
+        super().__init__(mixer, ffn, residual_scale)
         _check_two(ffn)
         self.attention_norm = norm()
 
@@ -65,7 +65,7 @@ class ParallelSharedNorm(Layer):
         """Run the layer; arguments and result as in `mixing.mix`."""
         normed = normalise(self.attention_norm, x)  # batch length embed
         mixed = self.mix(normed, mask, call)
-        return mixed._replace(output=x + mixed.output + self.ffn(normed))
+        return mixed._replace(output=self.add(x, mixed.output, self.ffn(normed)))
 
 
 def _check_two(ffn: Any) -> None:
