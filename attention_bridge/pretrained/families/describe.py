@@ -42,11 +42,11 @@ class Heads:
     norm_eps: float = 1e-6
     unit_offset: bool = False
 
-    def mixer(self, position: Part, window: int | None = None) -> Part:
+    def mixer(self, position: Part | None, window: int | None = None) -> Part:
         """Describe the attention class for these heads.
 
         Args:
-            position: positional encoding.
+            position: positional encoding; None for none (NoPE).
             window: number of visible keys, including the query's own; None for no limit.
         """
         given: dict[str, Any] = {

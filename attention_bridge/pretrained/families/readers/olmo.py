@@ -1,0 +1,56 @@
+"""Readers of OLMo 2 and 3."""
+
+from __future__ import annotations
+
+from attention_bridge.catalogue.part import Part
+from attention_bridge.pretrained.families.decoder_fields import grouped_heads, layer_types
+from attention_bridge.pretrained.families.decoder_reading import decoder, gated_ffn
+from attention_bridge.pretrained.families.describe import layer_spec
+from attention_bridge.pretrained.families.family import Family, Reading
+from attention_bridge.pretrained.families.fields import Fields
+from attention_bridge.pretrained.families.heads import decoder_heads
+from attention_bridge.pretrained.families.rope import rope
+from attention_bridge.pretrained.families.tensors import Tensors
+from attention_bridge.weights.layouts.hf_olmo import HF_OLMO2
+
+WINDOWED, FULL = "sliding_attention", "full_attention"
+
+
+def read_olmo2(fields: Fields, tensors: Tensors) -> Reading:
+    """Read a configuration of OLMo 2 (OLMo et al. 2024) or 3, which has windows in three of four layers.
+
+    The outputs of sublayers are normalised, and queries and keys over all heads jointly.
+    """
+    num_layers, sizes = fields.layers("num_hidden_layers"), grouped_heads(fields)
+    third = fields.given.get("model_type") == "olmo3"
+    windows = _windows(fields, num_layers) if third else (None,) * num_layers
+    positions = {
+        windowed: rope(fields, sizes["head_dim"], layers=WINDOWED if windowed else FULL)
+        for windowed in {window is not None for window in windows}
+    }
+    norm = Part("rms_norm", {"eps": fields.number("rms_norm_eps")})
+    shared = {**sizes, "bias": fields.flag("attention_bias", False), "eps": norm.arguments["eps"]}
+    ffn = gated_ffn(fields)
+    layers = [
+        layer_spec(
+            Part(
+                "FullWidthQKNormAttention",
+                {**shared, "window": window, "position": positions[window is not None]},
+            ),
+            ffn,
+            "output",
+            norm,
+        )
+        for window in windows
+    ]
+    return decoder(fields, layers, HF_OLMO2, norm=norm)
+
+
+def _windows(fields: Fields, num_layers: int) -> tuple[int | None, ...]:
+    plain = [FULL if (n + 1) % 4 == 0 else WINDOWED for n in range(num_layers)]
+    kinds = layer_types(fields, num_layers, fields.raw("layer_types", default=plain), (FULL, WINDOWED))
+    window = fields.size("sliding_window", default=4096)
+    return tuple(window if kind == WINDOWED else None for kind in kinds)
+
+
+FAMILIES = (Family("hf.olmo2", ("olmo2", "olmo3"), read_olmo2, decoder_heads("score")),)
