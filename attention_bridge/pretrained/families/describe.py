@@ -199,9 +199,10 @@ def latent_decoder(
     return model_spec(vocab_size, embed_dim, layers, norm=norm, tied=tied)
 
 
-def layer_spec(mixer: Part, ffn: Part | None, arrangement: str, norm: Part) -> Part:
+def layer_spec(mixer: Part, ffn: Part | None, arrangement: str, norm: Part, **others: Any) -> Part:
     """Describe one layer."""
-    return Part("LayerSpec", {"mixer": mixer, "ffn": ffn, "arrangement": arrangement, "norm": norm})
+    parts = {"mixer": mixer, "ffn": ffn, "arrangement": arrangement, "norm": norm}
+    return Part("LayerSpec", {**parts, **others})
 
 
 def model_spec(vocab_size: int, embed_dim: int, layers: Sequence[Part], **others: Any) -> Part:
