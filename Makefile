@@ -20,7 +20,7 @@ FLOORS_PYTHON ?= python3.11
 NEWEST := .venv-newest
 FLOORS := .venv-floors
 
-.PHONY: help demo check lint types test test-quick test-slow test-newest test-floors test-all survey fuzz docs notebooks format clean
+.PHONY: help demo check lint types test test-quick test-slow test-newest test-floors test-all survey fuzz prove-families docs notebooks format clean
 .DEFAULT_GOAL := help
 
 help:  ## List the targets
@@ -83,6 +83,10 @@ test-floors:  ## Test with the lowest versions that pyproject.toml allows, on Py
 	fi
 
 test-all: test test-slow test-floors test-newest  ## Run all tests except `survey`
+
+DRAWS ?= 200
+prove-families: $(TESTED)  ## Prove all odd configurations and 200 random draws of every family; docs/families.md
+	$(BIN)/python -m parity_tests.helpers.prove_families --draws $(DRAWS)
 
 SEED     ?= $(shell date +%s)
 COUNT    ?= 100000

@@ -17,7 +17,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int, Shaped
 
-from jax_attention.activations import activation_function
+from jax_attention.activations import gelu
 from jax_attention.arguments import checked
 from jax_attention.caches import Cache
 from jax_attention.checks import check_padding_mask, check_sequence, has_size
@@ -54,7 +54,7 @@ class SpeechConfig:
         decoder: sizes of the decoder's stack; None for an encoder alone, which has no logits.
         max_frames: number of encoder positions with an embedding, after the convolutions; half the number of frames.
         max_len: number of target positions with an embedding.
-        activation: activation of the convolutions and the feed-forward networks.
+        activation: activation of the feed-forward networks; the convolutions have a GELU.
         norm_eps: epsilon added to the variance in each normalisation.
         embed_scale: factor on the token embeddings.
         special_tokens: end, padding and start tokens, the defaults of `generate`.
@@ -96,7 +96,6 @@ class SpeechTransformer(SequenceModel):
         dim, eps, activation = config.embed_dim, config.norm_eps, config.activation
         reading, writing = config.encoder, config.decoder
         self.config = config
-        self.activation = activation_function(activation)
         self.frame_conv = conv1d(config.num_features, dim, 3, padding=1, **factory)
         self.halving_conv = conv1d(dim, dim, 3, stride=2, padding=1, **factory)
         self.frame_position_embedding = embedding(config.max_frames, dim, **factory)
@@ -162,9 +161,9 @@ class SpeechTransformer(SequenceModel):
             raise ValueError(f"source must have at most {2 * most} frames, got {source.shape[1]}")
         real = real_frames(source_mask, source.shape[0], source.shape[1])
         source_mask = None if real is None else halved(real)[:, None, None]  # batch 1 1 length
-        x = self.activation(convolve(self.frame_conv, _without_padding(source, real)))
+        x = gelu(convolve(self.frame_conv, _without_padding(source, real)))
         x = _without_padding(x, real)  # batch frames embed
-        x = self.activation(convolve(self.halving_conv, x))
+        x = gelu(convolve(self.halving_conv, x))
         x = x + self.frame_position_embedding(jnp.arange(length))  # batch length embed
         layers = []
         for layer in self.encoder_layers:

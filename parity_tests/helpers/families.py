@@ -295,13 +295,16 @@ def inputs(case: Case) -> dict[str, np.ndarray]:
 
 def reference(case: Case, built: torch.nn.Module) -> dict[str, np.ndarray]:
     """The float64 outputs of transformers, where its models support float64."""
-    given = {name: torch.from_numpy(x) for name, x in inputs(case).items()}
     built = built.double()
     built.config._experts_implementation = "eager"  # its grouped matrix product has no float64
-    if "image" in given:
-        given["image"] = given["image"].permute(0, 3, 1, 2)
     with torch.no_grad():
-        return {name: x.numpy() for name, x in CALLS[case.kind](built, given).items()}
+        return {name: x.numpy() for name, x in CALLS[case.kind](built, tensors(case)).items()}
+
+
+def tensors(case: Case) -> dict[str, torch.Tensor]:
+    """The inputs as transformers takes them: images with channels first."""
+    given = {name: torch.from_numpy(x) for name, x in inputs(case).items()}
+    return {name: x.permute(0, 3, 1, 2) if name == "image" else x for name, x in given.items()}
 
 
 def _encoder(built: Any, given: dict[str, Any]) -> dict[str, Any]:
@@ -353,6 +356,11 @@ CALLS: dict[str, Callable[[Any, dict[str, Any]], dict[str, Any]]] = {
 
 def ours(case: Case, built: Any, array: Callable[[np.ndarray], Any]) -> dict[str, np.ndarray]:
     """The outputs of a mirror's model for the same inputs."""
+    return numpy_of(outputs(case, built, array))
+
+
+def outputs(case: Case, built: Any, array: Callable[[np.ndarray], Any]) -> dict[str, Any]:
+    """The outputs of a mirror's model for the same inputs, as arrays of its framework or None."""
     given = {
         name: array(x.astype(np.float32) if x.dtype == np.float64 else x) for name, x in inputs(case).items()
     }
@@ -360,17 +368,17 @@ def ours(case: Case, built: Any, array: Callable[[np.ndarray], Any]) -> dict[str
     if case.kind == "encoder":
         found = built(given["tokens"], given["there"])
         last, pooled = found.last_hidden_state, getattr(found, "pooled", None)
-        return numpy_of({"output": last * given["there"][..., None], "pooled": pooled})
+        return {"output": last * given["there"][..., None], "pooled": pooled}
     if case.kind == "language":
-        return numpy_of({"output": built(given["tokens"], there).output * given["there"][..., None]})
+        return {"output": built(given["tokens"], there).output * given["there"][..., None]}
     if case.kind == "sequence":
-        return numpy_of({"output": built(given["tokens"], given["target"], there).output})
+        return {"output": built(given["tokens"], given["target"], there).output}
     if case.kind == "speech":
-        return numpy_of({"output": built(given["frames"], given["target"]).output})
+        return {"output": built(given["frames"], given["target"]).output}
     if case.kind == "image":
         found = built(given["image"])
-        return numpy_of({"output": found.output, "pooled": found.pooled})
-    return numpy_of(built(given["tokens"], given["image"], there)._asdict())
+        return {"output": found.output, "pooled": found.pooled}
+    return dict(built(given["tokens"], given["image"], there)._asdict())
 
 
 def numpy_of(found: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -73,11 +73,12 @@ def read_gemma2(fields: Fields, tensors: Tensors) -> Reading:
     third = fields.given.get("model_type") == "gemma3_text"
     bias = fields.flag("attention_bias", False)
     fields.only("use_bidirectional_attention", False, None)
+    fields.raw("attn_logit_softcapping")  # Gemma 3 of the reference stores it, but does not apply it
     heads = {
         "qkv_bias": bias,
         "out_bias": bias,
         "scale": fields.number("query_pre_attn_scalar") ** -0.5,
-        "softcap": _softcap(fields, "attn_logit_softcapping", None if third else 50.0),
+        "softcap": None if third else _softcap(fields, "attn_logit_softcapping", 50.0),
         "qk_norm": third,
         "unit_offset": True,
     }

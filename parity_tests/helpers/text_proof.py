@@ -1,0 +1,116 @@
+"""Proof of a text model: hidden states, attention maps, padding on either side, cached generation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from attention_bridge.pretrained import load_pretrained
+from parity_tests.helpers import families
+from parity_tests.helpers.family_cases.case import LENGTH, Case
+from parity_tests.helpers.family_proof import ARRAYS, Deviation, Proof, deviation, float64
+
+PREFILL = 4  # tokens that a cached generation reads at once
+
+
+def proof(case: Case, directory: Path) -> Proof:
+    """The proof of a model of any kind."""
+    return (TextProof if case.kind in ("encoder", "language") else Proof)(case, directory)
+
+
+class TextProof(Proof):
+    """Proof of an encoder or decoder of text; the reference reads each sequence alone, without padding."""
+
+    def __init__(self, case: Case, directory: Path):
+        self.read(case, side="right")
+        super().__init__(case, directory)
+
+    def read(self, case: Case, side: str) -> None:
+        """Choose the side of the padding."""
+        given = families.inputs(case)
+        self.tokens, self.there = given["tokens"].copy(), given["there"]
+        if side == "left":
+            self.there = self.there[:, ::-1].copy()
+            padding = self.tokens[1, -1]
+            shifted = np.roll(self.tokens[1], LENGTH - self.there[1].sum())
+            self.tokens[1] = np.where(self.there[1], shifted, padding)
+        self.positions = np.maximum(np.cumsum(self.there, 1) - 1, 0).astype(np.int32)
+
+    def deviations(self, framework: str) -> Iterator[Deviation]:
+        """The deviations of a mirror's model in float32: outputs, hidden states, maps, cached generation."""
+        model, array = load_pretrained(self.directory, framework), ARRAYS[framework]
+        for side in ("right", "left"):
+            if side == "left" and getattr(getattr(model, "backbone", model), "has_fixed_positions", False):
+                continue
+            self.read(self.case, side)
+            with torch.no_grad():
+                expected = float64(self.theirs(self.built))
+            found = float64(self.ours(model, array))
+            assert found.keys() == expected.keys(), (sorted(found), sorted(expected))
+            for name, x in expected.items():
+                yield Deviation(f"{side} padding, {name}", deviation(found[name], x), self.bound)
+            if self.case.kind == "language":
+                difference = deviation(self._stepwise(model, array), expected["output"])
+                yield Deviation(f"{side} padding, cached", difference, self.bound)
+        self.read(self.case, "right")
+
+    def theirs(self, model: Any) -> dict[str, Any]:
+        """The results for each sequence alone, at the places of its tokens, zero elsewhere."""
+        rows = [
+            self._row(model, tokens[there]) for tokens, there in zip(self.tokens, self.there, strict=True)
+        ]
+        return {
+            name: torch.stack(
+                [_placed(row[name][0], there) for row, there in zip(rows, self.there, strict=True)]
+            )
+            for name in rows[0]
+        }
+
+    def ours(self, model: Any, array: Callable[[Any], Any]) -> dict[str, Any]:
+        """The results for the batch, zero at padding."""
+        options = {"need_weights": True, "need_hidden_states": True}
+        found = model(array(self.tokens), array(self.there), positions=array(self.positions), **options)
+        there = array(self.there)
+        return {
+            name: x * (there[:, None, :, None] & there[:, None, None] if x.ndim == 4 else there[..., None])
+            for name, x in _results(found).items()
+        }
+
+    def _row(self, model: Any, tokens: np.ndarray) -> dict[str, Any]:
+        given = torch.from_numpy(tokens).long()[None]
+        options = {"output_hidden_states": True, "output_attentions": True}
+        return _results(model(given, attention_mask=torch.ones_like(given), **options))
+
+    def _stepwise(self, model: Any, array: Callable[[Any], Any]) -> np.ndarray:
+        """Logits of a cached generation: some tokens at once, then one by one."""
+        caches, parts = model.start(LENGTH), []
+        for start, stop in [(0, PREFILL), *((n, n + 1) for n in range(PREFILL, LENGTH))]:
+            step = model(
+                array(self.tokens[:, start:stop]),
+                array(self.there[:, None, None, start:stop]),
+                positions=array(self.positions[:, start:stop]),
+                caches=caches,
+            )
+            caches = step.caches
+            parts.append(float64({"x": step.logits})["x"])
+        return np.where(self.there[..., None], np.concatenate(parts, 1), 0.0)
+
+
+def _results(found: Any) -> dict[str, Any]:
+    """Outputs by name; the last hidden state is left out, as some models give it before the norm, some after it."""
+    results = {"output": found.logits if hasattr(found, "logits") else found.last_hidden_state}
+    results |= {f"state {n}": x for n, x in enumerate((found.hidden_states or ())[:-1])}
+    return results | {f"map {n}": x for n, x in enumerate(found.attentions or ()) if x is not None}
+
+
+def _placed(x: torch.Tensor, there: np.ndarray) -> torch.Tensor:
+    """States `(length, dim)` or maps `(heads, query, key)` of real tokens among zeros, at the places of the tokens."""
+    real = torch.from_numpy(np.flatnonzero(there))
+    for axis in (1, 2) if x.ndim == 3 else (0,):
+        shape = [*x.shape[:axis], len(there), *x.shape[axis + 1 :]]
+        x = torch.zeros(shape, dtype=x.dtype).index_copy(axis, real, x)
+    return x
