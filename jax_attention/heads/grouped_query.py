@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float
 from jax_attention.arguments import checked
 from jax_attention.caches import KeyValue
 from jax_attention.frame import Scaling, SelfAttentionFrame, SharedCall, grouped_heads
-from jax_attention.layers import Factory
+from jax_attention.layers import Factory, normalise
 from jax_attention.ops import merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput, CachedOutput
 
@@ -37,6 +37,8 @@ class GroupedQueryAttention(SelfAttentionFrame):
         num_heads: number of query heads.
         num_kv_heads: number of key and value heads; must divide `num_heads`.
         head_dim: features of a head; None for `embed_dim / num_heads`.
+        q_norm: norm of the queries of each head before `position`, such as `layers.rms_norm(head_dim)`; None for none.
+        k_norm: norm of the keys, likewise; None for none.
         position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         is_causal: whether each position attends only to itself and earlier positions.
@@ -55,6 +57,8 @@ class GroupedQueryAttention(SelfAttentionFrame):
         num_kv_heads: int,
         *,
         head_dim: int | None = None,
+        q_norm: nnx.Module | None = None,
+        k_norm: nnx.Module | None = None,
         is_causal: bool = False,
         bias: bool = True,
         out_bias: bool | None = None,
@@ -68,6 +72,8 @@ class GroupedQueryAttention(SelfAttentionFrame):
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
         projections = heads.projections(bias=bias, out_bias=out_bias, **factory)
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = projections
+        self.q_norm = q_norm
+        self.k_norm = k_norm
 
     def __call__(
         self,
@@ -92,6 +98,8 @@ class GroupedQueryAttention(SelfAttentionFrame):
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
+        query = query if self.q_norm is None else normalise(self.q_norm, query)
+        key = key if self.k_norm is None else normalise(self.k_norm, key)
         seen = self.see(query, KeyValue(key, value), mask, **call)
         heads, weights = seen.attend()
         return seen.answer(self.out_proj(merge_heads(heads)), weights)

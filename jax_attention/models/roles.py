@@ -15,6 +15,7 @@ from jax_attention import (
     cross_attention,
     feed_forward,
     gates,
+    head_norms,
     heads,
     latents,
     layers,
@@ -87,7 +88,7 @@ class Role(NamedTuple):
         )
 
 
-NORM = Role("a norm, rms_norm or layer_norm", (layers,))
+NORM = Role("a norm, rms_norm or layer_norm", (layers, head_norms))
 FUNCTION = Role("a number or a function such as yarn_amplitude", (rotary_scaling,))
 
 # Roles of the parts of a model, and the arguments that the model supplies to each.

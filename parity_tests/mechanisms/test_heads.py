@@ -73,6 +73,42 @@ def assert_close(given, expected):
         assert error(numpy(one), numpy(other)) < CLOSE
 
 
+GROUPED = {"embed_dim": EMBED, "num_heads": 4, "num_kv_heads": 2}
+
+
+class TestNormsOfHeads:
+    """Norms of queries and keys as arguments of grouped-query attention."""
+
+    @pytest.mark.slow
+    def test_rms_norms_make_it_attention_with_qk_norm(self, mirror, array, rng):
+        w = weights(rng, "QKNormAttention", **GROUPED)
+        x = array(rng.standard_normal((BATCH, LENGTH, EMBED)))
+        norm = Part("rms_norm", {"dim": 3})
+        grouped = mirror("GroupedQueryAttention", w, q_norm=norm, k_norm=norm, **GROUPED)
+        assert_close(grouped(x), mirror("QKNormAttention", w, **GROUPED)(x))
+
+    def test_layer_norm_of_heads_has_a_scale_for_each_head(self, mirror, array, rng):
+        w = weights(rng, "GroupedQueryAttention", **GROUPED)
+        scales = {"q_norm": rng.standard_normal((4, 3)), "k_norm": rng.standard_normal((2, 3))}
+        norms = {
+            name: Part("head_layer_norm", {"num_heads": len(x), "dim": 3, "eps": 0.1})
+            for name, x in scales.items()
+        }
+        w |= {f"{name}.head_scale": x for name, x in scales.items()}
+        grouped = mirror("GroupedQueryAttention", w, **norms, **GROUPED)
+        x = rng.standard_normal((BATCH, LENGTH, EMBED))
+        shown = numpy(grouped(array(x)).weights)
+
+        def heads(name):
+            y = (x @ w[f"{name}_proj.weight"].T + w[f"{name}_proj.bias"]).reshape(BATCH, LENGTH, -1, 3)
+            y = y - y.mean(-1, keepdims=True)
+            return scales[f"{name}_norm"] * y / np.sqrt((y * y).mean(-1, keepdims=True) + 0.1)
+
+        scores = np.einsum("bqhd,bkhd->bhqk", heads("q"), heads("k").repeat(2, axis=2)) / np.sqrt(3)
+        expected = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+        assert error(shown, expected) < CLOSE
+
+
 class TestHeadsThatShare:
     @pytest.mark.slow
     def test_one_key_head_is_multi_query_attention(self, mirror, array, rng):

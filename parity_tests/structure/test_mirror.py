@@ -323,8 +323,11 @@ def built_part(part, m, f):
     return instances.build(part, "jax_attention" if "rngs" in f else "torch_attention", f)
 
 
+HEAD_NORM = Part("head_layer_norm", {"num_heads": 2, "dim": 3})
+NORMS_OF_HEADS = {"embed_dim": 6, "num_heads": 2, "num_kv_heads": 2, "q_norm": HEAD_NORM, "k_norm": HEAD_NORM}
 MODULES = {
     **{each.name: partial(built_part, each.module) for each in TASK_MODELS},
+    "GroupedQueryAttention with norms": partial(built_part, Part("GroupedQueryAttention", NORMS_OF_HEADS)),
     "FeedForward": lambda m, f: m.FeedForward(6, 8, **f),
     "LoRALinear": lambda m, f: m.add_lora(m.FeedForward(6, 8, **f), 2, alpha=3.0, targets=("up_proj",), **f),
     "LoRAEmbedding": lambda m, f: m.add_lora(

@@ -16,12 +16,12 @@ from typing import Unpack
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from torch_attention.arguments import checked
 from torch_attention.caches import KeyValue
 from torch_attention.frame import Scaling, SelfAttentionFrame, SharedCall, grouped_heads
-from torch_attention.layers import Factory
+from torch_attention.layers import Factory, normalise
 from torch_attention.ops import merge_heads, split_heads
 from torch_attention.outputs import AttentionOutput, CachedOutput
 
@@ -35,6 +35,8 @@ class GroupedQueryAttention(SelfAttentionFrame):
         num_heads: number of query heads.
         num_kv_heads: number of key and value heads; must divide `num_heads`.
         head_dim: features of a head; None for `embed_dim / num_heads`.
+        q_norm: norm of the queries of each head before `position`, such as `layers.rms_norm(head_dim)`; None for none.
+        k_norm: norm of the keys, likewise; None for none.
         position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         is_causal: whether each position attends only to itself and earlier positions.
@@ -53,6 +55,8 @@ class GroupedQueryAttention(SelfAttentionFrame):
         num_kv_heads: int,
         *,
         head_dim: int | None = None,
+        q_norm: nn.Module | None = None,
+        k_norm: nn.Module | None = None,
         is_causal: bool = False,
         bias: bool = True,
         out_bias: bool | None = None,
@@ -65,6 +69,8 @@ class GroupedQueryAttention(SelfAttentionFrame):
         factory = Factory(device=device, dtype=dtype)
         projections = heads.projections(bias=bias, out_bias=out_bias, **factory)
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = projections
+        self.q_norm = q_norm
+        self.k_norm = k_norm
 
     def forward(
         self,
@@ -89,6 +95,8 @@ class GroupedQueryAttention(SelfAttentionFrame):
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
+        query = query if self.q_norm is None else normalise(self.q_norm, query)
+        key = key if self.k_norm is None else normalise(self.k_norm, key)
         seen = self.see(query, KeyValue(key, value), mask, **call)
         heads, weights = seen.attend()
         return seen.answer(self.out_proj(merge_heads(heads)), weights)

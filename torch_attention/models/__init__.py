@@ -3,6 +3,7 @@
 from torch_attention.feed_forward import ClampedFeedForward as ClampedFeedForward
 from torch_attention.feed_forward import FeedForward as FeedForward
 from torch_attention.feed_forward import GatedFeedForward as GatedFeedForward
+from torch_attention.head_norms import head_layer_norm as head_layer_norm
 from torch_attention.layers import layer_norm as layer_norm
 from torch_attention.layers import rms_norm as rms_norm
 from torch_attention.models.beams import BeamOutput as BeamOutput

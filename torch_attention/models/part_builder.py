@@ -7,7 +7,7 @@ from typing import Any
 
 import torch_attention.models.experts as experts
 import torch_attention.models.routing as routing
-from torch_attention import feed_forward, layers, positions
+from torch_attention import feed_forward, head_norms, layers, positions
 from torch_attention.models.description import Part
 from torch_attention.models.module_classes import is_module_class
 from torch_attention.models.roles import (
@@ -27,7 +27,11 @@ from torch_attention.ranges import refuse
 ROOMS = (*MECHANISMS, *HEADS, experts, feed_forward, pooling, routing)
 
 # Functions that a description may name.
-NORMS = ("rms_norm", "layer_norm")
+NORMS = {
+    "rms_norm": layers.rms_norm,
+    "layer_norm": layers.layer_norm,
+    "head_layer_norm": head_norms.head_layer_norm,
+}
 FREQUENCIES = (
     "linear_frequencies",
     "dynamic_ntk_frequencies",
@@ -143,8 +147,4 @@ def _parts() -> dict[str, Callable[..., Any]]:
         if inspect.isclass(thing) and is_defined_in(room, thing)
         if (is_module_class(thing) and not name.endswith("Frame")) or room is routing
     }
-    return (
-        found
-        | {name: getattr(layers, name) for name in NORMS}
-        | {name: getattr(positions, name) for name in FREQUENCIES}
-    )
+    return found | NORMS | {name: getattr(positions, name) for name in FREQUENCIES}

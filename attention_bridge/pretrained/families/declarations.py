@@ -49,6 +49,7 @@ def models() -> dict[str, str]:
 FUNCTIONS = (
     "rms_norm",
     "layer_norm",
+    "head_layer_norm",
     "linear_frequencies",
     "dynamic_ntk_frequencies",
     "yarn_frequencies",

@@ -46,7 +46,7 @@ class Heads:
         """Describe the attention class for these heads.
 
         Args:
-            position: positional encoding; None for none (NoPE).
+            position: positional encoding; None for none.
             window: number of visible keys, including the query's own; None for no limit.
         """
         given: dict[str, Any] = {
@@ -134,13 +134,15 @@ def parallel_decoder(
     vocab_size: int,
     num_layers: int,
     ffn_dim: int,
-    position: Part,
+    position: Part | None,
     arrangement: str = "parallel",
     activation: str = "gelu",
     ffn_bias: bool = True,
     norm_eps: float = 1e-5,
+    norm_bias: bool = True,
     embedding_norm: bool = False,
-    tied: bool = False,
+    windows: Sequence[int | None] = (),
+    **others: Any,
 ) -> Part:
     """Describe a decoder with layer norms, whose two sublayers may be parallel (Wang & Komatsuzaki 2021).
 
@@ -149,19 +151,24 @@ def parallel_decoder(
         vocab_size: number of tokens.
         num_layers: number of layers.
         ffn_dim: hidden features of the feed-forward network.
-        position: positional encoding, `RotaryEmbedding` or `ALiBi`.
+        position: positional encoding, `RotaryEmbedding` or `ALiBi`; None for none.
         arrangement: `parallel` (GPT-NeoX), `parallel_shared_norm` (Falcon 7B), or `pre` (BLOOM).
         activation: activation of the feed-forward network.
         ffn_bias: whether the feed-forward projections have biases.
         norm_eps: added to the variance in each norm.
+        norm_bias: whether the norms have biases.
         embedding_norm: whether the embeddings are normalised.
-        tied: whether the output head uses the embedding matrix (tied embeddings).
+        windows: number of visible keys in each layer, None for no limit; empty for no limit in any layer.
+        others: further fields of `ModelSpec`, such as `tied`.
     """
-    norm = Part("layer_norm", {"eps": norm_eps})
+    norm = Part("layer_norm", {"eps": norm_eps} if norm_bias else {"eps": norm_eps, "bias": False})
     ffn = Part("FeedForward", {"ffn_dim": ffn_dim, "activation": activation, "bias": ffn_bias})
-    layer = layer_spec(heads.mixer(position), ffn, arrangement, norm)
+    layers = [
+        layer_spec(heads.mixer(position, window), ffn, arrangement, norm)
+        for window in windows or (None,) * num_layers
+    ]
     embeddings = {"embedding_norm": norm} if embedding_norm else {}
-    return model_spec(vocab_size, heads.embed_dim, [layer] * num_layers, norm=norm, tied=tied, **embeddings)
+    return model_spec(vocab_size, heads.embed_dim, layers, **{"norm": norm, **embeddings, **others})
 
 
 def latent_decoder(
@@ -199,9 +206,10 @@ def latent_decoder(
     return model_spec(vocab_size, embed_dim, layers, norm=norm, tied=tied)
 
 
-def layer_spec(mixer: Part, ffn: Part | None, arrangement: str, norm: Part) -> Part:
+def layer_spec(mixer: Part, ffn: Part | None, arrangement: str, norm: Part, **others: Any) -> Part:
     """Describe one layer."""
-    return Part("LayerSpec", {"mixer": mixer, "ffn": ffn, "arrangement": arrangement, "norm": norm})
+    parts = {"mixer": mixer, "ffn": ffn, "arrangement": arrangement, "norm": norm}
+    return Part("LayerSpec", {**parts, **others})
 
 
 def model_spec(vocab_size: int, embed_dim: int, layers: Sequence[Part], **others: Any) -> Part:

@@ -141,6 +141,7 @@ PARAMETERS = {
         "content_bias",
         "distance_bias",
         "features",
+        "head_scale",
         "height_positions",
         "inducing_points",
         "key_mixtures",
