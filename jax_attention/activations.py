@@ -18,6 +18,12 @@ def relu(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
 
 
 @checked
+def relu_squared(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
+    """Squared ReLU: max(x, 0)^2 (So et al. 2021)."""
+    return jnp.square(jax.nn.relu(x))
+
+
+@checked
 def gelu(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
     """Exact GELU: x Phi(x), where Phi is the normal distribution function, by erf (Hendrycks & Gimpel 2016)."""
     return jax.nn.gelu(at_least_float32(x), approximate=False).astype(x.dtype)
@@ -62,6 +68,7 @@ def quick_gelu(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": relu,
+    "relu_squared": relu_squared,
     "gelu": gelu,
     "gelu_tanh": gelu_tanh,
     "quick_gelu": quick_gelu,

@@ -27,7 +27,8 @@ from jax_attention.dropout_masks import DecoderKeep
 from jax_attention.feed_forward import FeedForward
 from jax_attention.frame import CrossAttentionFrame, CrossCall, Scaling, grouped_heads
 from jax_attention.frame.one_sequence import check_call
-from jax_attention.layers import Dropout, Factory, layer_norm, linear, normalise
+from jax_attention.layers import Dropout, Factory, linear
+from jax_attention.norms import layer_norm, normalise
 from jax_attention.ops import merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput, CachedDecoderOutput, DecoderOutput, decoder_output
 from jax_attention.self_attention import CausalSelfAttention

@@ -19,7 +19,7 @@ class FeedForward(nnx.Module):
     Args:
         embed_dim: features of input and output.
         ffn_dim: hidden features.
-        activation: `"relu"`, `"gelu"` (erf), `"gelu_tanh"`, `"quick_gelu"` or `"silu"`.
+        activation: `"relu"`, `"relu_squared"`, `"gelu"` (erf), `"gelu_tanh"`, `"quick_gelu"`, `"silu"` or `"tanh"`.
         bias: whether the two projections have biases.
         dropout: dropout rate of the hidden features in training.
 

@@ -14,7 +14,6 @@ from jaxtyping import Bool, Float
 
 from jax_attention.arguments import checked
 from jax_attention.checks import check_keep, check_rate
-from jax_attention.ops import at_least_float32
 
 
 class Factory(TypedDict):
@@ -57,52 +56,6 @@ def linear_map(
 def precise(layer: nnx.Module, x: Float[Array, "..."]) -> Float[Array, "..."]:
     """Call a layer in the precision of its parameters, without autocast; for scores that a selection depends on."""
     return layer(x)
-
-
-def normalise(norm: nnx.Module, x: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
-    """Call a normalisation layer, which computes in at least float32."""
-    with jax.numpy_dtype_promotion("standard"):  # Flax promotes 16-bit inputs implicitly
-        return norm(x)
-
-
-def normalise_wide(norm: nnx.Module, x: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
-    """Call a normalisation layer on an input of a wider dtype than its scale, and return that dtype."""
-    return normalise(norm, x)
-
-
-@checked
-def layer_norm(
-    dim: int, *, eps: float = 1e-5, bias: bool = True, **factory: Unpack[Factory]
-) -> nnx.LayerNorm:
-    """Layer normalisation over the last axis with the plain, biased variance (Ba et al. 2016)."""
-    return nnx.LayerNorm(dim, epsilon=eps, use_bias=bias, use_fast_variance=False, **factory)
-
-
-class _OffsetRMSNorm(nnx.RMSNorm):
-    """RMS norm that multiplies by 1 + scale, with a scale initialised to zero; see `rms_norm`."""
-
-    scale: nnx.Param[Array]
-
-    def __call__(
-        self, x: Float[Array, "*batch dim"], mask: Array | None = None
-    ) -> Float[Array, "*batch dim"]:
-        """Normalise the last axis, in at least float32."""
-        wide = at_least_float32(x)
-        normed = wide * jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + self.epsilon)
-        return (normed * (1.0 + self.scale[...].astype(wide.dtype))).astype(x.dtype)
-
-
-@checked
-def rms_norm(
-    dim: int, *, eps: float = 1e-6, unit_offset: bool = False, **factory: Unpack[Factory]
-) -> nnx.RMSNorm:
-    """RMS normalisation over the last axis with a learned scale (Zhang & Sennrich 2019).
-
-    With `unit_offset`, the factor is 1 + scale, as in Gemma (Google 2024).
-    """
-    if unit_offset:
-        return _OffsetRMSNorm(dim, epsilon=eps, scale_init=initializers.zeros, **factory)
-    return nnx.RMSNorm(dim, epsilon=eps, use_fast_variance=False, **factory)
 
 
 @checked

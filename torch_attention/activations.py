@@ -18,6 +18,12 @@ def relu(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
 
 
 @checked
+def relu_squared(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
+    """Squared ReLU: max(x, 0)^2 (So et al. 2021)."""
+    return torch.relu(x).square()
+
+
+@checked
 def gelu(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
     """Exact GELU: x Phi(x), where Phi is the normal distribution function, by erf (Hendrycks & Gimpel 2016)."""
     return F.gelu(x, approximate="none")
@@ -62,6 +68,7 @@ def quick_gelu(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": relu,
+    "relu_squared": relu_squared,
     "gelu": gelu,
     "gelu_tanh": gelu_tanh,
     "quick_gelu": quick_gelu,

@@ -25,7 +25,8 @@ from torch_attention.dropout_masks import DecoderKeep
 from torch_attention.feed_forward import FeedForward
 from torch_attention.frame import CrossAttentionFrame, CrossCall, Scaling, grouped_heads
 from torch_attention.frame.one_sequence import check_call
-from torch_attention.layers import Dropout, Factory, layer_norm, linear, normalise
+from torch_attention.layers import Dropout, Factory, linear
+from torch_attention.norms import layer_norm, normalise
 from torch_attention.ops import merge_heads, split_heads
 from torch_attention.outputs import AttentionOutput, CachedDecoderOutput, DecoderOutput, decoder_output
 from torch_attention.self_attention import CausalSelfAttention

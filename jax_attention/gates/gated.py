@@ -30,7 +30,8 @@ from jax_attention.activations import sigmoid
 from jax_attention.arguments import checked
 from jax_attention.caches import KeyValue
 from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall, grouped_heads
-from jax_attention.layers import Factory, linear, normalise
+from jax_attention.layers import Factory, linear
+from jax_attention.norms import normalise
 from jax_attention.ops import merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput, CachedOutput
 
@@ -44,7 +45,7 @@ class GatedAttention(SelfAttentionFrame):
         num_heads: number of query heads.
         num_kv_heads: number of key and value heads; must divide `num_heads`; None for `num_heads`.
         head_dim: features of a head; None for `embed_dim / num_heads`.
-        q_norm: norm of the queries of each head before `position`, such as `layers.rms_norm(head_dim)`; None for none.
+        q_norm: norm of the queries of each head before `position`, such as `norms.rms_norm(head_dim)`; None for none.
         k_norm: norm of the keys, likewise; None for none.
         position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         is_causal: whether each position attends only to itself and earlier positions.
@@ -123,7 +124,7 @@ class HeadwiseGatedAttention(SelfAttentionFrame):
         num_heads: number of query heads.
         num_kv_heads: number of key and value heads; must divide `num_heads`; None for `num_heads`.
         head_dim: features of a head; None for `embed_dim / num_heads`.
-        q_norm: norm of the queries of each head before `position`, such as `layers.rms_norm(head_dim)`; None for none.
+        q_norm: norm of the queries of each head before `position`, such as `norms.rms_norm(head_dim)`; None for none.
         k_norm: norm of the keys, likewise; None for none.
         position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         is_causal: whether each position attends only to itself and earlier positions.

@@ -23,7 +23,8 @@ from jaxtyping import Bool, Float
 from jax_attention.arguments import checked
 from jax_attention.caches import KeyValue
 from jax_attention.frame import Scaling, SelfAttentionFrame, SharedCall, grouped_heads
-from jax_attention.layers import Factory, normalise
+from jax_attention.layers import Factory
+from jax_attention.norms import normalise
 from jax_attention.ops import merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput, CachedOutput
 
@@ -37,7 +38,7 @@ class GroupedQueryAttention(SelfAttentionFrame):
         num_heads: number of query heads.
         num_kv_heads: number of key and value heads; must divide `num_heads`.
         head_dim: features of a head; None for `embed_dim / num_heads`.
-        q_norm: norm of the queries of each head before `position`, such as `layers.rms_norm(head_dim)`; None for none.
+        q_norm: norm of the queries of each head before `position`, such as `norms.rms_norm(head_dim)`; None for none.
         k_norm: norm of the keys, likewise; None for none.
         position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.

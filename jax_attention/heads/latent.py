@@ -26,7 +26,8 @@ from jax_attention.arguments import checked
 from jax_attention.caches import Recalled
 from jax_attention.checks import check_positive
 from jax_attention.frame import Scaled, SelfAttentionFrame, SelfCall
-from jax_attention.layers import Factory, linear, normalise, rms_norm
+from jax_attention.layers import Factory, linear
+from jax_attention.norms import normalise, rms_norm
 from jax_attention.ops import Placed, merge_heads, repeat_heads, split_heads
 from jax_attention.outputs import AttentionOutput, CachedOutput
 from jax_attention.positions.protocol import place

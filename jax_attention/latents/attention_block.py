@@ -25,7 +25,8 @@ from jaxtyping import Bool, Float
 from jax_attention.activations import activation_function
 from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible, check_pairs, check_sequence
-from jax_attention.layers import Dropout, Factory, layer_norm, linear, normalise
+from jax_attention.layers import Dropout, Factory, linear
+from jax_attention.norms import layer_norm, normalise
 from jax_attention.ops import attend, merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput
 

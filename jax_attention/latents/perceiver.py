@@ -22,7 +22,8 @@ from jaxtyping import Bool, Float
 from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible, check_positive, check_sequence
 from jax_attention.latents.learned import check_masks, for_each_element
-from jax_attention.layers import Dropout, Factory, layer_norm, linear, normalise, parameter
+from jax_attention.layers import Dropout, Factory, linear, parameter
+from jax_attention.norms import layer_norm, normalise
 from jax_attention.ops import attend, merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput
 

@@ -23,7 +23,8 @@ from jax_attention.checks import check_positive, check_sequence
 from jax_attention.cross_attention import MultiHeadCrossAttention
 from jax_attention.feed_forward import FeedForward
 from jax_attention.latents.learned import check_masks, for_each_element
-from jax_attention.layers import Factory, layer_norm, normalise, parameter
+from jax_attention.layers import Factory, parameter
+from jax_attention.norms import layer_norm, normalise
 from jax_attention.outputs import AttentionOutput
 
 

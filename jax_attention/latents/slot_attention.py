@@ -30,7 +30,8 @@ from jax_attention.arrays import einsum
 from jax_attention.checks import check_key_mask, check_positive, check_sequence
 from jax_attention.feed_forward import FeedForward
 from jax_attention.latents.gru import GRUCell
-from jax_attention.layers import Factory, layer_norm, linear, normalise, parameter
+from jax_attention.layers import Factory, linear, parameter
+from jax_attention.norms import layer_norm, normalise
 from jax_attention.ops import at_least_float32
 
 

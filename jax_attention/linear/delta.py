@@ -27,7 +27,7 @@ from jax_attention.activations import sigmoid
 from jax_attention.arguments import checked
 from jax_attention.arrays import einsum
 from jax_attention.checks import check_divisible, check_positive
-from jax_attention.layers import Factory, conv1d, linear, normalise_wide, rms_norm
+from jax_attention.layers import Factory, conv1d, linear
 from jax_attention.linear.short_conv import (
     ConvolvedState,
     cut,
@@ -35,6 +35,7 @@ from jax_attention.linear.short_conv import (
     visible_only,
 )
 from jax_attention.linear.states import check_read, first_memory
+from jax_attention.norms import normalise_wide, rms_norm
 from jax_attention.ops import (
     at_least_float32,
     join_chunks,

@@ -30,8 +30,9 @@ from jax_attention.activations import silu, softplus
 from jax_attention.arguments import checked
 from jax_attention.arrays import einsum
 from jax_attention.checks import check_above_zero, check_divisible, check_positive
-from jax_attention.layers import Factory, linear, normalise_wide, rms_norm
+from jax_attention.layers import Factory, linear
 from jax_attention.linear.states import MemoryState, check_read, first_memory, hide, scan_faded_chunks
+from jax_attention.norms import normalise_wide, rms_norm
 from jax_attention.ops import (
     at_least_float32,
     decayed_products,

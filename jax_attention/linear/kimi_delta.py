@@ -26,7 +26,7 @@ from jax_attention.activations import sigmoid
 from jax_attention.arguments import checked
 from jax_attention.arrays import einsum
 from jax_attention.checks import check_divisible, check_positive
-from jax_attention.layers import Factory, conv1d, linear, normalise_wide, rms_norm, uniform_parameter
+from jax_attention.layers import Factory, conv1d, linear, uniform_parameter
 from jax_attention.linear.decay_rates import LOG_STEPS, RATES, log_fading, step_bias
 from jax_attention.linear.delta import unit_length
 from jax_attention.linear.delta_chunks import scan_decayed_chunks
@@ -37,6 +37,7 @@ from jax_attention.linear.short_conv import (
     visible_only,
 )
 from jax_attention.linear.states import check_read, first_memory
+from jax_attention.norms import normalise_wide, rms_norm
 from jax_attention.ops import (
     at_least_float32,
     decayed_products,

@@ -4,8 +4,6 @@ from jax_attention.feed_forward import ClampedFeedForward as ClampedFeedForward
 from jax_attention.feed_forward import FeedForward as FeedForward
 from jax_attention.feed_forward import GatedFeedForward as GatedFeedForward
 from jax_attention.head_norms import head_layer_norm as head_layer_norm
-from jax_attention.layers import layer_norm as layer_norm
-from jax_attention.layers import rms_norm as rms_norm
 from jax_attention.models.beams import BeamOutput as BeamOutput
 from jax_attention.models.beams import beam_search as beam_search
 from jax_attention.models.contrastive import ContrastiveConfig as ContrastiveConfig
@@ -56,3 +54,5 @@ from jax_attention.models.tasks import SequenceClassifier as SequenceClassifier
 from jax_attention.models.tasks import TokenClassifier as TokenClassifier
 from jax_attention.models.vision_transformer import VisionTransformer as VisionTransformer
 from jax_attention.models.vision_transformer import VisionTransformerConfig as VisionTransformerConfig
+from jax_attention.norms import layer_norm as layer_norm
+from jax_attention.norms import rms_norm as rms_norm

@@ -29,11 +29,12 @@ from jax_attention.caches import Cache, GrowingCache, StaticCache
 from jax_attention.checks import check_padding_mask, check_pairs, check_tokens
 from jax_attention.dropout_masks import LayerKeep, ModelKeep
 from jax_attention.feed_forward import FeedForward
-from jax_attention.layers import Dropout, Factory, embedding, layer_norm, linear, normalise, similarities
+from jax_attention.layers import Dropout, Factory, embedding, linear, similarities
 from jax_attention.models.special_tokens import SpecialTokens
 from jax_attention.models.token_masks import token_mask
 from jax_attention.models.token_numbers import check_numbers
 from jax_attention.models.token_positions import places
+from jax_attention.norms import layer_norm, normalise
 from jax_attention.outputs import AttentionOutput, CachedOutput, HiddenOutput, LanguageOutput
 from jax_attention.self_attention import CausalSelfAttention
 

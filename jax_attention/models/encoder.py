@@ -17,10 +17,11 @@ from jax_attention.arrays import with_rank
 from jax_attention.checks import check_pairs, check_tokens
 from jax_attention.dropout_masks import LayerKeep, ModelKeep
 from jax_attention.feed_forward import FeedForward
-from jax_attention.layers import Dropout, Factory, embedding, layer_norm, linear, normalise
+from jax_attention.layers import Dropout, Factory, embedding, linear
 from jax_attention.models.token_masks import token_mask
 from jax_attention.models.token_numbers import check_numbers, check_types
 from jax_attention.models.token_positions import places
+from jax_attention.norms import layer_norm, normalise
 from jax_attention.ops.arrays import known_above
 from jax_attention.outputs import AttentionOutput, EncoderOutput
 from jax_attention.positions.protocol import check_shape

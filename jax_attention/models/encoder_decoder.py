@@ -19,13 +19,14 @@ from jax_attention.arguments import checked
 from jax_attention.caches import Cache
 from jax_attention.checks import check_padding_mask, check_tokens
 from jax_attention.cross_attention import EncoderDecoderAttention
-from jax_attention.layers import Factory, embedding, layer_norm, normalise, similarities
+from jax_attention.layers import Factory, embedding, similarities
 from jax_attention.models.encoder import EncoderConfig, EncoderLayer
 from jax_attention.models.sequence import SequenceModel, check_decoding, sequence_output
 from jax_attention.models.special_tokens import SpecialTokens
 from jax_attention.models.token_masks import token_mask
 from jax_attention.models.token_numbers import check_numbers
 from jax_attention.models.token_positions import places
+from jax_attention.norms import layer_norm, normalise
 from jax_attention.outputs import EncoderOutput, SequenceOutput, all_weights
 
 

@@ -22,7 +22,7 @@ from jax_attention.arguments import checked
 from jax_attention.arrays import with_rank
 from jax_attention.caches import Cache, State
 from jax_attention.checks import check_padding_mask, check_pairs, check_tokens
-from jax_attention.layers import Factory, constant_parameter, embedding, linear, normalise, similarities
+from jax_attention.layers import Factory, constant_parameter, embedding, linear, similarities
 from jax_attention.models.arrangements import ARRANGEMENTS
 from jax_attention.models.arrangements.layer import Layer, LayerCall
 from jax_attention.models.depth import run_layers
@@ -39,6 +39,7 @@ from jax_attention.models.token_mixers import (
 )
 from jax_attention.models.token_numbers import check_numbers, check_types
 from jax_attention.models.token_positions import has_absolute_positions, places
+from jax_attention.norms import normalise
 from jax_attention.outputs import HiddenOutput, LanguageOutput, all_weights
 from jax_attention.positions.protocol import check_shape
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax_attention.models.experts as experts
 import jax_attention.models.routing as routing
-from jax_attention import feed_forward, head_norms, layers, positions
+from jax_attention import feed_forward, head_norms, norms, positions
 from jax_attention.models.description import Part
 from jax_attention.models.module_classes import is_module_class
 from jax_attention.models.roles import (
@@ -27,9 +27,9 @@ from jax_attention.ranges import refuse
 ROOMS = (*MECHANISMS, *HEADS, experts, feed_forward, pooling, routing)
 
 # Functions that a description may name.
-NORMS = {
-    "rms_norm": layers.rms_norm,
-    "layer_norm": layers.layer_norm,
+NORMS: dict[str, Callable[..., Any]] = {
+    "rms_norm": norms.rms_norm,
+    "layer_norm": norms.layer_norm,
     "head_layer_norm": head_norms.head_layer_norm,
 }
 FREQUENCIES = (

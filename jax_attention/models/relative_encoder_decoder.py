@@ -22,11 +22,12 @@ from jax_attention.checks import check_padding_mask, check_tokens
 from jax_attention.cross_attention import MultiHeadCrossAttention
 from jax_attention.feed_forward import FeedForward, GatedFeedForward
 from jax_attention.heads.grouped_query import GroupedQueryAttention
-from jax_attention.layers import Factory, embedding, linear, normalise, rms_norm, similarities
+from jax_attention.layers import Factory, embedding, linear, similarities
 from jax_attention.models.sequence import SequenceModel, check_decoding, sequence_output
 from jax_attention.models.special_tokens import SpecialTokens
 from jax_attention.models.token_masks import token_mask
 from jax_attention.models.token_numbers import check_numbers
+from jax_attention.norms import normalise, rms_norm
 from jax_attention.outputs import (
     CachedDecoderOutput,
     DecoderOutput,

@@ -18,9 +18,9 @@ from jax_attention import (
     head_norms,
     heads,
     latents,
-    layers,
     linear,
     low_rank,
+    norms,
     patterns,
     positions,
     scores,
@@ -88,7 +88,7 @@ class Role(NamedTuple):
         )
 
 
-NORM = Role("a norm, rms_norm or layer_norm", (layers, head_norms))
+NORM = Role("a norm, rms_norm or layer_norm", (norms, head_norms))
 FUNCTION = Role("a number or a function such as yarn_amplitude", (rotary_scaling,))
 
 # Roles of the parts of a model, and the arguments that the model supplies to each.

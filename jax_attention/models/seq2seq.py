@@ -24,11 +24,12 @@ from jax_attention.arguments import checked
 from jax_attention.caches import Cache
 from jax_attention.checks import check_padding_mask, check_positive, check_sequence, check_tokens
 from jax_attention.cross_attention import EncoderDecoderAttention
-from jax_attention.layers import Dropout, Factory, embedding, layer_norm, linear, normalise
+from jax_attention.layers import Dropout, Factory, embedding, linear
 from jax_attention.models.sequence import SequenceToSequence, check_decoding, sequence_output
 from jax_attention.models.token_masks import token_mask
 from jax_attention.models.token_numbers import check_numbers
 from jax_attention.models.token_positions import places
+from jax_attention.norms import layer_norm, normalise
 from jax_attention.outputs import EncoderOutput, SequenceOutput, all_weights
 from jax_attention.vision.vit import ViTBlock
 

@@ -15,7 +15,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from jax_attention.arguments import checked
-from jax_attention.layers import Factory, layer_norm, linear, normalise
+from jax_attention.layers import Factory, linear
+from jax_attention.norms import layer_norm, normalise
 from jax_attention.outputs import EncoderOutput, all_weights
 from jax_attention.vision.vit import PatchEmbedding, ViTBlock
 

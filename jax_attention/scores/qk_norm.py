@@ -33,7 +33,8 @@ from jax_attention.arguments import checked
 from jax_attention.caches import KeyValue
 from jax_attention.checks import check_window
 from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall, grouped_heads
-from jax_attention.layers import Factory, normalise, rms_norm
+from jax_attention.layers import Factory
+from jax_attention.norms import normalise, rms_norm
 from jax_attention.ops import merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput, CachedOutput
 

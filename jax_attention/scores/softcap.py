@@ -27,7 +27,8 @@ from jax_attention.arguments import checked
 from jax_attention.caches import KeyValue
 from jax_attention.checks import check_window
 from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall, grouped_heads
-from jax_attention.layers import Factory, normalise
+from jax_attention.layers import Factory
+from jax_attention.norms import normalise
 from jax_attention.ops import merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput, CachedOutput
 
@@ -42,7 +43,7 @@ class SoftcapAttention(SelfAttentionFrame):
         num_kv_heads: number of key and value heads; must divide `num_heads`; None for `num_heads`.
         head_dim: features of a head; None for `embed_dim / num_heads`.
         softcap: bound of the absolute scores.
-        q_norm: norm of the queries of each head before `position`, such as `layers.rms_norm(head_dim)`; None for none.
+        q_norm: norm of the queries of each head before `position`, such as `norms.rms_norm(head_dim)`; None for none.
         k_norm: norm of the keys, likewise; None for none.
         window: number of visible keys, including the query's own; None for no limit.
         scale: factor on the scores before the softcap; `1 / sqrt(head_dim)` if None.

@@ -28,8 +28,9 @@ from jax_attention.frame import SelfCall
 from jax_attention.frame.one_sequence import recall
 from jax_attention.heads.grouped_query import GroupedQueryAttention
 from jax_attention.heads.latent import MultiHeadLatentAttention
-from jax_attention.layers import normalise, precise
+from jax_attention.layers import precise
 from jax_attention.masks import and_masks, causal_mask, document_mask, length_mask
+from jax_attention.norms import normalise
 from jax_attention.ops import top_k_mask
 from jax_attention.ops.rules import as_positions
 from jax_attention.outputs import AttentionOutput, CachedOutput

@@ -25,7 +25,8 @@ from jax_attention.activations import relu
 from jax_attention.arguments import checked
 from jax_attention.arrays import einsum
 from jax_attention.checks import check_positive, check_sequence
-from jax_attention.layers import Factory, layer_norm, linear, normalise, precise
+from jax_attention.layers import Factory, linear, precise
+from jax_attention.norms import layer_norm, normalise
 from jax_attention.ops import at_least_float32, split_heads
 from jax_attention.positions.protocol import check_positions, check_scheme, place
 from jax_attention.positions.rotary import RotaryEmbedding

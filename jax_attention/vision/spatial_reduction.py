@@ -23,7 +23,8 @@ from jaxtyping import Bool, Float
 from jax_attention.arguments import checked
 from jax_attention.arrays import first
 from jax_attention.checks import check_divisible, check_keep, check_positive
-from jax_attention.layers import Dropout, Factory, conv2d, convolve, layer_norm, linear, normalise
+from jax_attention.layers import Dropout, Factory, conv2d, convolve, linear
+from jax_attention.norms import layer_norm, normalise
 from jax_attention.ops import attend, merge_heads, split_heads
 from jax_attention.vision.grids import GridOutput, check_grid, flatten_grid, unflatten_grid
 

@@ -24,7 +24,8 @@ from jaxtyping import Bool, Float
 from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible, check_pairs, check_sequence
 from jax_attention.feed_forward import FeedForward
-from jax_attention.layers import Factory, conv2d, convolve, layer_norm, normalise, parameter
+from jax_attention.layers import Factory, conv2d, convolve, parameter
+from jax_attention.norms import layer_norm, normalise
 from jax_attention.outputs import AttentionOutput
 from jax_attention.self_attention import MultiHeadSelfAttention
 from jax_attention.vision.grids import flatten_grid

@@ -460,7 +460,7 @@ IMPOSSIBLE = [
             f"{name}: an unknown activation",
             lambda m, name=name, sizes=sizes: partial(getattr(m, name), *sizes, activation="swish"),
             ValueError,
-            "activation must be one of relu, gelu, gelu_tanh, quick_gelu, silu, tanh, got swish",
+            "activation must be one of relu, relu_squared, gelu, gelu_tanh, quick_gelu, silu, tanh, got swish",
         )
         for name, sizes in [("FeedForward", (6, 8)), ("EncoderDecoderAttention", (6, 3))]
     ),

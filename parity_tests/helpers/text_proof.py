@@ -12,7 +12,7 @@ import torch
 from attention_bridge.pretrained import load_pretrained
 from parity_tests.helpers import families
 from parity_tests.helpers.family_cases.case import LENGTH, Case
-from parity_tests.helpers.family_proof import ARRAYS, Deviation, Proof, deviation, float64
+from parity_tests.helpers.family_proof import ARRAYS, Deviation, Proof, float64
 
 PREFILL = 4  # tokens that a cached generation reads at once
 
@@ -52,10 +52,10 @@ class TextProof(Proof):
             found = float64(self.ours(model, array))
             assert found.keys() == expected.keys(), (sorted(found), sorted(expected))
             for name, x in expected.items():
-                yield Deviation(f"{side} padding, {name}", deviation(found[name], x), self.bound)
+                yield self.compared(name, found[name], x)._replace(name=f"{side} padding, {name}")
             if self.case.kind == "language":
-                difference = deviation(self._stepwise(model, array), expected["output"])
-                yield Deviation(f"{side} padding, cached", difference, self.bound)
+                each = self.compared("output", self._stepwise(model, array), expected["output"])
+                yield each._replace(name=f"{side} padding, cached")
         self.read(self.case, "right")
 
     def theirs(self, model: Any) -> dict[str, Any]:

@@ -406,7 +406,7 @@ IMPOSSIBLE = [
         "an unknown activation",
         lambda m: partial(m.PoolingByAttention, 12, 4, activation="sine"),
         ValueError,
-        "activation must be one of relu, gelu, gelu_tanh, quick_gelu, silu, tanh, got sine",
+        "activation must be one of relu, relu_squared, gelu, gelu_tanh, quick_gelu, silu, tanh, got sine",
     ),
 ]
 

@@ -179,7 +179,7 @@ def test_hidden_states_are_the_inputs_of_each_layer(mirror, rng):
             assert np.array_equal(numpy(last), numpy(found.last_hidden_state))
         else:
             read = model.read(tokens).last_hidden_state
-            normed = mirror.package.layers.normalise(model.final_norm, last)
+            normed = mirror.package.norms.normalise(model.final_norm, last)
             np.testing.assert_allclose(numpy(normed), numpy(read), rtol=1e-5, atol=1e-6)
         assert model(tokens).hidden_states is None
 

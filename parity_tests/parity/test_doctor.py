@@ -929,8 +929,8 @@ def test_command_rejects_bad_input_in_one_sentence_with_exit_code_2(tmp_path: Pa
         ([case, *HEADS], "the given setting, weights or inputs do not match the reference"),
         ([case, *HEADS, "--window", "3"], "--window=3 needs --causal"),
         (
-            [case, *OPTIONS, "--from", "nowhere"],
-            "--from: unknown layout 'nowhere'; `attention-bridge layouts` lists all",
+            [case, *OPTIONS, "--from", "xxxxx"],
+            "--from: unknown layout 'xxxxx'; `attention-bridge layouts` lists all",
         ),
     ):
         result = run(app, ["doctor", *arguments])

@@ -75,9 +75,18 @@ def test_any_value_of_any_field_gives_a_model_or_one_line(name):
     for path in places(given):
         for value in BAD:
             refusal(mutant(given, path, value))
-        for value in NEVER if path[-1] in POSITIVE else ():
+        for value in NEVER if path[-1] in POSITIVE and is_read(given, path) else ():
             listed = path[-1] in ("image_size", "patch_size") and value == [1]
             assert listed or refusal(mutant(given, path, value)), (path, value)
+
+
+def is_read(given, path):
+    """Whether the family's reader, and so the reference, uses the field: any two values then read differently."""
+    try:
+        return any(read_config(mutant(given, path, value), ["classifier.weight"]) !=
+                   read_config(given, ["classifier.weight"]) for value in NEVER)  # fmt: skip
+    except CheckpointError:
+        return True
 
 
 ROPE = {

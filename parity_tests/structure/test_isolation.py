@@ -150,6 +150,7 @@ def test_operations_import_only_operations_masks_and_checks(package):
         ("outputs.py", set()),
         ("masks.py", {"arguments", "arrays", "checks", "ops"}),
         ("layers.py", {"arguments", "arrays", "checks", "ops"}),
+        ("norms.py", {"arguments", "arrays", "checks", "layers", "ops"}),
         ("activations.py", {"arguments", "arrays", "ops"}),
         ("feed_forward.py", {"activations", "arguments", "checks", "layers"}),
         ("demonstration.py", {"outputs"}),

@@ -48,6 +48,7 @@ OWN_CODE = {
     "models/depth.py",
     "models/evaluation.py",
     "models/module_classes.py",
+    "norms.py",
     "ops/arrays.py",
     "ops/block_mask.py",
     "ops/blockwise.py",

@@ -28,7 +28,8 @@ from torch_attention.arguments import checked
 from torch_attention.caches import KeyValue
 from torch_attention.checks import check_divisible
 from torch_attention.frame import Scaling, SelfAttentionFrame, SelfCall, grouped_heads
-from torch_attention.layers import Factory, normalise, parameter, rms_norm
+from torch_attention.layers import Factory, parameter
+from torch_attention.norms import normalise, rms_norm
 from torch_attention.ops import at_least_float32, merge_heads, split_heads
 from torch_attention.outputs import AttentionOutput, CachedOutput
 

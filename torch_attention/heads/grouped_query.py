@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch_attention.arguments import checked
 from torch_attention.caches import KeyValue
 from torch_attention.frame import Scaling, SelfAttentionFrame, SharedCall, grouped_heads
-from torch_attention.layers import Factory, normalise
+from torch_attention.layers import Factory
+from torch_attention.norms import normalise
 from torch_attention.ops import merge_heads, split_heads
 from torch_attention.outputs import AttentionOutput, CachedOutput
 
@@ -35,7 +36,7 @@ class GroupedQueryAttention(SelfAttentionFrame):
         num_heads: number of query heads.
         num_kv_heads: number of key and value heads; must divide `num_heads`.
         head_dim: features of a head; None for `embed_dim / num_heads`.
-        q_norm: norm of the queries of each head before `position`, such as `layers.rms_norm(head_dim)`; None for none.
+        q_norm: norm of the queries of each head before `position`, such as `norms.rms_norm(head_dim)`; None for none.
         k_norm: norm of the keys, likewise; None for none.
         position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.

@@ -24,7 +24,8 @@ from torch_attention.arguments import checked
 from torch_attention.caches import Recalled
 from torch_attention.checks import check_positive
 from torch_attention.frame import Scaled, SelfAttentionFrame, SelfCall
-from torch_attention.layers import Factory, linear, normalise, rms_norm
+from torch_attention.layers import Factory, linear
+from torch_attention.norms import normalise, rms_norm
 from torch_attention.ops import Placed, merge_heads, repeat_heads, split_heads
 from torch_attention.outputs import AttentionOutput, CachedOutput
 from torch_attention.positions.protocol import place

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from torch_attention.activations import activation_function
 from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible, check_pairs, check_sequence
-from torch_attention.layers import Dropout, Factory, layer_norm, linear, normalise
+from torch_attention.layers import Dropout, Factory, linear
+from torch_attention.norms import layer_norm, normalise
 from torch_attention.ops import attend, merge_heads, split_heads
 from torch_attention.outputs import AttentionOutput
 

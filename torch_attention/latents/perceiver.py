@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible, check_positive, check_sequence
 from torch_attention.latents.learned import check_masks, for_each_element
-from torch_attention.layers import Dropout, Factory, layer_norm, linear, normalise, parameter
+from torch_attention.layers import Dropout, Factory, linear, parameter
+from torch_attention.norms import layer_norm, normalise
 from torch_attention.ops import attend, merge_heads, split_heads
 from torch_attention.outputs import AttentionOutput
 

@@ -21,7 +21,8 @@ from torch_attention.checks import check_positive, check_sequence
 from torch_attention.cross_attention import MultiHeadCrossAttention
 from torch_attention.feed_forward import FeedForward
 from torch_attention.latents.learned import check_masks, for_each_element
-from torch_attention.layers import Factory, layer_norm, normalise, parameter
+from torch_attention.layers import Factory, parameter
+from torch_attention.norms import layer_norm, normalise
 from torch_attention.outputs import AttentionOutput
 
 

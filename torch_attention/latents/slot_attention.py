@@ -27,7 +27,8 @@ from torch_attention.arrays import einsum
 from torch_attention.checks import check_key_mask, check_positive, check_sequence
 from torch_attention.feed_forward import FeedForward
 from torch_attention.latents.gru import GRUCell
-from torch_attention.layers import Factory, layer_norm, linear, normalise, parameter
+from torch_attention.layers import Factory, linear, parameter
+from torch_attention.norms import layer_norm, normalise
 from torch_attention.ops import at_least_float32
 
 

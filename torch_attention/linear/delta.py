@@ -25,7 +25,7 @@ from torch_attention.activations import sigmoid
 from torch_attention.arguments import checked
 from torch_attention.arrays import einsum
 from torch_attention.checks import check_divisible, check_positive
-from torch_attention.layers import Factory, conv1d, linear, normalise_wide, rms_norm
+from torch_attention.layers import Factory, conv1d, linear
 from torch_attention.linear.short_conv import (
     ConvolvedState,
     cut,
@@ -33,6 +33,7 @@ from torch_attention.linear.short_conv import (
     visible_only,
 )
 from torch_attention.linear.states import check_read, first_memory
+from torch_attention.norms import normalise_wide, rms_norm
 from torch_attention.ops import (
     at_least_float32,
     join_chunks,

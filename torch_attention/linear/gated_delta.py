@@ -24,7 +24,7 @@ from torch_attention.activations import sigmoid, silu
 from torch_attention.arguments import checked
 from torch_attention.arrays import einsum
 from torch_attention.checks import check_divisible, check_positive
-from torch_attention.layers import Factory, conv1d, linear, normalise_wide, rms_norm, uniform_parameter
+from torch_attention.layers import Factory, conv1d, linear, uniform_parameter
 from torch_attention.linear.decay_rates import LOG_STEPS, RATES, log_fading, step_bias
 from torch_attention.linear.delta import unit_length
 from torch_attention.linear.delta_chunks import scan_decayed_chunks
@@ -35,6 +35,7 @@ from torch_attention.linear.short_conv import (
     visible_only,
 )
 from torch_attention.linear.states import check_read, first_memory
+from torch_attention.norms import normalise_wide, rms_norm
 from torch_attention.ops import (
     at_least_float32,
     decay_matrix,

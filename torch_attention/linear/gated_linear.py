@@ -28,8 +28,9 @@ from torch_attention.activations import silu, softplus
 from torch_attention.arguments import checked
 from torch_attention.arrays import einsum
 from torch_attention.checks import check_above_zero, check_divisible, check_positive
-from torch_attention.layers import Factory, linear, normalise_wide, rms_norm
+from torch_attention.layers import Factory, linear
 from torch_attention.linear.states import MemoryState, check_read, first_memory, hide, scan_faded_chunks
+from torch_attention.norms import normalise_wide, rms_norm
 from torch_attention.ops import (
     at_least_float32,
     decayed_products,

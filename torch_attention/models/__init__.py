@@ -4,8 +4,6 @@ from torch_attention.feed_forward import ClampedFeedForward as ClampedFeedForwar
 from torch_attention.feed_forward import FeedForward as FeedForward
 from torch_attention.feed_forward import GatedFeedForward as GatedFeedForward
 from torch_attention.head_norms import head_layer_norm as head_layer_norm
-from torch_attention.layers import layer_norm as layer_norm
-from torch_attention.layers import rms_norm as rms_norm
 from torch_attention.models.beams import BeamOutput as BeamOutput
 from torch_attention.models.beams import beam_search as beam_search
 from torch_attention.models.contrastive import ContrastiveConfig as ContrastiveConfig
@@ -56,3 +54,5 @@ from torch_attention.models.tasks import SequenceClassifier as SequenceClassifie
 from torch_attention.models.tasks import TokenClassifier as TokenClassifier
 from torch_attention.models.vision_transformer import VisionTransformer as VisionTransformer
 from torch_attention.models.vision_transformer import VisionTransformerConfig as VisionTransformerConfig
+from torch_attention.norms import layer_norm as layer_norm
+from torch_attention.norms import rms_norm as rms_norm

@@ -27,11 +27,12 @@ from torch_attention.caches import Cache, GrowingCache, StaticCache
 from torch_attention.checks import check_padding_mask, check_pairs, check_tokens
 from torch_attention.dropout_masks import LayerKeep, ModelKeep
 from torch_attention.feed_forward import FeedForward
-from torch_attention.layers import Dropout, Factory, embedding, layer_norm, linear, normalise, similarities
+from torch_attention.layers import Dropout, Factory, embedding, linear, similarities
 from torch_attention.models.special_tokens import SpecialTokens
 from torch_attention.models.token_masks import token_mask
 from torch_attention.models.token_numbers import check_numbers
 from torch_attention.models.token_positions import places
+from torch_attention.norms import layer_norm, normalise
 from torch_attention.outputs import AttentionOutput, CachedOutput, HiddenOutput, LanguageOutput
 from torch_attention.self_attention import CausalSelfAttention
 

@@ -15,10 +15,11 @@ from torch_attention.arrays import with_rank
 from torch_attention.checks import check_pairs, check_tokens
 from torch_attention.dropout_masks import LayerKeep, ModelKeep
 from torch_attention.feed_forward import FeedForward
-from torch_attention.layers import Dropout, Factory, embedding, layer_norm, linear, normalise
+from torch_attention.layers import Dropout, Factory, embedding, linear
 from torch_attention.models.token_masks import token_mask
 from torch_attention.models.token_numbers import check_numbers, check_types
 from torch_attention.models.token_positions import places
+from torch_attention.norms import layer_norm, normalise
 from torch_attention.ops.arrays import known_above
 from torch_attention.outputs import AttentionOutput, EncoderOutput
 from torch_attention.positions.protocol import check_shape

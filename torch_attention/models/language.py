@@ -20,7 +20,7 @@ from torch_attention.arguments import checked
 from torch_attention.arrays import with_rank
 from torch_attention.caches import Cache, State
 from torch_attention.checks import check_padding_mask, check_pairs, check_tokens
-from torch_attention.layers import Factory, constant_parameter, embedding, linear, normalise, similarities
+from torch_attention.layers import Factory, constant_parameter, embedding, linear, similarities
 from torch_attention.models.arrangements import ARRANGEMENTS
 from torch_attention.models.arrangements.layer import Layer, LayerCall
 from torch_attention.models.depth import run_layers
@@ -37,6 +37,7 @@ from torch_attention.models.token_mixers import (
 )
 from torch_attention.models.token_numbers import check_numbers, check_types
 from torch_attention.models.token_positions import has_absolute_positions, places
+from torch_attention.norms import normalise
 from torch_attention.outputs import HiddenOutput, LanguageOutput, all_weights
 from torch_attention.positions.protocol import check_shape
 

@@ -20,11 +20,12 @@ from torch_attention.checks import check_padding_mask, check_tokens
 from torch_attention.cross_attention import MultiHeadCrossAttention
 from torch_attention.feed_forward import FeedForward, GatedFeedForward
 from torch_attention.heads.grouped_query import GroupedQueryAttention
-from torch_attention.layers import Factory, embedding, linear, normalise, rms_norm, similarities
+from torch_attention.layers import Factory, embedding, linear, similarities
 from torch_attention.models.sequence import SequenceModel, check_decoding, sequence_output
 from torch_attention.models.special_tokens import SpecialTokens
 from torch_attention.models.token_masks import token_mask
 from torch_attention.models.token_numbers import check_numbers
+from torch_attention.norms import normalise, rms_norm
 from torch_attention.outputs import (
     CachedDecoderOutput,
     DecoderOutput,

@@ -22,11 +22,12 @@ from torch_attention.arguments import checked
 from torch_attention.caches import Cache
 from torch_attention.checks import check_padding_mask, check_positive, check_sequence, check_tokens
 from torch_attention.cross_attention import EncoderDecoderAttention
-from torch_attention.layers import Dropout, Factory, embedding, layer_norm, linear, normalise
+from torch_attention.layers import Dropout, Factory, embedding, linear
 from torch_attention.models.sequence import SequenceToSequence, check_decoding, sequence_output
 from torch_attention.models.token_masks import token_mask
 from torch_attention.models.token_numbers import check_numbers
 from torch_attention.models.token_positions import places
+from torch_attention.norms import layer_norm, normalise
 from torch_attention.outputs import EncoderOutput, SequenceOutput, all_weights
 from torch_attention.vision.vit import ViTBlock
 

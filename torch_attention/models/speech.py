@@ -20,21 +20,14 @@ from torch_attention.arguments import checked
 from torch_attention.caches import Cache
 from torch_attention.checks import check_padding_mask, check_sequence, has_size
 from torch_attention.cross_attention import EncoderDecoderAttention
-from torch_attention.layers import (
-    Factory,
-    conv1d,
-    convolve,
-    embedding,
-    layer_norm,
-    normalise,
-    similarities,
-)
+from torch_attention.layers import Factory, conv1d, convolve, embedding, similarities
 from torch_attention.models.encoder_decoder import StackConfig
 from torch_attention.models.sequence import SequenceModel, check_decoding, sequence_output
 from torch_attention.models.special_tokens import SpecialTokens
 from torch_attention.models.token_masks import token_mask
 from torch_attention.models.token_numbers import check_numbers
 from torch_attention.models.token_positions import places
+from torch_attention.norms import layer_norm, normalise
 from torch_attention.outputs import EncoderOutput, SequenceOutput, all_weights
 from torch_attention.vision.vit import ViTBlock
 

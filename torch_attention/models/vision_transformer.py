@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
-from torch_attention.layers import Factory, layer_norm, linear, normalise
+from torch_attention.layers import Factory, linear
+from torch_attention.norms import layer_norm, normalise
 from torch_attention.outputs import EncoderOutput, all_weights
 from torch_attention.vision.vit import PatchEmbedding, ViTBlock
 

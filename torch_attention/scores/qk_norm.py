@@ -31,7 +31,8 @@ from torch_attention.arguments import checked
 from torch_attention.caches import KeyValue
 from torch_attention.checks import check_window
 from torch_attention.frame import Scaling, SelfAttentionFrame, SelfCall, grouped_heads
-from torch_attention.layers import Factory, normalise, rms_norm
+from torch_attention.layers import Factory
+from torch_attention.norms import normalise, rms_norm
 from torch_attention.ops import merge_heads, split_heads
 from torch_attention.outputs import AttentionOutput, CachedOutput
 

@@ -25,7 +25,8 @@ from torch_attention.arguments import checked
 from torch_attention.caches import KeyValue
 from torch_attention.checks import check_window
 from torch_attention.frame import Scaling, SelfAttentionFrame, SelfCall, grouped_heads
-from torch_attention.layers import Factory, normalise
+from torch_attention.layers import Factory
+from torch_attention.norms import normalise
 from torch_attention.ops import merge_heads, split_heads
 from torch_attention.outputs import AttentionOutput, CachedOutput
 
@@ -40,7 +41,7 @@ class SoftcapAttention(SelfAttentionFrame):
         num_kv_heads: number of key and value heads; must divide `num_heads`; None for `num_heads`.
         head_dim: features of a head; None for `embed_dim / num_heads`.
         softcap: bound of the absolute scores.
-        q_norm: norm of the queries of each head before `position`, such as `layers.rms_norm(head_dim)`; None for none.
+        q_norm: norm of the queries of each head before `position`, such as `norms.rms_norm(head_dim)`; None for none.
         k_norm: norm of the keys, likewise; None for none.
         window: number of visible keys, including the query's own; None for no limit.
         scale: factor on the scores before the softcap; `1 / sqrt(head_dim)` if None.

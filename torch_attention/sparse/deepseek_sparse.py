@@ -27,8 +27,9 @@ from torch_attention.frame import SelfCall
 from torch_attention.frame.one_sequence import recall
 from torch_attention.heads.grouped_query import GroupedQueryAttention
 from torch_attention.heads.latent import MultiHeadLatentAttention
-from torch_attention.layers import normalise, precise
+from torch_attention.layers import precise
 from torch_attention.masks import and_masks, causal_mask, document_mask, length_mask
+from torch_attention.norms import normalise
 from torch_attention.ops import top_k_mask
 from torch_attention.ops.rules import as_positions
 from torch_attention.outputs import AttentionOutput, CachedOutput

@@ -23,7 +23,8 @@ from torch_attention.activations import relu
 from torch_attention.arguments import checked
 from torch_attention.arrays import einsum
 from torch_attention.checks import check_positive, check_sequence
-from torch_attention.layers import Factory, layer_norm, linear, normalise, precise
+from torch_attention.layers import Factory, linear, precise
+from torch_attention.norms import layer_norm, normalise
 from torch_attention.ops import at_least_float32, split_heads
 from torch_attention.positions.protocol import check_positions, check_scheme, place
 from torch_attention.positions.rotary import RotaryEmbedding

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch_attention.arguments import checked
 from torch_attention.arrays import first
 from torch_attention.checks import check_divisible, check_keep, check_positive
-from torch_attention.layers import Dropout, Factory, conv2d, convolve, layer_norm, linear, normalise
+from torch_attention.layers import Dropout, Factory, conv2d, convolve, linear
+from torch_attention.norms import layer_norm, normalise
 from torch_attention.ops import attend, merge_heads, split_heads
 from torch_attention.vision.grids import GridOutput, check_grid, flatten_grid, unflatten_grid
 

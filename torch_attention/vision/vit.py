@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible, check_pairs, check_sequence
 from torch_attention.feed_forward import FeedForward
-from torch_attention.layers import Factory, conv2d, convolve, layer_norm, normalise, parameter
+from torch_attention.layers import Factory, conv2d, convolve, parameter
+from torch_attention.norms import layer_norm, normalise
 from torch_attention.outputs import AttentionOutput
 from torch_attention.self_attention import MultiHeadSelfAttention
 from torch_attention.vision.grids import flatten_grid

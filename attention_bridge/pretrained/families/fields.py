@@ -21,6 +21,7 @@ LARGEST_NUMBER = 3.4028234e38  # the largest finite float32
 ACTIVATIONS = {
     "gelu": "gelu",
     "relu": "relu",
+    "relu2": "relu_squared",
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_fast": "gelu_tanh",

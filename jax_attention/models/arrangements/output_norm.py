@@ -9,8 +9,8 @@ from typing import Any, Unpack
 from jax import Array
 from jaxtyping import Bool, Float
 
-from jax_attention.layers import normalise
 from jax_attention.models.arrangements.layer import Layer, LayerCall
+from jax_attention.norms import normalise
 from jax_attention.outputs import CachedOutput
 
 

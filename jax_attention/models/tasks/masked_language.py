@@ -21,9 +21,10 @@ from jaxtyping import Float
 from jax_attention.activations import activation_function
 from jax_attention.arguments import checked
 from jax_attention.checks import check_sequence
-from jax_attention.layers import Factory, constant_parameter, layer_norm, linear, normalise, similarities
+from jax_attention.layers import Factory, constant_parameter, linear, similarities
 from jax_attention.models.module_classes import table_shape
 from jax_attention.models.tasks.results import LogitsOutput
+from jax_attention.norms import layer_norm, normalise
 
 
 @checked

@@ -9,8 +9,8 @@ from typing import Any, Unpack
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from torch_attention.layers import normalise
 from torch_attention.models.arrangements.layer import Layer, LayerCall
+from torch_attention.norms import normalise
 from torch_attention.outputs import CachedOutput
 
 

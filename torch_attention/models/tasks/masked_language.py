@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch_attention.activations import activation_function
 from torch_attention.arguments import checked
 from torch_attention.checks import check_sequence
-from torch_attention.layers import Factory, constant_parameter, layer_norm, linear, normalise, similarities
+from torch_attention.layers import Factory, constant_parameter, linear, similarities
 from torch_attention.models.module_classes import table_shape
 from torch_attention.models.tasks.results import LogitsOutput
+from torch_attention.norms import layer_norm, normalise
 
 
 @checked
