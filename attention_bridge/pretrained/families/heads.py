@@ -74,6 +74,7 @@ def sequence_head(
     *,
     hidden: str | None = None,
     activation: str | None = None,
+    activation_field: str | None = None,
     pooling: str | None = None,
     bias: bool = True,
     classes: tuple[str, ...] = ("ForSequenceClassification", "ForMultipleChoice"),
@@ -84,6 +85,7 @@ def sequence_head(
         classifier: name of its last linear layer.
         hidden: name of the linear layer before it; None for none.
         activation: activation after `hidden`; None without it.
+        activation_field: field of the configuration with this activation, if it has a choice; None for none.
         pooling: class of the pooling, such as `LastToken`; None for the first token.
         bias: whether the last layer has a bias.
         classes: ends of the names of the classes that write it.
@@ -96,9 +98,10 @@ def sequence_head(
     )
 
     def part(fields: Fields, tensors: Tensors) -> Part:
-        return Part(
-            "SequenceClassifier", {"num_classes": _rows(f"{classifier}.weight", fields, tensors), **options}
-        )
+        chosen = {"num_classes": _rows(f"{classifier}.weight", fields, tensors), **options}
+        if activation_field is not None:
+            chosen["activation"] = fields.word(activation_field, words=ACTIVATIONS)
+        return Part("SequenceClassifier", chosen)
 
     weights = tuple(f"{name}.weight" for name in layers)
     biases = tuple(f"{name}.bias" for name in layers if bias or name != classifier)
