@@ -12,6 +12,7 @@ from attention_bridge.pretrained.families.fields import ACTIVATIONS, Fields
 from attention_bridge.pretrained.families.heads import masked_head, question_head, sequence_head, token_head
 from attention_bridge.pretrained.families.shown import shown
 from attention_bridge.pretrained.families.tensors import Tensors
+from attention_bridge.weights.layouts.hf_deberta import HF_DEBERTA
 from attention_bridge.weights.layouts.hf_deberta_v2 import HF_DEBERTA_V2
 
 TERMS = ("c2p", "p2c")
@@ -33,6 +34,13 @@ def read_deberta_v2(fields: Fields, tensors: Tensors) -> Reading:
     fields.only("conv_kernel_size", 0)
     fields.raw("conv_act", "conv_groups")
     return Reading(_encoder(fields, distances, fields.flag("share_att_key", False)), HF_DEBERTA_V2)
+
+
+def read_deberta(fields: Fields, tensors: Tensors) -> Reading:
+    """Read a configuration of DeBERTa 1 (He et al. 2020), with a bucket for each distance."""
+    fields.raw("legacy")  # the tensors show which head there is
+    fields.only("talking_head", False)
+    return Reading(_encoder(fields, {"num_buckets": None, "norm_eps": None}, share=False), HF_DEBERTA)
 
 
 def _encoder(fields: Fields, distances: dict[str, Any], share: bool) -> Part:
@@ -89,7 +97,7 @@ def _terms(fields: Fields) -> tuple[str, ...]:
     """The kinds of position scores, from a list or from words with bars between them."""
     given = fields.raw("pos_att_type", default=[])
     words = [word.strip() for word in given.lower().split("|")] if isinstance(given, str) else given
-    if not isinstance(words, list) or any(word not in TERMS for word in words):
+    if not isinstance(words, list) or any(word not in TERMS for word in words) or len(words) > len({*words}):
         raise CheckpointError(f"{fields.source} must have a pos_att_type of c2p and p2c, got {shown(given)}")
     return tuple(term for term in TERMS if term in words)
 
@@ -126,4 +134,7 @@ HEADS = (
     question_head(),
 )
 
-FAMILIES = (Family("hf.deberta_v2", ("deberta-v2",), read_deberta_v2, HEADS),)
+FAMILIES = (
+    Family("hf.deberta", ("deberta",), read_deberta, HEADS),
+    Family("hf.deberta_v2", ("deberta-v2",), read_deberta_v2, HEADS),
+)
