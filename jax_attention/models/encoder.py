@@ -2,9 +2,11 @@
 
 Token, position and type embeddings are added and normalised. Each layer is self-attention and a feed-forward
 network, each followed by a residual addition and a normalisation. An optional pooler reads the first position.
+With boxes, embeddings of each token's place on a page are added, too. The attention class is a choice.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -18,7 +20,11 @@ from jax_attention.checks import check_pairs, check_tokens
 from jax_attention.dropout_masks import LayerKeep, ModelKeep
 from jax_attention.feed_forward import FeedForward
 from jax_attention.layers import Dropout, Factory, embedding, linear
+from jax_attention.models.box_embedding import BoxEmbedding
+from jax_attention.models.description import Part
+from jax_attention.models.module_classes import call_arguments
 from jax_attention.models.token_masks import token_mask
+from jax_attention.models.token_mixers import build_mixer
 from jax_attention.models.token_numbers import check_numbers, check_types
 from jax_attention.models.token_positions import places
 from jax_attention.norms import layer_norm, normalise
@@ -52,6 +58,11 @@ class EncoderConfig:
         token_dim: features of the embeddings, which a linear layer projects to `embed_dim` (ALBERT); None for
             embeddings of `embed_dim` features without a projection.
         shared_layers: whether one layer runs `num_layers` times (ALBERT).
+        num_coordinates: number of values of a coordinate of a token's box on a page (LayoutLM); None for no boxes.
+        attention: attention class of the layers, such as `LongformerAttention`, with its arguments; None for
+            `MultiHeadSelfAttention`.
+        max_tokens: longest sequence of a call, if it is below `max_len` (BigBird); None for `max_len`.
+        global_first: whether the first token is global where a call gives no `global_tokens`.
     """
 
     vocab_size: int
@@ -69,6 +80,10 @@ class EncoderConfig:
     token_dim: int | None = None
     shared_layers: bool = False
     uncounted_token: int | None = None
+    num_coordinates: int | None = None
+    attention: Part | None = None
+    global_first: bool = False
+    max_tokens: int | None = None
 
 
 @checked
@@ -93,7 +108,12 @@ class EncoderLayer(nnx.Module):
     ):
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
         dim, eps = config.embed_dim, config.norm_eps
-        self.attention = MultiHeadSelfAttention(dim, config.num_heads, dropout=config.dropout, **factory)
+        self.attention: Any = (
+            MultiHeadSelfAttention(dim, config.num_heads, dropout=config.dropout, **factory)
+            if config.attention is None
+            else build_mixer(config.attention, dim, {**factory}, is_causal=False)
+        )
+        self.takes = call_arguments(self.attention)
         self.attention_norm = layer_norm(dim, eps=eps, **factory)
         self.ffn = FeedForward(dim, config.ffn_dim, activation=config.activation, **factory)
         self.ffn_norm = layer_norm(dim, eps=eps, **factory)
@@ -106,10 +126,13 @@ class EncoderLayer(nnx.Module):
         *,
         need_weights: bool = True,
         dropout_keep: LayerKeep | None = None,
+        global_tokens: Bool[Array, "batch length"] | None = None,
     ) -> AttentionOutput:
-        """Run one layer; arguments, result and errors as in `MultiHeadSelfAttention`."""
+        """Run one layer; arguments, result and errors as in its attention class."""
         keep = dropout_keep or LayerKeep()
-        attended, weights = self.attention(x, mask, need_weights=need_weights, dropout_keep=keep.weights)
+        given: dict[str, Any] = {"dropout_keep": keep.weights, "global_tokens": global_tokens}
+        given = {name: value for name, value in given.items() if name in self.takes}
+        attended, weights = self.attention(x, mask, need_weights=need_weights, **given)
         x = normalise(
             self.attention_norm, x + self.dropout(attended, keep.attention_output)
         )  # batch length embed
@@ -144,9 +167,14 @@ class Encoder(nnx.Module):
         self.token_embedding = embedding(config.vocab_size, token_dim, **factory)
         self.position_embedding = embedding(config.first_position + config.max_len, token_dim, **factory)
         self.type_embedding = embedding(config.num_types, token_dim, **factory) if config.num_types else None
+        self.box_embedding = (
+            None
+            if config.num_coordinates is None
+            else BoxEmbedding(config.num_coordinates, token_dim, **factory)
+        )
         self.embedding_norm = layer_norm(token_dim, eps=config.norm_eps, **factory)
         self.embedding_proj = None if config.token_dim is None else linear(token_dim, dim, **factory)
-        self.layers = nnx.List([EncoderLayer(config, **factory) for _ in range(own_layers)])
+        self.layers: Any = nnx.List([EncoderLayer(config, **factory) for _ in range(own_layers)])
         self.pooler = linear(dim, dim, **factory) if config.pooler else None
         self.dropout = Dropout(config.dropout, rngs=rngs)
 
@@ -157,6 +185,8 @@ class Encoder(nnx.Module):
         token_types: Int[Array, "batch length"] | None = None,
         *,
         positions: Int[Array, "..."] | None = None,
+        boxes: Int[Array, "..."] | None = None,
+        global_tokens: Bool[Array, "batch length"] | None = None,
         need_weights: bool = False,
         need_hidden_states: bool = False,
         dropout_keep: ModelKeep | None = None,
@@ -169,6 +199,10 @@ class Encoder(nnx.Module):
                 batches; None for no mask.
             token_types: token type ids, below `num_types`; None for all 0, or for a model without types.
             positions: positions of the tokens, `(length)` or `(batch, length)`; None for 0, 1, 2, and so on.
+            boxes: left, top, right and bottom coordinate of each token on a page, below `num_coordinates`,
+                `(batch, length, 4)`; None for all 0, or for a model without boxes.
+            global_tokens: boolean mask, True where a token is global, for attention with global tokens; None for none,
+                or with `global_first` for the first one.
             need_weights: whether to return the attention weights of every layer.
             need_hidden_states: whether to return the hidden states: the first layer's input and every layer's output.
             dropout_keep: boolean dropout masks, True keeps; used instead of sampling them.
@@ -188,18 +222,27 @@ class Encoder(nnx.Module):
         check_types(token_types, tokens, self.config.num_types)
         check_shape("positions", positions, tokens)
         length, max_len = tokens.shape[1], self.config.max_len
+        if self.config.max_tokens is not None and known_above(length, self.config.max_tokens):
+            raise ValueError(
+                f"tokens must have at most max_tokens={self.config.max_tokens} positions, got {length}"
+            )
         if known_above(length, max_len):
             raise ValueError(f"tokens must have at most max_len={max_len} positions, got {length}")
         check_pairs(tokens, tokens, mask, num_heads=self.config.num_heads)
         keep = dropout_keep or ModelKeep()
+        global_tokens = self._global_tokens(tokens, global_tokens)
         x = self._embed(tokens, token_types, positions)  # batch length token_dim
+        if self.box_embedding is not None:
+            x = x + self.box_embedding(boxes, tokens)  # batch length token_dim
+        elif boxes is not None:
+            raise ValueError("boxes must be None for a model with num_coordinates=None")
         x = self.dropout(normalise(self.embedding_norm, x), keep.embeddings)  # batch length token_dim
         x = x if self.embedding_proj is None else self.embedding_proj(x)  # batch length embed
         layers = list(self.layers) * (self.config.num_layers // len(self.layers))
         all_weights, states = [], [x]
         for layer, layer_keep in zip(layers, keep.layers or (None,) * len(layers), strict=True):
             x, weights = layer(
-                x, mask, need_weights=need_weights, dropout_keep=layer_keep
+                x, mask, need_weights=need_weights, dropout_keep=layer_keep, global_tokens=global_tokens
             )  # batch length embed
             states.append(x)
             if weights is not None:
@@ -235,3 +278,14 @@ class Encoder(nnx.Module):
             real = tokens != uncounted  # batch length
             return jnp.where(real, real.cumsum(-1), 0) + (first - 1)  # batch length
         return places(tokens, positions, None, self.config.max_len) + first
+
+    def _global_tokens(
+        self, tokens: Int[Array, "batch length"], given: Bool[Array, "batch length"] | None
+    ) -> Bool[Array, "batch length"] | None:
+        """The global tokens of a call; None for attention without them."""
+        if "global_tokens" in self.layers[0].takes:
+            first = jnp.broadcast_to(jnp.arange(tokens.shape[1]) == 0, tokens.shape)
+            return first if given is None and self.config.global_first else given
+        if given is not None:
+            raise ValueError("global_tokens must be None for attention without global tokens")
+        return None

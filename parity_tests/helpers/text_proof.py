@@ -77,13 +77,14 @@ class TextProof(Proof):
         there = array(self.there)
         return {
             name: x * (there[:, None, :, None] & there[:, None, None] if x.ndim == 4 else there[..., None])
-            for name, x in _results(found).items()
+            for name, x in _results(found, has_maps=self.case.has_maps).items()
         }
 
     def _row(self, model: Any, tokens: np.ndarray) -> dict[str, Any]:
         given = torch.from_numpy(tokens).long()[None]
         options = {"output_hidden_states": True, "output_attentions": True}
-        return _results(model(given, attention_mask=torch.ones_like(given), **options))
+        found = model(given, attention_mask=torch.ones_like(given), **options)
+        return _results(found, has_maps=self.case.has_maps)
 
     def _stepwise(self, model: Any, array: Callable[[Any], Any]) -> np.ndarray:
         """Logits of a cached generation: some tokens at once, then one by one."""
@@ -100,10 +101,12 @@ class TextProof(Proof):
         return np.where(self.there[..., None], np.concatenate(parts, 1), 0.0)
 
 
-def _results(found: Any) -> dict[str, Any]:
+def _results(found: Any, *, has_maps: bool) -> dict[str, Any]:
     """Outputs by name; the last hidden state is left out, as some models give it before the norm, some after it."""
     results = {"output": found.logits if hasattr(found, "logits") else found.last_hidden_state}
     results |= {f"state {n}": x for n, x in enumerate((found.hidden_states or ())[:-1])}
+    if not has_maps:
+        return results
     return results | {f"map {n}": x for n, x in enumerate(found.attentions or ()) if x is not None}
 
 

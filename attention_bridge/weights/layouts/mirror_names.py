@@ -67,6 +67,7 @@ EMBEDDINGS = (
     "decoder_position_embedding",
     "encoder_position_embedding",
     "frame_position_embedding",
+    "height_embedding",
     "key_embedding",
     "position_embedding",
     "relative_embedding",
@@ -77,6 +78,9 @@ EMBEDDINGS = (
     "token_embedding",
     "type_embedding",
     "value_embedding",
+    "width_embedding",
+    "x_embedding",
+    "y_embedding",
 )
 NORMS = (
     "attention_norm",

@@ -17,6 +17,7 @@ class Case:
         model: transformers' model class.
         config: transformers' configuration class.
         fields: arguments of the configuration.
+        has_maps: whether the reference returns attention maps of all pairs of tokens.
     """
 
     layout: str
@@ -24,6 +25,7 @@ class Case:
     model: Any
     config: Any
     fields: dict[str, Any] = field(default_factory=dict)
+    has_maps: bool = True
 
 
 SIZES = {

@@ -19,7 +19,7 @@ def read_bert(fields: Fields, tensors: Tensors) -> Reading:
     RoBERTa's positions begin at `pad_token_id + 1` and do not count padding.
     """
     sizes, first = _sizes(fields), 0
-    if fields.given.get("model_type") == "roberta":
+    if fields.given.get("model_type") in ("roberta", "longformer"):
         sizes["uncounted_token"] = fields.whole("pad_token_id", default=1)
         first = sizes["uncounted_token"] + 1
     positions = fields.size("max_position_embeddings")
