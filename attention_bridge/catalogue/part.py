@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 # Parts inside these are not built here: the model builds them.
-DESCRIPTIONS = ("ModelSpec", "LayerSpec", "TaskSpec")
+DESCRIPTIONS = ("ModelSpec", "LayerSpec", "TaskSpec", "WaveformSpec")
 
 
 @dataclass(frozen=True)

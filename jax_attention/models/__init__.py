@@ -54,5 +54,7 @@ from jax_attention.models.tasks import SequenceClassifier as SequenceClassifier
 from jax_attention.models.tasks import TokenClassifier as TokenClassifier
 from jax_attention.models.vision_transformer import VisionTransformer as VisionTransformer
 from jax_attention.models.vision_transformer import VisionTransformerConfig as VisionTransformerConfig
+from jax_attention.models.waveform import WaveformEncoder as WaveformEncoder
+from jax_attention.models.waveform import WaveformSpec as WaveformSpec
 from jax_attention.norms import layer_norm as layer_norm
 from jax_attention.norms import rms_norm as rms_norm

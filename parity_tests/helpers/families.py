@@ -11,6 +11,7 @@ from parity_tests.helpers.family_cases import added_cases
 from parity_tests.helpers.family_cases.case import LENGTH, NONE, SIZES, VOCAB, Case
 
 BATCH, TARGET = 2, 5
+SAMPLES = 67  # of sound
 
 GROUPED = {**SIZES, "hidden_size": 20, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6}
 QWEN2 = {**SIZES, "hidden_size": 24, "num_attention_heads": 4, "num_key_value_heads": 2}
@@ -288,6 +289,9 @@ def inputs(case: Case) -> dict[str, np.ndarray]:
         given = {"frames": rng.normal(size=(BATCH, 18, 5)), "target": given["target"]}
     if case.kind == "image":
         return {"image": rng.normal(size=(BATCH, 8, 12, 3))}
+    if case.kind == "sound":
+        there = np.arange(SAMPLES) < np.array([[SAMPLES], [SAMPLES - 23]])
+        return {"samples": rng.normal(size=(BATCH, SAMPLES)) * there, "there": there}
     if case.kind == "contrastive":
         given["image"] = rng.normal(size=(3, 8, 8, 3))
     return given
@@ -339,6 +343,28 @@ def _image(built: Any, given: dict[str, Any]) -> dict[str, Any]:
     return {"output": found.last_hidden_state, "pooled": found.pooler_output}
 
 
+def _sound(built: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """The results of each sound alone, without padding, among zeros."""
+    found = []
+    for n, there in enumerate(given["there"]):
+        each = built(
+            given["samples"][n : n + 1, : int(there.sum())], output_hidden_states=True, output_attentions=True
+        )
+        parts = {"output": each.logits if hasattr(each, "logits") else each.last_hidden_state}
+        parts |= {f"state {n}": x for n, x in enumerate((each.hidden_states or ())[:-1])}
+        parts |= {f"map {n}": x for n, x in enumerate(each.attentions or ())}
+        found.append(parts)
+    return {
+        name: torch.cat([_filled(each[name], found[0][name].shape) for each in found]) for name in found[0]
+    }
+
+
+def _filled(x: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """The array with zeros after its entries, up to the length of another."""
+    after = [(0, more - size) for size, more in zip(x.shape, shape, strict=True)]
+    return torch.nn.functional.pad(x, [size for pair in after[::-1] for size in pair])
+
+
 def _contrastive(built: Any, given: dict[str, Any]) -> dict[str, Any]:
     found = built(given["tokens"].long(), given["image"], attention_mask=given["there"].long())
     return {"scores": found.logits_per_text, "text": found.text_embeds, "image": found.image_embeds}
@@ -350,6 +376,7 @@ CALLS: dict[str, Callable[[Any, dict[str, Any]], dict[str, Any]]] = {
     "sequence": _sequence,
     "speech": _speech,
     "image": _image,
+    "sound": _sound,
     "contrastive": _contrastive,
 }
 
@@ -378,7 +405,22 @@ def outputs(case: Case, built: Any, array: Callable[[np.ndarray], Any]) -> dict[
     if case.kind == "image":
         found = built(given["image"])
         return {"output": found.output, "pooled": found.pooled}
+    if case.kind == "sound":
+        return _sound_outputs(built, given)
     return dict(built(given["tokens"], given["image"], there)._asdict())
+
+
+def _sound_outputs(built: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """The outputs, states and maps of a mirror's encoder of sound, at real frames."""
+    found = built(given["samples"], given["there"], need_weights=True, need_hidden_states=True)
+    backbone = getattr(built, "backbone", built)
+    real = backbone.frame_mask(given["there"], given["samples"])
+    logits = getattr(found, "logits", None)
+    output = found.last_hidden_state if logits is None else logits
+    parts = {"output": output if output.ndim == 2 else output * real[..., None]}
+    parts |= {f"state {n}": x * real[..., None] for n, x in enumerate(found.hidden_states[:-1])}
+    both = real[:, None, :, None] & real[:, None, None]
+    return parts | {f"map {n}": x * both for n, x in enumerate(found.attentions)}
 
 
 def numpy_of(found: dict[str, Any]) -> dict[str, np.ndarray]:

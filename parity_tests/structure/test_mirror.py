@@ -270,6 +270,26 @@ def small_model(name, m, f):
     image = m.VisionTransformerConfig(
         (4, 6), (2, 3), 5, 8, 2, 1, 9, embedding_norm=True, pooler=True, num_classes=7
     )
+
+    def sound(norm):
+        layer = m.LayerSpec(
+            m.Part("MultiHeadSelfAttention", {"num_heads": 3}),
+            m.Part("FeedForward", {"ffn_dim": 8}),
+            "post",
+            m.Part("layer_norm"),
+        )
+        return m.WaveformSpec(
+            6,
+            (layer,),
+            (5, 7),
+            (3, 2),
+            (2, 1),
+            conv_norm=norm,
+            position_kernel=4,
+            position_groups=2,
+            masked_frame=True,
+        )
+
     model, config = {
         "Encoder of ALBERT": lambda: (
             m.Encoder,
@@ -282,6 +302,8 @@ def small_model(name, m, f):
         ),
         "SpeechTransformer": lambda: (m.SpeechTransformer, m.SpeechConfig(11, 5, 6, stack, stack, 4, 7)),
         "VisionTransformer": lambda: (m.VisionTransformer, image),
+        "WaveformEncoder": lambda: (m.WaveformEncoder, sound("first")),
+        "WaveformEncoder with layer norms": lambda: (m.WaveformEncoder, sound("each")),
         "ContrastiveModel": lambda: (
             m.ContrastiveModel,
             m.ContrastiveConfig(m.DecoderConfig(**sizes), image, 4),
@@ -347,6 +369,8 @@ MODULES = {
             "RelativeEncoderDecoder",
             "SpeechTransformer",
             "VisionTransformer",
+            "WaveformEncoder",
+            "WaveformEncoder with layer norms",
             "ContrastiveModel",
         )
     },

@@ -54,5 +54,7 @@ from torch_attention.models.tasks import SequenceClassifier as SequenceClassifie
 from torch_attention.models.tasks import TokenClassifier as TokenClassifier
 from torch_attention.models.vision_transformer import VisionTransformer as VisionTransformer
 from torch_attention.models.vision_transformer import VisionTransformerConfig as VisionTransformerConfig
+from torch_attention.models.waveform import WaveformEncoder as WaveformEncoder
+from torch_attention.models.waveform import WaveformSpec as WaveformSpec
 from torch_attention.norms import layer_norm as layer_norm
 from torch_attention.norms import rms_norm as rms_norm

@@ -19,8 +19,10 @@ IMAGES = "image-classification"
 MASKED = "fill-mask"
 QUESTIONS = "question-answering"
 SEQUENCES = "text-classification"
+SOUNDS = "audio-classification"
+SPEECH = "automatic-speech-recognition"
 TOKENS = "token-classification"
-TASKS = (FEATURES, MASKED, IMAGES, QUESTIONS, SEQUENCES, GENERATION, TOKENS)
+TASKS = (FEATURES, MASKED, IMAGES, QUESTIONS, SEQUENCES, GENERATION, TOKENS, SPEECH, SOUNDS)
 
 
 @dataclass(frozen=True)
@@ -73,21 +75,26 @@ def sequence_head(
     classifier: str,
     *,
     hidden: str | None = None,
+    projected: str | None = None,
     activation: str | None = None,
     pooling: str | None = None,
     bias: bool = True,
+    task: str = SEQUENCES,
     classes: tuple[str, ...] = ("ForSequenceClassification", "ForMultipleChoice"),
 ) -> Head:
     """A classifier of whole sequences.
 
     Args:
         classifier: name of its last linear layer.
-        hidden: name of the linear layer before it; None for none.
+        hidden: name of the linear layer before it, with an activation; None for none.
+        projected: name of a linear layer before it to any number of features, without an activation; None for none.
         activation: activation after `hidden`; None without it.
         pooling: class of the pooling, such as `LastToken`; None for the first token.
         bias: whether the last layer has a bias.
+        task: one of `TASKS`.
         classes: ends of the names of the classes that write it.
     """
+    hidden = projected or hidden
     options: dict[str, Any] = {} if bias else {"bias": False}
     options |= {} if pooling is None else {"pooling": Part(pooling)}
     options |= {} if activation is None else {"activation": activation}
@@ -96,14 +103,16 @@ def sequence_head(
     )
 
     def part(fields: Fields, tensors: Tensors) -> Part:
-        return Part(
-            "SequenceClassifier", {"num_classes": _rows(f"{classifier}.weight", fields, tensors), **options}
-        )
+        sizes = {"num_classes": _rows(f"{classifier}.weight", fields, tensors)}
+        if projected is not None:
+            size = tensors.rows(f"{projected}.weight", "head.hidden_proj")
+            sizes["hidden_dim"] = fields.size("classifier_proj_size") if size is None else size
+        return Part("SequenceClassifier", {**sizes, **options})
 
     weights = tuple(f"{name}.weight" for name in layers)
     biases = tuple(f"{name}.bias" for name in layers if bias or name != classifier)
     return Head(
-        SEQUENCES,
+        task,
         classes,
         _rules(layers),
         weights + biases,
@@ -112,14 +121,20 @@ def sequence_head(
     )
 
 
-def token_head(classifier: str) -> Head:
-    """A classifier of each token, whose linear layer has this name."""
+def token_head(
+    classifier: str,
+    *,
+    task: str = TOKENS,
+    classes: tuple[str, ...] = ("ForTokenClassification",),
+    absent: tuple[str, ...] = (),
+) -> Head:
+    """A classifier of each token or frame, whose linear layer has this name; other arguments as in `Head`."""
 
     def part(fields: Fields, tensors: Tensors) -> Part:
         return Part("TokenClassifier", {"num_classes": _rows(f"{classifier}.weight", fields, tensors)})
 
     layers = {classifier: "classifier"}
-    return Head(TOKENS, ("ForTokenClassification",), _rules(layers), _both(classifier), part)
+    return Head(task, classes, _rules(layers), _both(classifier), part, absent=absent)
 
 
 def question_head(name: str = "qa_outputs") -> Head:

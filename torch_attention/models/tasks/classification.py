@@ -4,12 +4,12 @@ $$ \mathrm{logits} = W f(U \bar{x} + u) + b \qquad\text{or}\qquad \mathrm{logits
 
 $\bar{x}$ is the pooled sequence. With `activation="tanh"` the hidden layer $f(U \bar{x} + u)$ is BERT's pooler and
 RoBERTa's classification head; with `"relu"` it is DistilBERT's. Without an activation there is no hidden layer, as in
-Llama and ViT.
+Llama and ViT, unless `hidden_dim` is given.
 
 | symbol    | argument or parameter                          |
 |-----------|------------------------------------------------|
 | $\bar{x}$ | `pooling` of the hidden states                 |
-| U, u      | `hidden_proj`, only with an activation         |
+| U, u      | `hidden_proj`                                  |
 | f         | `activation`                                   |
 | W, b      | `classifier`                                   |
 """
@@ -36,7 +36,8 @@ class SequenceClassifier(nn.Module):
         embed_dim: number of features per position.
         num_classes: number of classes; 1 for regression.
         pooling: `FirstToken()`, `LastToken()`, `MeanPooling()` or a `LearnedPooling`; None for the first token.
-        activation: activation of the hidden layer, such as `"tanh"`; None for no hidden layer.
+        hidden_dim: features of the hidden layer; None for `embed_dim` with an activation, else for no hidden layer.
+        activation: activation of the hidden layer, such as `"tanh"`; None for none (wav2vec 2.0).
         bias: whether the last linear layer has a bias.
         dropout: dropout rate of the features before the last linear layer in training.
 
@@ -52,6 +53,7 @@ class SequenceClassifier(nn.Module):
         num_classes: int,
         *,
         pooling: nn.Module | None = None,
+        hidden_dim: int | None = None,
         activation: str | None = None,
         bias: bool = True,
         dropout: float = 0.0,
@@ -63,16 +65,18 @@ class SequenceClassifier(nn.Module):
         self.embed_dim = embed_dim
         self.pooling: nn.Module = FirstToken() if pooling is None else pooling
         self.activation = None if activation is None else activation_function(activation)
-        self.hidden_proj = None if activation is None else linear(embed_dim, embed_dim, **factory)
+        hidden_dim = embed_dim if hidden_dim is None and activation is not None else hidden_dim
+        self.hidden_proj = None if hidden_dim is None else linear(embed_dim, hidden_dim, **factory)
         self.dropout = Dropout(dropout)
-        self.classifier = linear(embed_dim, num_classes, bias=bias, **factory)
+        features = embed_dim if hidden_dim is None else hidden_dim
+        self.classifier = linear(features, num_classes, bias=bias, **factory)
 
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
         mask: Shaped[Tensor, "..."] | None = None,
         *,
-        dropout_keep: Bool[Tensor, "batch embed"] | None = None,
+        dropout_keep: Bool[Tensor, "batch hidden"] | None = None,
     ) -> Float[Tensor, "batch classes"]:
         """Compute the class logits.
 
@@ -87,8 +91,10 @@ class SequenceClassifier(nn.Module):
         """
         check_sequence("x", x, self.embed_dim)
         pooled = self.pooling(x, mask)  # batch embed
-        if self.hidden_proj is not None and self.activation is not None:
-            pooled = self.activation(self.hidden_proj(pooled))  # batch embed
+        if self.hidden_proj is not None:
+            pooled = self.hidden_proj(pooled)  # batch hidden
+        if self.activation is not None:
+            pooled = self.activation(pooled)  # batch hidden
         return self.classifier(self.dropout(pooled, dropout_keep))
 
 

@@ -20,6 +20,7 @@ from attention_bridge.weights.layouts.torch_attention import TORCH_ATTENTION
 MODEL_TYPE = "attention_bridge"
 JAX_LEAVES = ("embedding", "kernel", "scale")  # names of parameters in the JAX mirror alone
 WORDS = {
+    "conv_norm": ("first", "each"),
     "arrangement": ("pre", "post", "sandwich", "output", "parallel", "parallel_shared_norm"),
     "kernel": ("elu", "relu", "softmax"),
 }
