@@ -74,6 +74,7 @@ class TextProof(Proof):
         """The results for the batch, zero at padding."""
         options = {"need_weights": True, "need_hidden_states": True}
         found = model(array(self.tokens), array(self.there), positions=array(self.positions), **options)
+        found = found._replace(attentions=_of_attention(model, found.attentions))
         there = array(self.there)
         return {
             name: x * (there[:, None, :, None] & there[:, None, None] if x.ndim == 4 else there[..., None])
@@ -98,6 +99,14 @@ class TextProof(Proof):
             caches = step.caches
             parts.append(float64({"x": step.logits})["x"])
         return np.where(self.there[..., None], np.concatenate(parts, 1), 0.0)
+
+
+def _of_attention(model: Any, maps: Any) -> Any:
+    """The maps of attention layers; transformers has none of recurrent layers."""
+    layers = getattr(model, "backbone", model).layers
+    if maps is None or not any("state" in getattr(layer, "takes", ()) for layer in layers):
+        return maps
+    return tuple(x for x, layer in zip(maps, layers, strict=True) if "state" not in layer.takes)
 
 
 def _results(found: Any) -> dict[str, Any]:
