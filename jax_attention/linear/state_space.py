@@ -241,7 +241,7 @@ class Mamba2(nnx.Module):
         memory_shape = (self.num_heads, self.state_dim, self.head_dim)
         features = self.values + 2 * self.keys
         check_read(x, self.embed_dim, mask, state, memory_shape, (self.conv_width - 1, features))
-        projected = self.in_proj(visible_only(x, mask))
+        projected = visible_only(self.in_proj(visible_only(x, mask)), mask)  # a bias would fill the padding
         z, mixed, dt = cut(projected, self.values, features, self.num_heads)
         mixed, inputs = short_convolution(self.conv, mixed, state, self.conv_width)
         value, key, query = cut(visible_only(mixed, mask), self.values, self.keys, self.keys)

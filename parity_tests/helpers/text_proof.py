@@ -14,6 +14,7 @@ from parity_tests.helpers import families
 from parity_tests.helpers.family_cases.case import LENGTH, Case
 from parity_tests.helpers.family_proof import ARRAYS, Deviation, Proof, float64
 
+WITHOUT_ATTENTION = ("mamba", "mamba2")  # transformers gives other hidden states of these models
 PREFILL = 4  # tokens that a cached generation reads at once
 
 
@@ -84,7 +85,12 @@ class TextProof(Proof):
     def _row(self, model: Any, tokens: np.ndarray) -> dict[str, Any]:
         given = torch.from_numpy(tokens).long()[None]
         options = {"output_hidden_states": True, "output_attentions": True}
-        return _results(model(given, attention_mask=torch.ones_like(given), **options))
+        if model.config.model_type in WITHOUT_ATTENTION:
+            del options["output_attentions"]
+        found = model(given, attention_mask=torch.ones_like(given), **options)
+        if model.config.model_type in WITHOUT_ATTENTION:  # the outputs of all layers, then the final norm's
+            found.hidden_states = (model.get_input_embeddings()(given), *found.hidden_states[:-1])
+        return _results(found)
 
     def _stepwise(self, model: Any, array: Callable[[Any], Any]) -> np.ndarray:
         """Logits of a cached generation: some tokens at once, then one by one."""
@@ -113,7 +119,8 @@ def _results(found: Any) -> dict[str, Any]:
     """Outputs by name; the last hidden state is left out, as some models give it before the norm, some after it."""
     results = {"output": found.logits if hasattr(found, "logits") else found.last_hidden_state}
     results |= {f"state {n}": x for n, x in enumerate((found.hidden_states or ())[:-1])}
-    return results | {f"map {n}": x for n, x in enumerate(found.attentions or ()) if x is not None}
+    maps = getattr(found, "attentions", None) or ()
+    return results | {f"map {n}": x for n, x in enumerate(maps) if x is not None}
 
 
 def _placed(x: torch.Tensor, there: np.ndarray) -> torch.Tensor:

@@ -38,6 +38,7 @@ def read_qwen3_next(fields: Fields, tensors: Tensors) -> Reading:
 
 def read_qwen3_5_text(fields: Fields, tensors: Tensors) -> Reading:
     """Read a configuration of the text model of Qwen3.5 (Qwen Team 2026), dense or with experts."""
+    fields.raw("intermediate_size")  # of the dense model
     ffn = _experts(fields, True) if "num_experts" in fields.given else gated_ffn(fields)
     return _read(fields, [ffn] * fields.layers("num_hidden_layers"), HF_QWEN3_5)
 
