@@ -21,7 +21,7 @@ from attention_bridge.weights.placeholders import concatenated
 
 @dataclass(frozen=True)
 class JoinedMove:
-    """A joined rule in one direction: a `Move` that splits the rows of one tensor, or joins those of several.
+    """A joined rule in one direction: a `Move` that splits the rows of one tensor, or joins the rows of several.
 
     Attributes:
         sources, targets: the tensors; one of both sides is the fused tensor.

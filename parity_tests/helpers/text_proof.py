@@ -112,7 +112,8 @@ def _of_attention(model: Any, maps: Any) -> Any:
     layers = getattr(model, "backbone", model).layers
     if maps is None or not any("state" in getattr(layer, "takes", ()) for layer in layers):
         return maps
-    return tuple(x for x, layer in zip(maps, layers, strict=True) if "state" not in layer.takes)
+    given = [layer for layer in layers if getattr(layer, "attention", None) is not None]
+    return tuple(x for x, layer in zip(maps, given, strict=True) if "state" not in layer.takes)
 
 
 def _results(found: Any) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def without(layout: Layout, *names: str) -> Layout:
 
 
 def _is_outside(given: Tensors, layout: Layout) -> bool:
-    """Whether names of the layout itself begin with `backbone.`, as those of Mamba do."""
+    """Whether names of the layout itself begin with `backbone.`, as in Mamba."""
     return any(name.startswith("backbone.") and layout.moves(name) for name in given)
 
 
