@@ -258,7 +258,7 @@ def gated_short_convolution(
     width, (batch, length, features) = weight.shape[-1], x.shape
     key, query, value = np.split(linear(parameters, "in_proj", there(x, mask)), 3, axis=-1)
     key = there(key, mask)
-    weights = np.zeros((batch, features, length, length), np.result_type(x, weight))
+    weights = np.zeros((batch, features, length, length), np.result_type(query, key, weight))
     for t in range(length):
         for s in range(max(0, t - width + 1), t + 1):
             weights[:, :, t, s] = query[:, t] * weight[:, 0, width - 1 - (t - s)] * key[:, s]

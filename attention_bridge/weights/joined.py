@@ -4,7 +4,9 @@
     JoinedRule("{path}in_proj_ba.weight", "{path}{b,a}_proj.weight", "each, each", blocks="key_heads")
 
 The first is the order of Phi-3: all queries, then all keys, then all values. With `blocks`, the parts repeat for each
-block, as for each key head in Qwen3-Next.
+block, as for each key head in Qwen3-Next. The fused tensor may also be the canonical one:
+
+    JoinedRule("{path}{q,k,v}_conv1d.weight", "{path}conv.weight", "keys, keys, values")
 """
 
 from __future__ import annotations
@@ -70,9 +72,16 @@ class JoinedMove:
         blocks = 1 if self.blocks is None else axes[self.blocks]
         sizes = [math.prod(axes[name] for name in part) for part in self.rows]
         given = [sum(sizes)] if self._splits else sizes
+        if self.blocks is None and not self._splits:  # wherever the rows are cut, they are joined in order
+            given = [len(array) if array.ndim else 0 for array in arrays]
         kinds = {(array.shape[1:], array.dtype) for array in arrays}
-        if len(kinds) > 1 or any(
-            not array.ndim or len(array) != blocks * size for array, size in zip(arrays, given, strict=True)
+        if (
+            len(kinds) > 1
+            or sum(given) != sum(sizes)
+            or any(
+                not array.ndim or len(array) != blocks * size
+                for array, size in zip(arrays, given, strict=True)
+            )
         ):
             raise ValueError(f"shapes {[array.shape for array in arrays]} do not fit {self.pattern!r}")
         rest = arrays[0].shape[1:]
@@ -95,13 +104,14 @@ class JoinedRule:
     """The rule for one fused tensor with parts of different numbers of rows.
 
     Args:
-        theirs: name pattern of the fused tensor in the outside layout.
-        hub: name pattern of the parts in the canonical layout, with alternatives in the order of the rows.
+        theirs: name pattern in the outside layout.
+        hub: name pattern in the canonical layout; one of both names the parts, as alternatives in the order of the
+            rows, the other the fused tensor.
         rows: axes whose product is the number of rows of each part, `"h d, g d, g d"`.
         blocks: axis that gives the number of blocks, each with rows of all parts; None for one block.
 
     Raises:
-        ValueError: the numbers of parts in `hub` and `rows` differ.
+        ValueError: not exactly one of both names the parts in `rows`.
     """
 
     theirs: str
@@ -111,13 +121,14 @@ class JoinedRule:
     to_hub: tuple[JoinedMove, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        hub = tuple(map(NamePattern, alternatives(self.hub)))
+        theirs, hub = (tuple(map(NamePattern, alternatives(name))) for name in (self.theirs, self.hub))
         rows = tuple(tuple(part.split()) for part in self.rows.split(","))
-        if len(rows) != len(hub) or len(hub) < 2:
+        if sorted((len(theirs), len(hub))) != [1, len(rows)] or len(rows) < 2:
             raise ValueError(
-                f"a joined rule has the rows of each of several parts, got {self.hub!r} and {self.rows!r}"
+                "a joined rule has the rows of each of several parts, "
+                f"got {self.theirs!r}, {self.hub!r} and {self.rows!r}"
             )
-        object.__setattr__(self, "to_hub", (JoinedMove((NamePattern(self.theirs),), hub, rows, self.blocks),))
+        object.__setattr__(self, "to_hub", (JoinedMove(theirs, hub, rows, self.blocks),))
 
     def within(self, path: str) -> JoinedRule:
         """The same rule for a module that holds the canonical tensors at `path`."""

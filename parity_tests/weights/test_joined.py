@@ -34,6 +34,15 @@ class TestJoinedRule:
         np.testing.assert_array_equal(gate, rows[:, 4:].reshape(24, 2))
         np.testing.assert_array_equal(move.inverse().apply([query, gate], AXES)[0], fused)
 
+    def test_parts_may_be_in_the_outside_layout(self):
+        (move,) = JoinedRule("{k,v}.{name}", "both.{name}", "groups dim, heads").to_hub
+        assert move.match("v.weight") == (["k.weight", "v.weight"], ["both.weight"])
+        parts = [np.arange(8).reshape(4, 2), np.arange(6).reshape(3, 2)]
+        (fused,) = move.apply(parts, AXES)
+        np.testing.assert_array_equal(fused, np.concatenate(parts))
+        for part, expected in zip(move.inverse().apply([fused], AXES), parts, strict=True):
+            np.testing.assert_array_equal(part, expected)
+
     def test_ghosts_stay_ghosts(self):
         (move,) = BLOCKS.to_hub
         parts = move.apply([ghost((36, 2), np.dtype("float32"))], AXES)
@@ -53,6 +62,13 @@ class TestJoinedRule:
         parts = [np.zeros((12, 2)), np.zeros((24, 2), np.float32)]
         with pytest.raises(ValueError, match="do not fit"):
             BLOCKS.to_hub[0].inverse().apply(parts, AXES)
+
+    def test_parts_without_blocks_may_be_cut_anywhere(self):
+        parts = [np.arange(7), np.arange(7), np.arange(6)]
+        (fused,) = FLAT.to_hub[0].inverse().apply(parts, AXES)
+        np.testing.assert_array_equal(fused, np.concatenate(parts))
+        with pytest.raises(ValueError, match="do not fit"):
+            FLAT.to_hub[0].inverse().apply(parts[:2] + [np.arange(7)], AXES)
 
     def test_each_part_needs_its_rows(self):
         with pytest.raises(ValueError, match="rows of each of several parts"):
