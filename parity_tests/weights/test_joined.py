@@ -68,7 +68,7 @@ class TestJoinedRule:
         (fused,) = FLAT.to_hub[0].inverse().apply(parts, AXES)
         np.testing.assert_array_equal(fused, np.concatenate(parts))
         with pytest.raises(ValueError, match="do not fit"):
-            FLAT.to_hub[0].inverse().apply(parts[:2] + [np.arange(7)], AXES)
+            FLAT.to_hub[0].inverse().apply([*parts[:2], np.arange(7)], AXES)
 
     def test_each_part_needs_its_rows(self):
         with pytest.raises(ValueError, match="rows of each of several parts"):

@@ -1,9 +1,9 @@
-"""`hf.mamba2`, `hf.bamba` and `hf.granite_hybrid`: Mamba-2 layers alone, or among layers of attention.
+"""`hf.mamba2`, `hf.bamba`, `hf.granite_hybrid` and `hf.nemotron_h`: Mamba-2 alone, or among layers of attention.
 
 https://github.com/huggingface/transformers/blob/main/src/transformers/models/mamba2/modeling_mamba2.py
 """
 
-from attention_bridge.weights.layout import Layout
+from attention_bridge.weights.layout import Layout, Unused
 from attention_bridge.weights.layouts.hf_gpt2 import DECODER_HEADS
 from attention_bridge.weights.layouts.hf_llama import DROPPED, LAYER, RULES, SPELLINGS
 from attention_bridge.weights.rule import Rule
@@ -66,4 +66,22 @@ HF_GRANITE_HYBRID = Layout(
     spellings=SPELLINGS,
     dropped=DROPPED,
     unused=DECODER_HEADS,
+)
+
+HF_NEMOTRON_H = Layout(
+    "hf.nemotron_h",
+    rules=(
+        Rule("backbone.embeddings.weight", "token_embedding.weight"),
+        *mamba2_rules("backbone.layers.{n}.mixer."),
+        Rule(
+            "backbone.layers.{n}.mixer.{q,k,v,o}_proj.weight",
+            "layers.{n}.attention.{q,k,v,out}_proj.weight",
+        ),
+        Rule("backbone.layers.{n}.mixer.{up,down}_proj.{name}", "layers.{n}.ffn.{up,down}_proj.{name}"),
+        Rule("backbone.layers.{n}.norm.weight", "layers.{n}.attention_norm.weight"),
+        Rule("backbone.norm_f.weight", "final_norm.weight"),
+        Rule("lm_head.weight", "head.weight"),
+    ),
+    spellings=(("model.{rest}", "backbone.{rest}"), *HF_MAMBA2.spellings),
+    unused=(*DECODER_HEADS, Unused("mtp.{rest}", "predicts several tokens at once, not part of the model")),
 )

@@ -41,6 +41,7 @@ FROM_ZERO = (
     "end_token",
     "eos",
     "first_position",
+    "min_step",
     "eps",
     "norm_eps",
     "num_dense_layers",
