@@ -247,3 +247,21 @@ def mamba2(
     grouped = merged.reshape(*merged.shape[:2], num_groups, -1)
     normed = rms_norm(np.ones(1), grouped, eps).reshape(merged.shape) * parameters["norm_scale"]
     return linear(parameters, "out_proj", normed), memory, inputs, weights
+
+
+def gated_short_convolution(
+    parameters: Parameters, x: Array, mask: Array | None = None
+) -> tuple[Array, Array, Array]:
+    """Gated short convolution, y_t = C_t Σ_i c_i (B X)_{t-w+1+i}, one head per feature (Liquid AI 2025, LFM2)."""
+    weight = parameters["conv.weight"]  # features 1 width
+    bias = parameters.get("conv.bias", np.zeros(len(weight)))
+    width, (batch, length, features) = weight.shape[-1], x.shape
+    key, query, value = np.split(linear(parameters, "in_proj", there(x, mask)), 3, axis=-1)
+    key = there(key, mask)
+    weights = np.zeros((batch, features, length, length), np.result_type(query, key, weight))
+    for t in range(length):
+        for s in range(max(0, t - width + 1), t + 1):
+            weights[:, :, t, s] = query[:, t] * weight[:, 0, width - 1 - (t - s)] * key[:, s]
+    mixed = np.einsum("bfts,bsf->btf", weights, value) + query * bias
+    inputs = np.concatenate([np.zeros((batch, width - 1, features), x.dtype), key * value], axis=1)
+    return linear(parameters, "out_proj", mixed), inputs[:, length:], weights

@@ -10,6 +10,7 @@ import numpy as np
 from attention_bridge.errors import Fault, FaultKind, InputError, unknown
 from attention_bridge.weights.configured import Configured, read_config
 from attention_bridge.weights.grouped import GroupedMove
+from attention_bridge.weights.joined import JoinedMove
 from attention_bridge.weights.layout import Layout, ZeroBias, entry_for
 from attention_bridge.weights.names import pattern
 from attention_bridge.weights.report import Match, Note, Report
@@ -205,7 +206,7 @@ def _leave(arrays: dict[str, Traced], layout: Layout, report: Report) -> dict[st
 
 def move(
     arrays: Mapping[str, Traced],
-    moves: Sequence[Move | GroupedMove],
+    moves: Sequence[Move | GroupedMove | JoinedMove],
     axes: Mapping[str, int],
     report: Report,
     kept: Callable[[str], bool] = lambda name: False,
@@ -232,7 +233,7 @@ def move(
 def _first_fit(
     name: str,
     arrays: Mapping[str, Traced],
-    moves: Sequence[Move | GroupedMove],
+    moves: Sequence[Move | GroupedMove | JoinedMove],
     axes: Mapping[str, int],
     report: Report,
 ) -> tuple[list[str], dict[str, Traced]]:

@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from attention_bridge.weights.grouped import GroupedMove, GroupedRule
+from attention_bridge.weights.joined import JoinedMove, JoinedRule
 from attention_bridge.weights.names import pattern
 from attention_bridge.weights.rule import Move, Rule
 
@@ -101,7 +102,7 @@ class Layout:
     """
 
     name: str
-    rules: tuple[Rule | GroupedRule, ...]
+    rules: tuple[Rule | GroupedRule | JoinedRule, ...]
     spellings: tuple[tuple[str, str], ...] = ()
     constants: tuple[Constant, ...] = ()
     tied: tuple[Tied, ...] = ()
@@ -116,12 +117,12 @@ class Layout:
     misfits: Callable[[Shapes], Iterable[tuple[str, str]]] | None = None
 
     @cached_property
-    def to_hub(self) -> tuple[Move | GroupedMove, ...]:
+    def to_hub(self) -> tuple[Move | GroupedMove | JoinedMove, ...]:
         """The moves from this layout to the canonical layout."""
         return tuple(move for rule in self.rules for move in rule.to_hub)
 
     @cached_property
-    def from_hub(self) -> tuple[Move | GroupedMove, ...]:
+    def from_hub(self) -> tuple[Move | GroupedMove | JoinedMove, ...]:
         """The moves from the canonical layout to this layout."""
         return tuple(move.inverse() for move in self.to_hub)
 

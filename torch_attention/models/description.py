@@ -57,18 +57,29 @@ class LayerSpec:
     """Description of one layer of a model.
 
     Attributes:
-        mixer: token mixer: any causal attention or recurrent class of the catalogue.
+        mixer: token mixer: any causal attention or recurrent class of the catalogue; None for a layer of only a
+            feed-forward network, as in Nemotron-H.
         ffn: `FeedForward`, `GatedFeedForward` or `MixtureOfExperts`; None for no feed-forward network.
         arrangement: order of norms and residuals: a key of `ARRANGEMENTS`, such as `"pre"` or `"sandwich"`.
         norm: norm of the layer, `rms_norm` or `layer_norm`.
         residual_scale: factor on the output of each sublayer before the residual addition, as in Granite.
+
+    Raises:
+        ValueError: there is no mixer, and no feed-forward network either, or another arrangement than `"pre"`.
     """
 
-    mixer: Part
+    mixer: Part | None
     ffn: Part | None = None
     arrangement: str = "pre"
     norm: Part = field(default_factory=lambda: Part("rms_norm"))
     residual_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.mixer is None and (self.ffn is None or self.arrangement != "pre"):
+            raise ValueError(
+                "a layer with mixer=None must have a feed-forward network and the arrangement 'pre', "
+                f"got ffn={self.ffn} and {self.arrangement!r}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to dictionaries, lists, numbers and strings, as JSON stores them."""

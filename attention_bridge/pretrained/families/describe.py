@@ -206,7 +206,7 @@ def latent_decoder(
     return model_spec(vocab_size, embed_dim, layers, norm=norm, tied=tied)
 
 
-def layer_spec(mixer: Part, ffn: Part | None, arrangement: str, norm: Part, **others: Any) -> Part:
+def layer_spec(mixer: Part | None, ffn: Part | None, arrangement: str, norm: Part, **others: Any) -> Part:
     """Describe one layer."""
     parts = {"mixer": mixer, "ffn": ffn, "arrangement": arrangement, "norm": norm}
     return Part("LayerSpec", {**parts, **others})

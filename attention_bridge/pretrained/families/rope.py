@@ -12,6 +12,8 @@ from attention_bridge.pretrained.families.fields import Fields
 from attention_bridge.pretrained.families.shown import shown
 
 SCALED = ("linear", "llama3", "yarn")
+# Frequencies of time, height and width of images; the three positions of a text token are equal.
+SECTIONS = ("mrope_section", "mrope_interleaved")
 
 
 def rope(
@@ -36,6 +38,7 @@ def rope(
         )
     base = given.number("rope_theta", default=fields.number("rope_theta", "rotary_emb_base", default=10000.0))
     given.number("partial_rotary_factor", default=1.0)
+    given.seen.update(SECTIONS)
     kind = _kind(given)
     if kind == "default":
         arguments: dict[str, Any] = {"base": base}
@@ -46,6 +49,19 @@ def rope(
     if head_dim not in (None, rotary_dim):
         sizes = {"head_dim": head_dim, "rotary_dim": rotary_dim}
     return Part("RotaryEmbedding", {**sizes, **arguments, **others})
+
+
+def rotary_share(fields: Fields, default: float) -> float:
+    """The share of a head's features that are rotated, `partial_rotary_factor`.
+
+    Raises:
+        CheckpointError: it is not a positive number of at most 1.
+    """
+    share = fields.number("partial_rotary_factor", default=default)
+    share = parameters(fields).number("partial_rotary_factor", default=share)
+    if share > 1.0:
+        raise CheckpointError(f"{fields.source} must have a partial_rotary_factor of at most 1, got {share}")
+    return share
 
 
 def parameters(fields: Fields, layers: str | None = None) -> Fields:

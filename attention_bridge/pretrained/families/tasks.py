@@ -52,7 +52,7 @@ def with_task(reading: Reading, heads: Sequence[Head], fields: Fields, given: Te
     tensors = given.spell(reading.layout)
     reading = _untied(reading, tensors)
     heads = heads if reading.model.name in BACKBONES else ()
-    own = _of_mirrors(given)
+    own = None if _is_outside(given, reading.layout) else _of_mirrors(given)
     found = [head for head in heads if (head.is_in(tensors) if own is None else head.is_in_mirror(own))]
     without = own is not None and not found
     lacks_logits = without or _lacks_logits(reading, tensors)
@@ -84,6 +84,11 @@ def has_only(tensors: Tensors, part: str, other: str) -> bool:
 def without(layout: Layout, *names: str) -> Layout:
     """The layout without the rules of these name patterns."""
     return replace(layout, rules=tuple(rule for rule in layout.rules if rule.theirs not in names))
+
+
+def _is_outside(given: Tensors, layout: Layout) -> bool:
+    """Whether names of the layout itself begin with `backbone.`, as in Mamba."""
+    return any(name.startswith("backbone.") and layout.moves(name) for name in given)
 
 
 def _of_mirrors(given: Tensors) -> frozenset[str] | None:

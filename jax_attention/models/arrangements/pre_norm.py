@@ -19,7 +19,7 @@ class PreNorm(Layer):
 
     def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any], residual_scale: float = 1.0):
         super().__init__(mixer, ffn, residual_scale)
-        self.attention_norm = norm()
+        self.attention_norm: Any = None if mixer is None else norm()
         self.ffn_norm: Any = None if ffn is None else norm()
 
     def __call__(
@@ -29,8 +29,10 @@ class PreNorm(Layer):
         **call: Unpack[LayerCall],
     ) -> CachedOutput:
         """Run the layer; arguments and result as in `mixing.mix`."""
-        mixed = self.mix(normalise(self.attention_norm, x), mask, call)
-        x = self.add(x, mixed.output)  # batch length embed
+        mixed = CachedOutput(x, None, None)
+        if self.attention is not None:
+            mixed = self.mix(normalise(self.attention_norm, x), mask, call)
+            x = self.add(x, mixed.output)  # batch length embed
         if self.ffn is not None:
             x = self.add(x, self.ffn(normalise(self.ffn_norm, x)))  # batch length embed
         return mixed._replace(output=x)

@@ -42,6 +42,7 @@ FROM_ZERO = (
     "end_token",
     "eos",
     "first_position",
+    "min_step",
     "eps",
     "norm_eps",
     "num_dense_layers",
