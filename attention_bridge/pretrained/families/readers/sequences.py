@@ -1,99 +1,18 @@
-"""Readers of encoder-decoders: T5, BART, Whisper."""
+"""Readers of encoder-decoders: BART, Whisper."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from attention_bridge.catalogue.part import Part
-from attention_bridge.pretrained.families.decoder_fields import with_tied
 from attention_bridge.pretrained.families.describe import language_model, layer_spec, model_spec
 from attention_bridge.pretrained.families.family import Family, Reading, model
 from attention_bridge.pretrained.families.fields import ACTIVATIONS, Fields
-from attention_bridge.pretrained.families.heads import FEATURES, token_head
 from attention_bridge.pretrained.families.tasks import has_only
 from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layout import Layout
 from attention_bridge.weights.layouts.hf_bart import HF_BART, HF_BART_DECODER
-from attention_bridge.weights.layouts.hf_t5 import HF_T5, HF_T5_ENCODER, HF_T5_GATED, HF_T5_GATED_ENCODER
 from attention_bridge.weights.layouts.hf_whisper import HF_WHISPER, HF_WHISPER_DECODER
-
-# T5's names of feed-forward networks: whether they are gated, and the activation.
-PROJECTIONS = {
-    "relu": (False, "relu"),
-    "gated-gelu": (True, "gelu_tanh"),
-    "gated-silu": (True, "silu"),
-    "gelu": (False, "gelu"),
-}
-
-
-def read_t5(fields: Fields, tensors: Tensors) -> Reading:
-    """Read a configuration of T5 1.0 or 1.1 (Raffel et al. 2020)."""
-    fields.only("is_encoder_decoder", True, False)
-    fields.only("is_decoder", False)
-    fields.raw("dense_act_fn", "is_gated_act")
-    fields.size("n_positions", default=None)  # training length; relative positions have no limit
-    tied = fields.flag("tie_word_embeddings", True)
-    scaled = fields.flag("scale_decoder_outputs", tied)
-    # The reference ties the head of a file without one, even if the configuration says otherwise.
-    tied = tied or (tensors.has_embeddings("shared.weight") and not tensors.has_head("lm_head.weight"))
-    gated, activation = fields.word("feed_forward_proj", words=PROJECTIONS, default=(False, "relu"))
-    dim, layers = fields.size("d_model"), fields.layers("num_layers")
-    if (
-        fields.task == FEATURES
-        or has_only(tensors, "encoder.", "decoder.")
-        or tensors.starts_with("backbone.")
-    ):
-        return _t5_encoder(fields, layers, gated, activation)
-    layout = HF_T5_GATED if gated else HF_T5
-    return Reading(
-        model(
-            "RelativeEncoderDecoder",
-            vocab_size=fields.size("vocab_size"),
-            embed_dim=dim,
-            num_heads=fields.size("num_heads"),
-            head_dim=fields.size("d_kv"),
-            num_encoder_layers=layers,
-            num_decoder_layers=fields.layers("num_decoder_layers", default=layers),
-            ffn_dim=fields.size("d_ff"),
-            activation=activation,
-            gated=gated,
-            norm_eps=fields.number("layer_norm_epsilon"),
-            num_buckets=fields.size("relative_attention_num_buckets"),
-            max_distance=fields.size("relative_attention_max_distance", default=128),
-            tied=tied,
-            logit_scale=dim**-0.5 if scaled else 1.0,
-        ),
-        with_tied(layout, tied, "lm_head.weight", "shared.weight"),
-    )
-
-
-def _t5_encoder(fields: Fields, num_layers: int, gated: bool, activation: str) -> Reading:
-    """The encoder of T5 alone: pre-norm layers that share one relative position bias."""
-    num_heads, norm = fields.size("num_heads"), Part("rms_norm", {"eps": fields.number("layer_norm_epsilon")})
-    heads = {"num_heads": num_heads, "num_kv_heads": num_heads, "head_dim": fields.size("d_kv")}
-    ffn = {"ffn_dim": fields.size("d_ff"), "activation": activation, "bias": False}
-    layer = layer_spec(
-        Part("GroupedQueryAttention", {**heads, "bias": False, "scale": 1.0}),
-        Part("GatedFeedForward" if gated else "FeedForward", ffn),
-        "pre",
-        norm,
-    )
-    buckets = {
-        "num_heads": num_heads,
-        "num_buckets": fields.size("relative_attention_num_buckets"),
-        "max_distance": fields.size("relative_attention_max_distance", default=128),
-    }
-    spec = model_spec(
-        fields.size("vocab_size"),
-        fields.size("d_model"),
-        [layer] * num_layers,
-        norm=norm,
-        tied=True,
-        is_causal=False,
-        position=Part("T5Bias", buckets),
-    )
-    fields.layers("num_decoder_layers", default=1)
-    return Reading(language_model(spec), HF_T5_GATED_ENCODER if gated else HF_T5_ENCODER)
 
 
 def _decoder_alone(
@@ -213,7 +132,6 @@ def _stack(fields: Fields, stack: str, dim: int) -> Part:
 
 
 FAMILIES = (
-    Family("hf.t5", ("t5",), read_t5, (token_head("classifier"),)),
     Family("hf.bart", ("bart",), read_bart),
     Family("hf.whisper", ("whisper",), read_whisper),
 )
