@@ -13,13 +13,15 @@ from attention_bridge.pretrained import load_pretrained
 from parity_tests.helpers import families
 from parity_tests.helpers.family_cases.case import LENGTH, Case
 from parity_tests.helpers.family_proof import ARRAYS, Deviation, Proof, float64
+from parity_tests.helpers.sequence_proof import SequenceProof
 
 PREFILL = 4  # tokens that a cached generation reads at once
 
 
 def proof(case: Case, directory: Path) -> Proof:
     """The proof of a model of any kind."""
-    return (TextProof if case.kind in ("encoder", "language") else Proof)(case, directory)
+    kinds: dict[str, type[Proof]] = {"encoder": TextProof, "language": TextProof, "sequence": SequenceProof}
+    return kinds.get(case.kind, Proof)(case, directory)
 
 
 class TextProof(Proof):
