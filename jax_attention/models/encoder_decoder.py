@@ -205,7 +205,7 @@ class EncoderDecoder(SequenceModel):
             logits = logits + self.head_bias[...].astype(logits.dtype)
         return sequence_output(logits, layers)
 
-    def _positions(self, factory: Factory) -> nnx.Module | None:
+    def _positions(self, factory: Factory) -> Any:
         config = self.config
         if config.max_len is None:
             return None
@@ -214,8 +214,8 @@ class EncoderDecoder(SequenceModel):
     def _embed(
         self,
         tokens: Int[Array, "batch length"],
-        norm: nnx.Module | None,
-        table: nnx.Module | None,
+        norm: Any,
+        table: Any,
         caches: tuple[Cache, ...] | None = None,
         *,
         positions_last: bool = False,
@@ -230,7 +230,7 @@ class EncoderDecoder(SequenceModel):
         self,
         tokens: Int[Array, "batch length"],
         x: Float[Array, "batch length embed"],
-        table: nnx.Module | None,
+        table: Any,
         caches: tuple[Cache, ...] | None,
     ) -> Float[Array, "batch length embed"]:
         """Add the positions of the tokens to `x`."""
@@ -267,8 +267,6 @@ def encoder_layer(config: EncoderDecoderConfig, factory: Factory) -> EncoderLaye
     return EncoderLayer(sizes, **factory)
 
 
-def optional_norm(
-    norm: nnx.Module | None, x: Float[Array, "batch length embed"]
-) -> Float[Array, "batch length embed"]:
+def optional_norm(norm: Any, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:
     """Normalise `x` with a norm that may be None."""
     return x if norm is None else normalise(norm, x)

@@ -76,5 +76,5 @@ def write(directory: Path, model: Any, *, shards: int = 1, dtype: Any = None) ->
 
 def _write(path: Path, tensors: Tensors) -> None:
     path.write_bytes(
-        serialization.to_bytes(unflatten_dict({each: np.ascontiguousarray(x) for each, x in tensors.items()}))
+        serialization.to_bytes(unflatten_dict({each: np.array(x, order="C") for each, x in tensors.items()}))
     )

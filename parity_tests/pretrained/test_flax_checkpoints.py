@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def test_flax_checkpoint_gives_the_outputs_of_transformers_and_is_saved_for_it(t
     model = families.model(case)
     flax_checkpoints.write(tmp_path / "flax", model)
     loaded = load_pretrained(tmp_path / "flax", framework)
-    array = {"torch": torch.from_numpy, "jax": np.asarray}[framework]
+    array = {"torch": torch.from_numpy, "jax": jnp.asarray}[framework]
     found, expected = families.ours(case, loaded, array), families.reference(case, model)
     bound = families.bound(model)
     assert np.abs(found["output"] - expected["output"]).max() <= bound * np.abs(expected["output"]).max()

@@ -205,7 +205,7 @@ class EncoderDecoder(SequenceModel):
             logits = logits + self.head_bias[...].to(logits.dtype)
         return sequence_output(logits, layers)
 
-    def _positions(self, factory: Factory) -> nn.Module | None:
+    def _positions(self, factory: Factory) -> Any:
         config = self.config
         if config.max_len is None:
             return None
@@ -214,8 +214,8 @@ class EncoderDecoder(SequenceModel):
     def _embed(
         self,
         tokens: Int[Tensor, "batch length"],
-        norm: nn.Module | None,
-        table: nn.Module | None,
+        norm: Any,
+        table: Any,
         caches: tuple[Cache, ...] | None = None,
         *,
         positions_last: bool = False,
@@ -230,7 +230,7 @@ class EncoderDecoder(SequenceModel):
         self,
         tokens: Int[Tensor, "batch length"],
         x: Float[Tensor, "batch length embed"],
-        table: nn.Module | None,
+        table: Any,
         caches: tuple[Cache, ...] | None,
     ) -> Float[Tensor, "batch length embed"]:
         """Add the positions of the tokens to `x`."""
@@ -267,8 +267,6 @@ def encoder_layer(config: EncoderDecoderConfig, factory: Factory) -> EncoderLaye
     return EncoderLayer(sizes, **factory)
 
 
-def optional_norm(
-    norm: nn.Module | None, x: Float[Tensor, "batch length embed"]
-) -> Float[Tensor, "batch length embed"]:
+def optional_norm(norm: Any, x: Float[Tensor, "batch length embed"]) -> Float[Tensor, "batch length embed"]:
     """Normalise `x` with a norm that may be None."""
     return x if norm is None else normalise(norm, x)

@@ -123,7 +123,7 @@ def _read(
 
     Args:
         fields: the configuration.
-        tensors: the checkpoint's tensors, which show what the file holds.
+        tensors: the checkpoint's tensors, whose names show whether there are an encoder and a bias of the logits.
         norm_first, embedding_norm: as in `EncoderDecoderConfig`.
         positions_last: whether the decoder adds positions after the norm of its embeddings.
         others: further fields of `EncoderDecoderConfig`, such as `first_position`.
