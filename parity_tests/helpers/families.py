@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from parity_tests.helpers.family_cases import added_cases
-from parity_tests.helpers.family_cases.case import LENGTH, NONE, SIZES, VOCAB, Case
+from parity_tests.helpers.family_cases.case import LENGTH, NONE, SIZES, STACKS, VOCAB, Case
 
 BATCH, TARGET = 2, 5
 SAMPLES = 67  # of sound
@@ -25,21 +25,6 @@ LLAMA3 = {
 }
 YARN = {"rope_type": "yarn", "rope_theta": 100.0, "factor": 4.0, "original_max_position_embeddings": 16}
 DEEPSEEK_YARN = {**YARN, "mscale": 0.7, "mscale_all_dim": 0.9}
-STACKS = {
-    "vocab_size": VOCAB,
-    "d_model": 12,
-    "encoder_layers": 2,
-    "decoder_layers": 3,
-    "encoder_attention_heads": 3,
-    "decoder_attention_heads": 2,
-    "encoder_ffn_dim": 20,
-    "decoder_ffn_dim": 22,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "decoder_start_token_id": 1,
-    "forced_eos_token_id": None,
-}
 T5 = {
     "vocab_size": VOCAB,
     "d_model": 12,
@@ -266,7 +251,9 @@ def model(case: Case) -> torch.nn.Module:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, x in (*built.named_parameters(), *built.named_buffers()):
-            if name.endswith("e_score_correction_bias") or name in dict(built.named_parameters()):
+            if name.endswith(("e_score_correction_bias", "final_logits_bias")) or name in dict(
+                built.named_parameters()
+            ):
                 norm = (
                     "norm" in name.lower() and name.endswith("weight") and "Gemma" not in type(built).__name__
                 )

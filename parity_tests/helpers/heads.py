@@ -169,7 +169,8 @@ def _arguments(name: str, given: dict[str, Any]) -> dict[str, Any]:
 
 def _is_alone(name: str) -> bool:
     """Whether a class is the encoder or the decoder of an encoder-decoder."""
-    return name in ("T5EncoderModel", "T5ForTokenClassification", "BartForCausalLM", "WhisperForCausalLM")
+    alone = name.endswith(("EncoderModel", "ForCausalLM"))
+    return alone or ("T5" in name and name.endswith("ForTokenClassification"))
 
 
 def _outputs(name: str, found: Any, there: torch.Tensor) -> dict[str, Any]:

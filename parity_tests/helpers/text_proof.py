@@ -13,6 +13,7 @@ from attention_bridge.pretrained import load_pretrained
 from parity_tests.helpers import families
 from parity_tests.helpers.family_cases.case import LENGTH, Case
 from parity_tests.helpers.family_proof import ARRAYS, Deviation, Proof, float64
+from parity_tests.helpers.sequence_proof import SequenceProof
 
 WITHOUT_ATTENTION = ("mamba", "mamba2")  # transformers gives other hidden states of these models
 PREFILL = 4  # tokens that a cached generation reads at once
@@ -20,7 +21,8 @@ PREFILL = 4  # tokens that a cached generation reads at once
 
 def proof(case: Case, directory: Path) -> Proof:
     """The proof of a model of any kind."""
-    return (TextProof if case.kind in ("encoder", "language") else Proof)(case, directory)
+    kinds: dict[str, type[Proof]] = {"encoder": TextProof, "language": TextProof, "sequence": SequenceProof}
+    return kinds.get(case.kind, Proof)(case, directory)
 
 
 class TextProof(Proof):

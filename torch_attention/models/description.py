@@ -98,6 +98,7 @@ class ModelSpec:
         norm: final norm; None for no norm.
         max_len: number of learned position embeddings; None for no position embeddings.
         embedding_norm: norm of the embeddings, before the first layer; None for no norm.
+        positions_last: whether position embeddings are added after `embedding_norm` (BlenderBot-small).
         first_position: index of the first token's row in the position embeddings; 2 in BART.
         position: positional encoding that all layers share, such as `T5Bias`; None for none.
         embedding_position: positional embedding that is added to the token embeddings, `SinusoidalEmbedding`; None for
@@ -123,6 +124,7 @@ class ModelSpec:
     norm: Part | None = field(default_factory=lambda: Part("rms_norm"))
     max_len: int | None = None
     embedding_norm: Part | None = None
+    positions_last: bool = False
     embed_scale: float = 1.0
     tied: bool = False
     head_bias: bool = False

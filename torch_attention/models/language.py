@@ -225,6 +225,8 @@ class LanguageModel(nn.Module):
         x = self.token_embedding(tokens) * self.config.embed_scale  # batch length token_dim
         if self.embedding_proj is not None:
             x = self.embedding_proj(x)  # batch length embed
+        norm, last = self.embedding_norm, self.config.positions_last
+        x = normalise(norm, x) if last and norm is not None else x  # batch length embed
         if has_absolute_positions(self.config):
             where = places(tokens, positions, caches, self.config.max_len)  # length, or batch length
             where = where + self.config.first_position
@@ -234,7 +236,7 @@ class LanguageModel(nn.Module):
                 x = self.embedding_position(x, where)  # batch length embed
         if self.type_embedding is not None:
             x = x + self.type_embedding(torch.zeros_like(tokens) if token_types is None else token_types)
-        return x if self.embedding_norm is None else normalise(self.embedding_norm, x)
+        return x if last or norm is None else normalise(norm, x)
 
     @checked
     def logits(self, x: Float[Tensor, "*batch embed"]) -> Float[Tensor, "*batch vocab"]:

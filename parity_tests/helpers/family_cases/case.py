@@ -34,3 +34,18 @@ SIZES = {
     "intermediate_size": 20,
 }
 NONE = {"pad_token_id": 0, "bos_token_id": None, "eos_token_id": None}
+STACKS = {
+    "vocab_size": VOCAB,
+    "d_model": 12,
+    "encoder_layers": 2,
+    "decoder_layers": 3,
+    "encoder_attention_heads": 3,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 20,
+    "decoder_ffn_dim": 22,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 1,
+    "forced_eos_token_id": None,
+}
