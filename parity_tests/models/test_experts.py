@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
-from transformers import GptOssConfig, MixtralConfig, Qwen2MoeConfig
+from transformers import GptOssConfig, Llama4TextConfig, MixtralConfig, Qwen2MoeConfig
 from transformers.models.gpt_oss.modeling_gpt_oss import GptOssMLP
+from transformers.models.llama4.modeling_llama4 import Llama4TextMoe
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeSparseMoeBlock
 
@@ -41,6 +42,12 @@ def gpt_oss():
     """Biases everywhere, and clamped experts; gate and up projections alternate in one tensor."""
     config = GptOssConfig(**SIZES, intermediate_size=FFN, num_local_experts=EXPERTS)
     return GptOssMLP(config), {"bias": True, "limit": 7.0}, {}
+
+
+def llama4():
+    """Sigmoid weights that multiply the inputs of the experts, and a shared expert of the same size."""
+    config = Llama4TextConfig(**SIZES, intermediate_size=FFN, num_local_experts=EXPERTS)
+    return Llama4TextMoe(config), {"shared_dim": FFN, "scales_input": True}, {"normalised": False}
 
 
 def ours_of(theirs):

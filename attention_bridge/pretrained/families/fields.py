@@ -125,6 +125,8 @@ HARMLESS = frozenset(
         "qa_dropout",
         "resid_pdrop",
         "return_dict",
+        "router_aux_loss_coef",
+        "router_jitter_noise",
         "sep_token_id",
         "sentence_transformers",
         "seq_aux",
