@@ -139,7 +139,7 @@ def test_sparse_mixer_routing_equals_its_definition(mirror, k, jitter, spread, l
     got, wanted = found(mirror, routing, logits), sparse_mixer(logits, k, jitter)
     assert ((got > 0).sum(-1) == k).all()
     assert np.abs(got - wanted).max() <= BOUND
-    assert (0.4 > wanted[wanted > 0]).any() or k == 1  # many experts are near the best
+    assert (wanted[wanted > 0] < 0.4).any() or k == 1  # many experts are near the best
 
 
 @pytest.mark.parametrize("name", ["SigmoidRouting", "SoftmaxRouting"])

@@ -3,11 +3,11 @@ r"""Expert routing: the choice of experts and their weights in the output.
 $$ s = \sigma(l), \quad g = \lambda\, s_e / \textstyle\sum s \;\text{over}\; \mathrm{top}(s + b) \qquad\text{or}\qquad
    s = \mathrm{softmax}(l), \quad g = s_e / \textstyle\sum s \;\text{over}\; \mathrm{top}(s) $$
 
-| class                | scores                           | chosen by                          | models                 |
-|----------------------|----------------------------------|------------------------------------|------------------------|
-| `SigmoidRouting`     | sigmoid per expert               | score and bias, in the best groups | DeepSeek-V3, Kimi, GLM |
-| `SoftmaxRouting`     | softmax over all experts         | score, in the best groups          | Mixtral, Qwen, gpt-oss |
-| `SparseMixerRouting` | softmax over those near the best | score, one after another           | Phi-3.5-MoE            |
+| class                | scores                           | chosen by                          | models         |
+|----------------------|----------------------------------|------------------------------------|----------------|
+| `SigmoidRouting`     | sigmoid per expert               | score and bias, in the best groups | DeepSeek-V3    |
+| `SoftmaxRouting`     | softmax over all experts         | score, in the best groups          | Mixtral, Qwen  |
+| `SparseMixerRouting` | softmax over those near the best | logit, one after another           | Phi-3.5-MoE    |
 """
 
 from dataclasses import dataclass
