@@ -59,7 +59,7 @@ def warm(query, key, w):
 
 
 ROTARY = Part("RotaryEmbedding", {"head_dim": HEAD_DIM, "base": 50.0, "interleaved": True})
-STILL = {"head_dim": HEAD_DIM, "rotary_dim": 2, "frequencies": (0.0,), "temperature": (0.3, 2, 1)}
+STILL = {"head_dim": HEAD_DIM, "rotary_dim": 2, "frequencies": (0.0,), "temperature": (0.3, 2.0, 1.0)}
 CAUSAL = np.tri(LENGTH, dtype=bool)
 CHUNKS = CAUSAL & (np.arange(LENGTH)[:, None] // 4 == np.arange(LENGTH) // 4)
 
@@ -98,4 +98,4 @@ def test_option_equals_its_definition(mirror, name, options, change, visible, rn
 @each_mirror
 def test_temperature_of_other_than_three_numbers_raises(mirror):
     with pytest.raises(ValueError, match="temperature must hold three numbers, got 2"):
-        module(mirror, "RotaryEmbedding", head_dim=4, temperature=(0.1, 2))
+        module(mirror, "RotaryEmbedding", head_dim=4, temperature=(0.1, 2.0))

@@ -1,10 +1,10 @@
-"""Tiny models of DeepSeek-V3.2 and GLM-5."""
+"""Tiny models of DeepSeek-V3.2."""
 
 import transformers as t
 
 from parity_tests.helpers.family_cases.case import NONE, VOCAB, Case
 
-MODULES = ("deepseek_v32", "glm_moe_dsa")
+MODULES = ("deepseek_v32",)
 PLAIN = {
     "vocab_size": VOCAB,
     "hidden_size": 12,
@@ -40,15 +40,10 @@ YARN = {
 
 
 def case(**fields):
-    """A model of DeepSeek-V3.2 with these fields changed."""
+    """A model with these fields changed."""
     return Case(
         "hf.deepseek_v32", "language", t.DeepseekV32ForCausalLM, t.DeepseekV32Config, {**PLAIN, **fields}
     )
-
-
-def glm(**fields):
-    """A model of GLM-5 with these fields changed."""
-    return Case("hf.deepseek_v32", "language", t.GlmMoeDsaForCausalLM, t.GlmMoeDsaConfig, {**PLAIN, **fields})
 
 
 CASES = {
@@ -58,8 +53,8 @@ CASES = {
         first_k_dense_replace=0, tie_word_embeddings=True, vocab_size=37
     ),
     "deepseek_v32, all keys": case(index_topk=20, norm_topk_prob=False, rms_norm_eps=0.01),
-    "deepseek_v32, glm-5": glm(),
-    "deepseek_v32, glm-5, other layers, tied": glm(
-        num_hidden_layers=3, mlp_layer_types=["sparse", "dense", "sparse"], tie_word_embeddings=True
+    "deepseek_v32, other layers": case(
+        num_hidden_layers=3, mlp_layer_types=["sparse", "dense", "sparse"], routed_scaling_factor=1.5
     ),
+    "deepseek_v32, one group": case(n_group=1, topk_group=1, n_shared_experts=1, index_topk=4),
 }

@@ -1,10 +1,10 @@
-"""Tiny models of Granite-MoE, with and without a shared expert."""
+"""Tiny models of Granite-MoE."""
 
 import transformers as t
 
 from parity_tests.helpers.family_cases.case import NONE, SIZES, Case
 
-MODULES = ("granitemoe", "granitemoeshared")
+MODULES = ("granitemoe",)
 PLAIN = {
     **SIZES,
     "hidden_size": 24,
@@ -27,12 +27,6 @@ def case(**fields):
     )
 
 
-def shared(**fields):
-    """A model with a shared expert, with these fields changed."""
-    given = {**PLAIN, "shared_intermediate_size": 9, **fields}
-    return Case("hf.granite_moe", "language", t.GraniteMoeSharedForCausalLM, t.GraniteMoeSharedConfig, given)
-
-
 CASES = {
     "granite_moe": case(),
     "granite_moe, biases, tied": case(attention_bias=True, tie_word_embeddings=True, vocab_size=37),
@@ -44,9 +38,8 @@ CASES = {
         t.GraniteMoeConfig,
         {**SIZES, **NONE, "num_local_experts": 3},
     ),
-    "granite_moe, shared": shared(),
-    "granite_moe, shared, tied, linear scaling": shared(
-        tie_word_embeddings=True, rope_parameters={"rope_type": "linear", "rope_theta": 70.0, "factor": 3.0}
+    "granite_moe, linear scaling": case(
+        rope_parameters={"rope_type": "linear", "rope_theta": 70.0, "factor": 3.0}
     ),
-    "granite_moe, shared of no size": shared(shared_intermediate_size=0, num_experts_per_tok=3),
+    "granite_moe, all experts, eps": case(num_experts_per_tok=5, rms_norm_eps=0.1),
 }

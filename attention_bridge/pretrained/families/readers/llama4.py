@@ -1,4 +1,4 @@
-"""Reader of the text model of Llama 4: chunked attention, layers without rotary positions, experts with scaled inputs."""
+"""Reader of Llama 4's text model: chunked attention, layers without rotary positions, experts with scaled inputs."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _mixers(fields: Fields) -> Any:
     normalised = fields.flag("use_qk_norm", True)
     position = rope(fields, sizes["head_dim"], interleaved=True)
     tuned = fields.flag("attn_temperature_tuning", True)
-    heat = (fields.number("attn_scale", zero=True), fields.size("floor_scale"), 1)
+    heat = (fields.number("attn_scale", zero=True), float(fields.size("floor_scale")), 1.0)
     still = Part("RotaryEmbedding", {"head_dim": sizes["head_dim"], "rotary_dim": 2, "frequencies": (0.0,)})
     warm = Part(still.name, {**still.arguments, "temperature": heat}) if tuned else None
     if normalised and position.arguments.get("amplitude", 1.0) != 1.0:
