@@ -76,7 +76,7 @@ CHUNKS = CAUSAL & (np.arange(LENGTH)[:, None] // 4 == np.arange(LENGTH) // 4)
         ("ChunkedAttention", {"chunk_size": 4, "qk_norm_eps": 0.1, "position": ROTARY}, llama4, CHUNKS),
         (
             "GroupedQueryAttention",
-            {"is_causal": True, "position": Part("RotaryEmbedding", STILL)},
+            {"is_causal": True, "num_kv_heads": HEADS, "position": Part("RotaryEmbedding", STILL)},
             warm,
             CAUSAL,
         ),

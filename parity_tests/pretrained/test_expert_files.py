@@ -26,7 +26,7 @@ def output(directory, name):
 
 @pytest.mark.parametrize("name", STACKED)
 def test_experts_in_one_tensor_load_and_are_saved_likewise(name, tmp_path):
-    """transformers holds the experts of a layer in one tensor, and older releases of it wrote them so."""
+    """The experts of a layer are in one tensor in the memory of transformers."""
     model = families.model(CASES[name])
     model.save_pretrained(tmp_path / "apart")
     tensors = {key: x.contiguous() for key, x in model.state_dict().items()}
