@@ -54,6 +54,7 @@ def mixture(
         raise CheckpointError(
             f"{fields.source} must have a {chosen} of at most {experts[0]}, got {each} and {count}"
         )
+    fields.raw("router_jitter_noise")  # in training; SparseMixer, which takes it as a number, has read it
     rule = {**(rule or {}), **(_groups(fields, experts[0], count, each) if grouped else {})}
     if activation:
         others["activation"] = fields.word("hidden_act", words=ACTIVATIONS)

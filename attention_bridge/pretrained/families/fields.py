@@ -126,7 +126,6 @@ HARMLESS = frozenset(
         "resid_pdrop",
         "return_dict",
         "router_aux_loss_coef",
-        "router_jitter_noise",
         "sep_token_id",
         "sentence_transformers",
         "seq_aux",

@@ -24,9 +24,11 @@ CASES = {
     "phimoe": case(),
     "phimoe, many experts near the best": case(router_jitter_noise=0.4, num_local_experts=7),
     "phimoe, biases, one key for all heads": case(
-        attention_bias=True, lm_head_bias=True, num_key_value_heads=1
+        attention_bias=True, lm_head_bias=True, num_key_value_heads=1, num_local_experts=6
     ),
     "phimoe, windows, tied": case(sliding_window=3, tie_word_embeddings=True, vocab_size=37),
     "phimoe, gelu, eps": case(hidden_act="gelu", rms_norm_eps=0.1, num_local_experts=2),
-    "phimoe, every head": case(num_key_value_heads=4, hidden_size=32, router_jitter_noise=0.1),
+    "phimoe, every head": case(
+        num_key_value_heads=4, hidden_size=32, router_jitter_noise=0.1, num_local_experts=6
+    ),
 }
