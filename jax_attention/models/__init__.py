@@ -32,6 +32,7 @@ from jax_attention.models.relative_encoder_decoder import (
 from jax_attention.models.relative_encoder_decoder import RelativeLayer as RelativeLayer
 from jax_attention.models.routing import SigmoidRouting as SigmoidRouting
 from jax_attention.models.routing import SoftmaxRouting as SoftmaxRouting
+from jax_attention.models.routing import SparseMixerRouting as SparseMixerRouting
 from jax_attention.models.sampling import filter_scores as filter_scores
 from jax_attention.models.seq2seq import SimpleSeq2Seq as SimpleSeq2Seq
 from jax_attention.models.sequence import SequenceModel as SequenceModel

@@ -79,9 +79,11 @@ class RotaryEmbedding(nnx.Module):
         frequencies: one frequency per pair, such as a function of `rotary_scaling` returns; computed from `base` if
             None.
         amplitude: factor on the rotated features.
+        temperature: numbers a, n and c, which multiply the query at position p by 1 + a log(1 + floor((p + c) / n)), as
+            in Llama 4 and Ministral 3; None for no such factor.
 
     Raises:
-        ValueError: `rotary_dim` is odd or above `head_dim`, or `frequencies` has a wrong length.
+        ValueError: `rotary_dim` is odd or above `head_dim`, or `frequencies` or `temperature` has a wrong length.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class RotaryEmbedding(nnx.Module):
         interleaved: bool = False,
         frequencies: Sequence[float] | None = None,
         amplitude: float = 1.0,
+        temperature: Sequence[float] | None = None,
     ):
         rotary_dim = head_dim if rotary_dim is None else rotary_dim
         if rotary_dim > head_dim:
@@ -106,6 +109,9 @@ class RotaryEmbedding(nnx.Module):
         self.interleaved = interleaved
         self.frequencies = by_base if frequencies is None else tuple(frequencies)
         self.amplitude = amplitude
+        if temperature is not None and len(temperature) != 3:
+            raise ValueError(f"temperature must hold three numbers, got {len(temperature)}")
+        self.temperature = None if temperature is None else tuple(temperature)
 
     def __call__(
         self,
@@ -120,7 +126,10 @@ class RotaryEmbedding(nnx.Module):
             ValueError: the heads do not have `head_dim` features.
         """
         check_heads(query, key, head_dim=self.head_dim)
-        return Placed(self._turn(query, query_positions), self._turn(key, key_positions), None)
+        turned = self._turn(query, query_positions)
+        if self.temperature is not None:
+            turned = self._heat(turned, query_positions)
+        return Placed(turned, self._turn(key, key_positions), None)
 
     def _turn(
         self, x: Float[Array, "batch heads length head_dim"], positions: Int[Array, "..."] | None
@@ -133,6 +142,17 @@ class RotaryEmbedding(nnx.Module):
             frequencies, positions.ndim + 1
         )  # ... length pairs
         return rotate(x, angles, interleaved=self.interleaved, amplitude=self.amplitude)
+
+    def _heat(
+        self, x: Float[Array, "batch heads length head_dim"], positions: Int[Array, "..."] | None
+    ) -> Float[Array, "batch heads length head_dim"]:
+        strength, interval, start = self.temperature or (0.0, 1.0, 0.0)
+        wide = at_least_float32(x)
+        positions = positions_or_count(positions, x.shape[-2])  # length, or batch length
+        positions = positions[:, None] if positions.ndim == 2 else positions  # length, or batch 1 length
+        steps = jnp.floor((positions[..., None].astype(wide.dtype) + start) / interval)  # ... length 1
+        factor = 1.0 + strength * jnp.log1p(steps)  # ... length 1
+        return (wide * with_rank(factor, 4)).astype(x.dtype)
 
 
 def main() -> None:

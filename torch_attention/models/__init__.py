@@ -32,6 +32,7 @@ from torch_attention.models.relative_encoder_decoder import (
 from torch_attention.models.relative_encoder_decoder import RelativeLayer as RelativeLayer
 from torch_attention.models.routing import SigmoidRouting as SigmoidRouting
 from torch_attention.models.routing import SoftmaxRouting as SoftmaxRouting
+from torch_attention.models.routing import SparseMixerRouting as SparseMixerRouting
 from torch_attention.models.sampling import filter_scores as filter_scores
 from torch_attention.models.seq2seq import SimpleSeq2Seq as SimpleSeq2Seq
 from torch_attention.models.sequence import SequenceModel as SequenceModel
