@@ -1,4 +1,4 @@
-"""Readers of encoders: BERT, RoBERTa, DistilBERT, ALBERT."""
+"""Readers of encoders: BERT, RoBERTa and its relatives, DistilBERT, ALBERT."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layouts.hf_albert import HF_ALBERT
 from attention_bridge.weights.layouts.hf_bert import HF_BERT, HF_DISTILBERT
 
+ROBERTAS = ("roberta", "xlm-roberta", "camembert")
+
 
 def read_bert(fields: Fields, tensors: Tensors) -> Reading:
-    """Read a BERT configuration (Devlin et al. 2018) or a RoBERTa one (Liu et al. 2019).
+    """Read a BERT configuration (Devlin et al. 2018) or a RoBERTa one (Liu et al. 2019; Conneau et al. 2019).
 
     RoBERTa's positions begin at `pad_token_id + 1` and do not count padding.
     """
     sizes, first = _sizes(fields), 0
-    if fields.given.get("model_type") == "roberta":
+    if fields.given.get("model_type") in ROBERTAS:
         sizes["uncounted_token"] = fields.whole("pad_token_id", default=1)
         first = sizes["uncounted_token"] + 1
     positions = fields.size("max_position_embeddings")
@@ -154,7 +156,7 @@ ALBERT_HEADS = (
 
 FAMILIES = (
     Family("hf.bert", ("bert",), read_bert, BERT_HEADS),
-    Family("hf.bert", ("roberta",), read_bert, ROBERTA_HEADS),
+    Family("hf.bert", ROBERTAS, read_bert, ROBERTA_HEADS),
     Family("hf.distilbert", ("distilbert",), read_distilbert, DISTILBERT_HEADS),
     Family("hf.albert", ("albert",), read_albert, ALBERT_HEADS),
 )
