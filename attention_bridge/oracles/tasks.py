@@ -55,8 +55,12 @@ def sequence_classifier(
     return (linear(parameters, "classifier", pooled),)
 
 
-def token_classifier(parameters: Parameters, x: Array, mask: Array | None) -> tuple[Array]:
-    """Class logits W x_i + b of each token (Devlin et al. 2018)."""
+def token_classifier(
+    parameters: Parameters, x: Array, mask: Array | None, *, activation: str | None = None
+) -> tuple[Array]:
+    """Class logits W f(U x_i + u) + b of each token (Clark et al. 2020); W x_i + b without an activation."""
+    if activation is not None:
+        x = OF_HEADS[activation](linear(parameters, "hidden_proj", x))
     return (linear(parameters, "classifier", x),)
 
 

@@ -181,6 +181,8 @@ def _outputs(name: str, found: Any, there: torch.Tensor) -> dict[str, Any]:
         return {"pooled": found.logits if "Classification" in name else found.pooler_output}
     if name.endswith("QuestionAnswering"):
         return {"start_logits": found.start_logits * there, "end_logits": found.end_logits * there}
+    if name == "ElectraForPreTraining":
+        return {"logits": (found.logits * there)[..., None]}
     if name.endswith("ForPreTraining"):
         return {"logits": found.prediction_logits * at}
     if not hasattr(found, "logits"):

@@ -99,6 +99,10 @@ LAST_CLASSES = (
 )
 ATTENDED_CLASSES = classifier(pooling=LEARNED), partial(tasks.sequence_classifier, pool=by_attention)
 TOKEN_CLASSES = Part("TokenClassifier", {"num_classes": CLASSES}), tasks.token_classifier
+REPLACED = (
+    Part("TokenClassifier", {"num_classes": 1, "activation": "gelu"}),
+    partial(tasks.token_classifier, activation="gelu"),
+)
 ANSWERS = Part("QuestionAnswering"), tasks.question_answering
 REWARD = Part("RewardHead"), partial(tasks.reward, pool=tasks.last_token)
 MEAN = Part("EmbeddingHead"), partial(tasks.embedding, pool=tasks.mean_pooling)
@@ -117,6 +121,7 @@ HEADS_ALONE = (
     head("classes by the last token", *LAST_CLASSES),
     head("classes by attention", *ATTENDED_CLASSES),
     head("classes of tokens", *TOKEN_CLASSES),
+    head("replaced tokens", *REPLACED),
     head("answers", *ANSWERS),
     head("reward", *REWARD),
     head("embedding by the mean", *MEAN),

@@ -112,14 +112,33 @@ def sequence_head(
     )
 
 
-def token_head(classifier: str) -> Head:
-    """A classifier of each token, whose linear layer has this name."""
+def token_head(
+    classifier: str,
+    *,
+    hidden: str | None = None,
+    activation: str | None = None,
+    classes: tuple[str, ...] = ("ForTokenClassification",),
+) -> Head:
+    """A classifier of each token.
+
+    Args:
+        classifier: name of its last linear layer.
+        hidden: name of the linear layer before it; None for none.
+        activation: activation after `hidden`; None for the configuration's.
+        classes: ends of the names of the classes that write it.
+    """
+    layers = (
+        {classifier: "classifier"} if hidden is None else {hidden: "hidden_proj", classifier: "classifier"}
+    )
 
     def part(fields: Fields, tensors: Tensors) -> Part:
-        return Part("TokenClassifier", {"num_classes": _rows(f"{classifier}.weight", fields, tensors)})
+        options: dict[str, Any] = {"num_classes": _rows(f"{classifier}.weight", fields, tensors)}
+        if hidden is not None:
+            options["activation"] = activation or fields.word("hidden_act", words=ACTIVATIONS)
+        return Part("TokenClassifier", options)
 
-    layers = {classifier: "classifier"}
-    return Head(TOKENS, ("ForTokenClassification",), _rules(layers), _both(classifier), part)
+    tensors = tuple(name for layer in layers for name in _both(layer))
+    return Head(TOKENS, classes, _rules(layers), tensors, part)
 
 
 def question_head(name: str = "qa_outputs") -> Head:

@@ -1,14 +1,14 @@
 r"""Classification of a whole sequence or image, or of each token.
 
-$$ \mathrm{logits} = W f(U \bar{x} + u) + b \qquad\text{or}\qquad \mathrm{logits}_i = W x_i + b $$
+$$ \mathrm{logits} = W f(U \bar{x} + u) + b \qquad\text{or}\qquad \mathrm{logits}_i = W f(U x_i + u) + b $$
 
 $\bar{x}$ is the pooled sequence. With `activation="tanh"` the hidden layer $f(U \bar{x} + u)$ is BERT's pooler and
-RoBERTa's classification head; with `"relu"` it is DistilBERT's. Without an activation there is no hidden layer, as in
-Llama and ViT.
+RoBERTa's classification head; with `"relu"` it is DistilBERT's. ELECTRA has a hidden layer for tokens, too, which finds
+replaced tokens. Without an activation there is no hidden layer, as in Llama and ViT.
 
 | symbol    | argument or parameter                          |
 |-----------|------------------------------------------------|
-| $\bar{x}$ | `pooling` of the hidden states                 |
+| $\bar{x}$ | `pooling` of the hidden states $x_i$           |
 | U, u      | `hidden_proj`, only with an activation         |
 | f         | `activation`                                   |
 | W, b      | `classifier`                                   |
@@ -96,16 +96,17 @@ class SequenceClassifier(nnx.Module):
 
 @checked
 class TokenClassifier(nnx.Module):
-    """Class logits of each token, such as for named entity recognition (Devlin et al. 2018).
+    """Class logits of each token, such as for named entity recognition (Devlin et al. 2018; Clark et al. 2020).
 
     Args:
         embed_dim: number of features per position.
-        num_classes: number of classes.
-        bias: whether the linear layer has a bias.
-        dropout: dropout rate of the features before the linear layer in training.
+        num_classes: number of classes; 1 for one score per token.
+        activation: activation of the hidden layer, such as `"gelu"`; None for no hidden layer.
+        bias: whether the last linear layer has a bias.
+        dropout: dropout rate of the features before the last linear layer in training.
 
     Raises:
-        ValueError: `num_classes` is below 1, or the dropout rate is outside [0, 1).
+        ValueError: `num_classes` is below 1, the activation is unknown, or the dropout rate is outside [0, 1).
     """
 
     returns: ClassVar = LogitsOutput
@@ -115,6 +116,7 @@ class TokenClassifier(nnx.Module):
         embed_dim: int,
         num_classes: int,
         *,
+        activation: str | None = None,
         bias: bool = True,
         dropout: float = 0.0,
         rngs: nnx.Rngs,
@@ -123,6 +125,8 @@ class TokenClassifier(nnx.Module):
     ):
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
         self.embed_dim = embed_dim
+        self.activation = None if activation is None else activation_function(activation)
+        self.hidden_proj = None if activation is None else linear(embed_dim, embed_dim, **factory)
         self.dropout = Dropout(dropout, rngs=rngs)
         self.classifier = linear(embed_dim, num_classes, bias=bias, **factory)
 
@@ -134,4 +138,6 @@ class TokenClassifier(nnx.Module):
     ) -> Float[Array, "batch length classes"]:
         """Compute the class logits at each position of the last hidden states `x`; `dropout_keep` as in `Dropout`."""
         check_sequence("x", x, self.embed_dim)
+        if self.hidden_proj is not None and self.activation is not None:
+            x = self.activation(self.hidden_proj(x))  # batch length embed
         return self.classifier(self.dropout(x, dropout_keep))

@@ -20,7 +20,7 @@ def read_bert(fields: Fields, tensors: Tensors) -> Reading:
 
     RoBERTa's positions begin at `pad_token_id + 1` and do not count padding.
     """
-    sizes, first = _sizes(fields), 0
+    sizes, first = encoder_sizes(fields), 0
     if fields.given.get("model_type") in ROBERTAS:
         sizes["uncounted_token"] = fields.whole("pad_token_id", default=1)
         first = sizes["uncounted_token"] + 1
@@ -53,7 +53,7 @@ def read_albert(fields: Fields, tensors: Tensors) -> Reading:
     return Reading(
         model(
             "Encoder",
-            **_sizes(fields),
+            **encoder_sizes(fields),
             max_len=fields.size("max_position_embeddings"),
             num_types=fields.size("type_vocab_size"),
             token_dim=fields.size("embedding_size"),
@@ -90,7 +90,8 @@ def _has_pooler(tensors: Tensors, theirs: str) -> bool:
     return any(tensors.ends_with(name) for name in (theirs, "pooler.weight", "pooler.kernel"))
 
 
-def _sizes(fields: Fields) -> dict[str, Any]:
+def encoder_sizes(fields: Fields) -> dict[str, Any]:
+    """The sizes, activation and epsilon of an `Encoder`, from the fields of BERT."""
     fields.only("position_embedding_type", "absolute")
     fields.raw("tie_word_embeddings")
     dim, heads = fields.dim_and_heads(("hidden_size",), ("num_attention_heads",))
