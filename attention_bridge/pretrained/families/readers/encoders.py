@@ -39,7 +39,7 @@ def read_bert(fields: Fields, tensors: Tensors) -> Reading:
             max_len=max_len,
             num_types=types,
             first_position=first,
-            pooler=_has_pooler(tensors, "pooler.dense.weight"),
+            pooler=has_pooler(tensors, "pooler.dense.weight"),
         ),
         HF_BERT,
     )
@@ -58,7 +58,7 @@ def read_albert(fields: Fields, tensors: Tensors) -> Reading:
             num_types=fields.size("type_vocab_size"),
             token_dim=fields.size("embedding_size"),
             shared_layers=True,
-            pooler=_has_pooler(tensors, "pooler.weight"),
+            pooler=has_pooler(tensors, "pooler.weight"),
         ),
         HF_ALBERT,
     )
@@ -85,7 +85,7 @@ def read_distilbert(fields: Fields, tensors: Tensors) -> Reading:
     )
 
 
-def _has_pooler(tensors: Tensors, theirs: str) -> bool:
+def has_pooler(tensors: Tensors, theirs: str) -> bool:
     """Whether there is a pooler, by its name in the file or in a mirror."""
     return any(tensors.ends_with(name) for name in (theirs, "pooler.weight", "pooler.kernel"))
 

@@ -46,6 +46,7 @@ FROM_ZERO = (
     "num_dense_layers",
     "num_shared",
     "num_sinks",
+    "num_types",
     "pad",
     "uncounted_token",
 )  # others are positive
