@@ -405,7 +405,7 @@ def test_hybrids_are_saved_and_loaded_in_the_other_framework(hybrid, tmp_path, r
     assert difference(other(jnp.asarray(tokens)).output, model(torch.from_numpy(tokens)).output) < 1e-5
 
 
-ARRANGED = ("pre", "post", "sandwich", "output", "parallel", "parallel_shared_norm")
+ARRANGED = ("pre", "pre_feed_forward", "post", "sandwich", "output", "parallel", "parallel_shared_norm")
 
 
 def rms(scale, x):

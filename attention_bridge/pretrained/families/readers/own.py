@@ -20,7 +20,15 @@ from attention_bridge.weights.layouts.torch_attention import TORCH_ATTENTION
 MODEL_TYPE = "attention_bridge"
 JAX_LEAVES = ("embedding", "kernel", "scale")  # names of parameters in the JAX mirror alone
 WORDS = {
-    "arrangement": ("pre", "post", "sandwich", "output", "parallel", "parallel_shared_norm"),
+    "arrangement": (
+        "pre",
+        "pre_feed_forward",
+        "post",
+        "sandwich",
+        "output",
+        "parallel",
+        "parallel_shared_norm",
+    ),
     "kernel": ("elu", "relu", "softmax"),
 }
 # Arguments that the model supplies, by the role of a part.
