@@ -443,6 +443,9 @@ def test_arrangements_equal_their_equations(mirror, arrangement, scale, rng):
     if arrangement == "pre":
         expected = x + scale * mix(norm("attention", x))
         expected = expected + scale * ffn(norm("ffn", expected))
+    elif arrangement == "pre_feed_forward":
+        expected = x + scale * mix(x)
+        expected = expected + scale * ffn(norm("ffn", expected))
     elif arrangement == "post":
         expected = norm("attention", x + scale * mix(x))
         expected = norm("ffn", expected + scale * ffn(expected))

@@ -4,7 +4,7 @@ $$ \mathrm{logits} = W f(U \bar{x} + u) + b \qquad\text{or}\qquad \mathrm{logits
 
 $\bar{x}$ is the pooled sequence. With `activation="tanh"` the hidden layer $f(U \bar{x} + u)$ is BERT's pooler and
 RoBERTa's classification head; with `"relu"` it is DistilBERT's. ELECTRA has a hidden layer for tokens, too, which finds
-replaced tokens. Without an activation there is no hidden layer, as in Llama and ViT.
+replaced tokens; ModernBERT's has a norm. Without an activation there is no hidden layer, as in Llama and ViT.
 
 | symbol    | argument or parameter                          |
 |-----------|------------------------------------------------|
@@ -28,6 +28,7 @@ from jax_attention.checks import check_sequence
 from jax_attention.layers import Dropout, Factory, linear
 from jax_attention.models.tasks.pooling import FirstToken
 from jax_attention.models.tasks.results import LogitsOutput
+from jax_attention.norms import normalise
 
 
 @checked
@@ -39,6 +40,8 @@ class SequenceClassifier(nnx.Module):
         num_classes: number of classes; 1 for regression.
         pooling: `FirstToken()`, `LastToken()`, `MeanPooling()` or a `LearnedPooling`; None for the first token.
         activation: activation of the hidden layer, such as `"tanh"`; None for no hidden layer.
+        hidden_bias: whether the hidden layer has a bias.
+        hidden_norm: norm after the hidden layer, such as `norms.layer_norm(embed_dim)`; None for none.
         bias: whether the last linear layer has a bias.
         dropout: dropout rate of the features before the last linear layer in training.
 
@@ -55,6 +58,8 @@ class SequenceClassifier(nnx.Module):
         *,
         pooling: nnx.Module | None = None,
         activation: str | None = None,
+        hidden_bias: bool = True,
+        hidden_norm: nnx.Module | None = None,
         bias: bool = True,
         dropout: float = 0.0,
         rngs: nnx.Rngs,
@@ -65,7 +70,10 @@ class SequenceClassifier(nnx.Module):
         self.embed_dim = embed_dim
         self.pooling: nnx.Module = FirstToken() if pooling is None else pooling
         self.activation = None if activation is None else activation_function(activation)
-        self.hidden_proj = None if activation is None else linear(embed_dim, embed_dim, **factory)
+        self.hidden_proj = (
+            None if activation is None else linear(embed_dim, embed_dim, bias=hidden_bias, **factory)
+        )
+        self.hidden_norm = hidden_norm
         self.dropout = Dropout(dropout, rngs=rngs)
         self.classifier = linear(embed_dim, num_classes, bias=bias, **factory)
 
@@ -91,6 +99,7 @@ class SequenceClassifier(nnx.Module):
         pooled = self.pooling(x, mask)  # batch embed
         if self.hidden_proj is not None and self.activation is not None:
             pooled = self.activation(self.hidden_proj(pooled))  # batch embed
+            pooled = pooled if self.hidden_norm is None else normalise(self.hidden_norm, pooled)
         return self.classifier(self.dropout(pooled, dropout_keep))
 
 
@@ -102,6 +111,8 @@ class TokenClassifier(nnx.Module):
         embed_dim: number of features per position.
         num_classes: number of classes; 1 for one score per token.
         activation: activation of the hidden layer, such as `"gelu"`; None for no hidden layer.
+        hidden_bias: whether the hidden layer has a bias.
+        hidden_norm: norm after the hidden layer, such as `norms.layer_norm(embed_dim)`; None for none.
         bias: whether the last linear layer has a bias.
         dropout: dropout rate of the features before the last linear layer in training.
 
@@ -117,6 +128,8 @@ class TokenClassifier(nnx.Module):
         num_classes: int,
         *,
         activation: str | None = None,
+        hidden_bias: bool = True,
+        hidden_norm: nnx.Module | None = None,
         bias: bool = True,
         dropout: float = 0.0,
         rngs: nnx.Rngs,
@@ -126,7 +139,10 @@ class TokenClassifier(nnx.Module):
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
         self.embed_dim = embed_dim
         self.activation = None if activation is None else activation_function(activation)
-        self.hidden_proj = None if activation is None else linear(embed_dim, embed_dim, **factory)
+        self.hidden_proj = (
+            None if activation is None else linear(embed_dim, embed_dim, bias=hidden_bias, **factory)
+        )
+        self.hidden_norm = hidden_norm
         self.dropout = Dropout(dropout, rngs=rngs)
         self.classifier = linear(embed_dim, num_classes, bias=bias, **factory)
 
@@ -140,4 +156,5 @@ class TokenClassifier(nnx.Module):
         check_sequence("x", x, self.embed_dim)
         if self.hidden_proj is not None and self.activation is not None:
             x = self.activation(self.hidden_proj(x))  # batch length embed
+            x = x if self.hidden_norm is None else normalise(self.hidden_norm, x)
         return self.classifier(self.dropout(x, dropout_keep))

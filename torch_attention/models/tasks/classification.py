@@ -4,7 +4,7 @@ $$ \mathrm{logits} = W f(U \bar{x} + u) + b \qquad\text{or}\qquad \mathrm{logits
 
 $\bar{x}$ is the pooled sequence. With `activation="tanh"` the hidden layer $f(U \bar{x} + u)$ is BERT's pooler and
 RoBERTa's classification head; with `"relu"` it is DistilBERT's. ELECTRA has a hidden layer for tokens, too, which finds
-replaced tokens. Without an activation there is no hidden layer, as in Llama and ViT.
+replaced tokens; ModernBERT's has a norm. Without an activation there is no hidden layer, as in Llama and ViT.
 
 | symbol    | argument or parameter                          |
 |-----------|------------------------------------------------|
@@ -26,6 +26,7 @@ from torch_attention.checks import check_sequence
 from torch_attention.layers import Dropout, Factory, linear
 from torch_attention.models.tasks.pooling import FirstToken
 from torch_attention.models.tasks.results import LogitsOutput
+from torch_attention.norms import normalise
 
 
 @checked
@@ -37,6 +38,8 @@ class SequenceClassifier(nn.Module):
         num_classes: number of classes; 1 for regression.
         pooling: `FirstToken()`, `LastToken()`, `MeanPooling()` or a `LearnedPooling`; None for the first token.
         activation: activation of the hidden layer, such as `"tanh"`; None for no hidden layer.
+        hidden_bias: whether the hidden layer has a bias.
+        hidden_norm: norm after the hidden layer, such as `norms.layer_norm(embed_dim)`; None for none.
         bias: whether the last linear layer has a bias.
         dropout: dropout rate of the features before the last linear layer in training.
 
@@ -53,6 +56,8 @@ class SequenceClassifier(nn.Module):
         *,
         pooling: nn.Module | None = None,
         activation: str | None = None,
+        hidden_bias: bool = True,
+        hidden_norm: nn.Module | None = None,
         bias: bool = True,
         dropout: float = 0.0,
         device: torch.device | str | None = None,
@@ -63,7 +68,10 @@ class SequenceClassifier(nn.Module):
         self.embed_dim = embed_dim
         self.pooling: nn.Module = FirstToken() if pooling is None else pooling
         self.activation = None if activation is None else activation_function(activation)
-        self.hidden_proj = None if activation is None else linear(embed_dim, embed_dim, **factory)
+        self.hidden_proj = (
+            None if activation is None else linear(embed_dim, embed_dim, bias=hidden_bias, **factory)
+        )
+        self.hidden_norm = hidden_norm
         self.dropout = Dropout(dropout)
         self.classifier = linear(embed_dim, num_classes, bias=bias, **factory)
 
@@ -89,6 +97,7 @@ class SequenceClassifier(nn.Module):
         pooled = self.pooling(x, mask)  # batch embed
         if self.hidden_proj is not None and self.activation is not None:
             pooled = self.activation(self.hidden_proj(pooled))  # batch embed
+            pooled = pooled if self.hidden_norm is None else normalise(self.hidden_norm, pooled)
         return self.classifier(self.dropout(pooled, dropout_keep))
 
 
@@ -100,6 +109,8 @@ class TokenClassifier(nn.Module):
         embed_dim: number of features per position.
         num_classes: number of classes; 1 for one score per token.
         activation: activation of the hidden layer, such as `"gelu"`; None for no hidden layer.
+        hidden_bias: whether the hidden layer has a bias.
+        hidden_norm: norm after the hidden layer, such as `norms.layer_norm(embed_dim)`; None for none.
         bias: whether the last linear layer has a bias.
         dropout: dropout rate of the features before the last linear layer in training.
 
@@ -115,6 +126,8 @@ class TokenClassifier(nn.Module):
         num_classes: int,
         *,
         activation: str | None = None,
+        hidden_bias: bool = True,
+        hidden_norm: nn.Module | None = None,
         bias: bool = True,
         dropout: float = 0.0,
         device: torch.device | str | None = None,
@@ -124,7 +137,10 @@ class TokenClassifier(nn.Module):
         factory = Factory(device=device, dtype=dtype)
         self.embed_dim = embed_dim
         self.activation = None if activation is None else activation_function(activation)
-        self.hidden_proj = None if activation is None else linear(embed_dim, embed_dim, **factory)
+        self.hidden_proj = (
+            None if activation is None else linear(embed_dim, embed_dim, bias=hidden_bias, **factory)
+        )
+        self.hidden_norm = hidden_norm
         self.dropout = Dropout(dropout)
         self.classifier = linear(embed_dim, num_classes, bias=bias, **factory)
 
@@ -138,4 +154,5 @@ class TokenClassifier(nn.Module):
         check_sequence("x", x, self.embed_dim)
         if self.hidden_proj is not None and self.activation is not None:
             x = self.activation(self.hidden_proj(x))  # batch length embed
+            x = x if self.hidden_norm is None else normalise(self.hidden_norm, x)
         return self.classifier(self.dropout(x, dropout_keep))
