@@ -10,6 +10,8 @@ from attention_bridge.oracles.vision import patch_embedding, vit_block
 
 OF_HEADS: Mapping[str, Callable[[Array], Array]] = {**ACTIVATIONS, "tanh": np.tanh}
 
+EPS = 0.01  # epsilon of the norm after a hidden layer
+
 Pool = Callable[[Parameters, Array, Array], Array]
 Head = Callable[..., tuple[Array, ...]]
 
@@ -45,18 +47,29 @@ def learned_pooling(parameters: Parameters, x: Array, real: Array, *, num_heads:
     return pooled[:, 0]
 
 
+def hidden_layer(parameters: Parameters, x: Array, activation: str | None) -> Array:
+    """Hidden layer norm(f(U x + u)) of a head (Warner et al. 2024); x without an activation."""
+    if activation is None:
+        return x
+    hidden = OF_HEADS[activation](linear(parameters, "hidden_proj", x))
+    return (
+        layer_norm(parameters, "hidden_norm", hidden, EPS) if "hidden_norm.weight" in parameters else hidden
+    )
+
+
 def sequence_classifier(
     parameters: Parameters, x: Array, mask: Array | None, *, pool: Pool, activation: str | None = None
 ) -> tuple[Array]:
     """Class logits W f(U pool(x) + u) + b (Devlin et al. 2018); W pool(x) + b without an activation."""
     pooled = pool(parameters, x, _real(mask, x))
-    if activation is not None:
-        pooled = OF_HEADS[activation](linear(parameters, "hidden_proj", pooled))
-    return (linear(parameters, "classifier", pooled),)
+    return (linear(parameters, "classifier", hidden_layer(parameters, pooled, activation)),)
 
 
-def token_classifier(parameters: Parameters, x: Array, mask: Array | None) -> tuple[Array]:
-    """Class logits W x_i + b of each token (Devlin et al. 2018)."""
+def token_classifier(
+    parameters: Parameters, x: Array, mask: Array | None, *, activation: str | None = None
+) -> tuple[Array]:
+    """Class logits W f(U x_i + u) + b of each token (Clark et al. 2020); W x_i + b without an activation."""
+    x = hidden_layer(parameters, x, activation)
     return (linear(parameters, "classifier", x),)
 
 
@@ -65,9 +78,11 @@ def no_head(parameters: Parameters, x: Array, mask: Array | None) -> tuple[()]:
     return ()
 
 
-def question_answering(parameters: Parameters, x: Array, mask: Array | None) -> tuple[Array, Array]:
-    """Start and end scores, the two rows of W x_i + b (Devlin et al. 2018, section 4.2)."""
-    scores = linear(parameters, "span_proj", x)
+def question_answering(
+    parameters: Parameters, x: Array, mask: Array | None, *, activation: str | None = None
+) -> tuple[Array, Array]:
+    """Start and end scores, the two rows of W f(U x_i + u) + b (Devlin et al. 2018, section 4.2)."""
+    scores = linear(parameters, "span_proj", hidden_layer(parameters, x, activation))
     return scores[..., 0], scores[..., 1]
 
 

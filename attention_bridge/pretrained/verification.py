@@ -163,7 +163,7 @@ def inputs(part: Part, length: int = 12) -> tuple[np.ndarray, ...]:
         return inputs(Part(kinds.get(backbone.name, "Encoder"), {"config": backbone}), length)
 
     def tokens(sizes: Mapping[str, Any]) -> np.ndarray:
-        most = min(length, sizes.get("max_len", length))
+        most = min(length, sizes.get("max_len") or length)
         return rng.integers(0, sizes["vocab_size"], (2, most)).astype(np.int32)
 
     def image(sizes: Mapping[str, Any]) -> np.ndarray:

@@ -67,7 +67,7 @@ t = transformers
 CASES = {
     "bert": Case("hf.bert", "encoder", t.BertModel, t.BertConfig, {**SIZES, "max_position_embeddings": 11}),
     "roberta": Case(
-        "hf.bert", "encoder", t.RobertaModel, t.RobertaConfig, {**SIZES, "max_position_embeddings": 13}
+        "hf.bert", "encoder", t.RobertaModel, t.RobertaConfig, {**SIZES, "max_position_embeddings": 13}, padding=1
     ),
     "roberta without a pooler, tanh": Case(
         "hf.bert",
@@ -75,6 +75,7 @@ CASES = {
         t.RobertaForMaskedLM,
         t.RobertaConfig,
         {**SIZES, "max_position_embeddings": 13, "hidden_act": "gelu_new", "type_vocab_size": 1},
+        padding=1,
     ),
     "distilbert": Case(
         "hf.distilbert",
@@ -269,7 +270,7 @@ def inputs(case: Case) -> dict[str, np.ndarray]:
     there = np.arange(LENGTH) < np.array([[LENGTH], [4]])
     if case.kind == "contrastive":
         tokens[0, -1] = tokens[1, 3] = VOCAB - 1  # the end token is the highest number
-    given = {"tokens": np.where(there, tokens, 1 if "Roberta" in case.model.__name__ else 0), "there": there}
+    given = {"tokens": np.where(there, tokens, case.padding), "there": there}
     if case.kind in ("sequence", "speech"):
         given["target"] = rng.integers(3, VOCAB, (BATCH, TARGET)).astype(np.int32)
     if case.kind == "speech":

@@ -187,6 +187,8 @@ def _outputs(name: str, found: Any, there: torch.Tensor) -> dict[str, Any]:
         return {"start_logits": found.start_logits * there, "end_logits": found.end_logits * there}
     if name.endswith("ForPreTraining") and WRITTEN[name].case.kind == "sound":
         return {}  # it compares frames with a codebook
+    if name == "ElectraForPreTraining":
+        return {"logits": (found.logits * there)[..., None]}
     if name.endswith("ForPreTraining"):
         return {"logits": found.prediction_logits * at}
     if not hasattr(found, "logits"):

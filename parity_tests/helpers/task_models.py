@@ -99,6 +99,24 @@ LAST_CLASSES = (
 )
 ATTENDED_CLASSES = classifier(pooling=LEARNED), partial(tasks.sequence_classifier, pool=by_attention)
 TOKEN_CLASSES = Part("TokenClassifier", {"num_classes": CLASSES}), tasks.token_classifier
+REPLACED = (
+    Part("TokenClassifier", {"num_classes": 1, "activation": "gelu"}),
+    partial(tasks.token_classifier, activation="gelu"),
+)
+NORMED = {
+    "activation": "gelu",
+    "hidden_bias": False,
+    "hidden_norm": Part("layer_norm", {"dim": EMBED, "eps": tasks.EPS, "bias": False}),
+}
+NORMED_CLASSES = (
+    classifier(pooling=Part("MeanPooling"), **NORMED),
+    partial(tasks.sequence_classifier, pool=tasks.mean_pooling, activation="gelu"),
+)
+NORMED_TOKENS = (
+    Part("TokenClassifier", {"num_classes": CLASSES, **NORMED}),
+    partial(tasks.token_classifier, activation="gelu"),
+)
+NORMED_ANSWERS = Part("QuestionAnswering", NORMED), partial(tasks.question_answering, activation="gelu")
 ANSWERS = Part("QuestionAnswering"), tasks.question_answering
 REWARD = Part("RewardHead"), partial(tasks.reward, pool=tasks.last_token)
 MEAN = Part("EmbeddingHead"), partial(tasks.embedding, pool=tasks.mean_pooling)
@@ -117,6 +135,18 @@ HEADS_ALONE = (
     head("classes by the last token", *LAST_CLASSES),
     head("classes by attention", *ATTENDED_CLASSES),
     head("classes of tokens", *TOKEN_CLASSES),
+    head("replaced tokens", *REPLACED),
+    head("classes by the mean, normed", *NORMED_CLASSES),
+    head("classes of tokens, normed", *NORMED_TOKENS),
+    head("answers, normed", *NORMED_ANSWERS),
+    head(
+        "masked language without biases",
+        Part(
+            "MaskedLanguageHead",
+            {**UNTIED[0].arguments, "vocab_size": SIZES["vocab"], "bias": False},
+        ),
+        UNTIED[1],
+    ),
     head("answers", *ANSWERS),
     head("reward", *REWARD),
     head("embedding by the mean", *MEAN),

@@ -114,6 +114,7 @@ FILLED_IN = {
 OF_MODULES = {
     "attention": Role("attention with latents or grouped heads, such as MultiHeadLatentAttention", (heads,)),
     "embedding_position": Role("a positional embedding such as SinusoidalEmbedding", (absolute,)),
+    "hidden_norm": NORM,
     "indexer": Role("an indexer such as LightningIndexer", (lightning_indexer,)),
     "k_norm": NORM,
     "pooling": Role("a pooling of tokens such as MeanPooling", (pooling,)),

@@ -17,6 +17,7 @@ class Case:
         model: transformers' model class.
         config: transformers' configuration class.
         fields: arguments of the configuration.
+        padding: the padding token of the inputs.
     """
 
     layout: str
@@ -24,6 +25,7 @@ class Case:
     model: Any
     config: Any
     fields: dict[str, Any] = field(default_factory=dict)
+    padding: int = 0
 
 
 SIZES = {

@@ -21,7 +21,15 @@ MODEL_TYPE = "attention_bridge"
 JAX_LEAVES = ("embedding", "kernel", "scale")  # names of parameters in the JAX mirror alone
 WORDS = {
     "conv_norm": ("first", "each"),
-    "arrangement": ("pre", "post", "sandwich", "output", "parallel", "parallel_shared_norm"),
+    "arrangement": (
+        "pre",
+        "pre_feed_forward",
+        "post",
+        "sandwich",
+        "output",
+        "parallel",
+        "parallel_shared_norm",
+    ),
     "kernel": ("elu", "relu", "softmax"),
 }
 # Arguments that the model supplies, by the role of a part.
@@ -48,6 +56,7 @@ FROM_ZERO = (
     "num_dense_layers",
     "num_shared",
     "num_sinks",
+    "num_types",
     "pad",
     "uncounted_token",
 )  # others are positive

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from attention_bridge.catalogue.part import Part
 from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained.families.describe import layer_spec
 from attention_bridge.pretrained.families.family import Family, Reading, model
 from attention_bridge.pretrained.families.fields import ACTIVATIONS, Fields
-from attention_bridge.pretrained.families.heads import SOUNDS, SPEECH, sequence_head, token_head
+from attention_bridge.pretrained.families.heads import SOUNDS, SPEECH, Hidden, sequence_head, token_head
 from attention_bridge.pretrained.families.shown import shown
 from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layouts.hf_wav2vec2 import wav2vec2
@@ -85,10 +87,15 @@ def _sizes(fields: Fields, name: str, count: int | None = None) -> tuple[int, ..
     return tuple(given)
 
 
+def _projected(fields: Fields) -> dict[str, Any]:
+    """The arguments of a hidden layer without an activation."""
+    return {"activation": None, "hidden_dim": fields.size("classifier_proj_size", default=256)}
+
+
 HEADS = (
     token_head("lm_head", task=SPEECH, classes=("ForCTC",)),
     sequence_head(
-        "classifier", projected="projector", pooling="MeanPooling", task=SOUNDS,
+        "classifier", hidden=Hidden("projector", options=_projected), pooling="MeanPooling", task=SOUNDS,
         classes=("ForSequenceClassification",),
     ),
     token_head("classifier", task=SOUNDS, classes=("ForAudioFrameClassification",), absent=("projector.weight",)),
