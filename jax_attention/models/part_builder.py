@@ -17,6 +17,7 @@ from jax_attention.models.roles import (
     OF_MODELS,
     OF_MODULES,
     OF_NUMBERS,
+    SHARED_POSITION,
     Role,
     is_defined_in,
 )
@@ -64,17 +65,18 @@ def build(part: Part, known: dict[str, Any], factory: dict[str, Any]) -> Any:
     return _build(name, OF_MODELS.get(name), part, known, factory)
 
 
-def build_position(part: Part, factory: dict[str, Any]) -> Any:
+def build_position(part: Part, embed_dim: int, factory: dict[str, Any]) -> Any:
     """Build the positional encoding that the layers of a model share.
 
     Args:
         part: description of the positional encoding.
+        embed_dim: number of features per position.
         factory: arguments of `Factory`.
 
     Raises:
         TypeError, ValueError: as in `build`.
     """
-    return _build("position", OF_MODULES["position"], part, {}, factory)
+    return _build("position", SHARED_POSITION, part, {"embed_dim": embed_dim}, factory)
 
 
 def build_embedding_position(part: Part, embed_dim: int, factory: dict[str, Any]) -> Any:

@@ -40,6 +40,7 @@ from jax_attention.models.tasks import (
 from jax_attention.ops.heads import Placed
 from jax_attention.outputs import AttentionOutput, CachedOutput, RecurrentOutput
 from jax_attention.positions import absolute, rotary_scaling
+from jax_attention.positions.distance_embedding import DistanceRows
 from jax_attention.sparse import lightning_indexer
 
 # Modules whose classes mix tokens.
@@ -122,6 +123,8 @@ OF_MODULES = {
     "q_norm": NORM,
     "routing": Role("a routing of experts such as SoftmaxRouting", (routing,)),
 }
+# The positional encoding that the layers of a model share, which may be embeddings of distances.
+SHARED_POSITION = OF_MODULES["position"]._replace(results=frozenset({Placed, DistanceRows}))
 OF_NUMBERS = {
     "amplitude": FUNCTION,
     "frequencies": FUNCTION._replace(expected="numbers or a function such as llama3_frequencies"),

@@ -94,7 +94,9 @@ class LanguageModel(nn.Module):
         self.embedding_norm = (
             None if config.embedding_norm is None else build(config.embedding_norm, norm, {**factory})
         )
-        self.position: Any = None if config.position is None else build_position(config.position, {**factory})
+        self.position: Any = (
+            None if config.position is None else build_position(config.position, dim, {**factory})
+        )
         self.layers: Any = nn.ModuleList(
             [build_layer(layer, dim, {**factory}, is_causal=config.is_causal) for layer in config.layers]
         )

@@ -40,6 +40,7 @@ from torch_attention.models.tasks import (
 from torch_attention.ops.heads import Placed
 from torch_attention.outputs import AttentionOutput, CachedOutput, RecurrentOutput
 from torch_attention.positions import absolute, rotary_scaling
+from torch_attention.positions.distance_embedding import DistanceRows
 from torch_attention.sparse import lightning_indexer
 
 # Modules whose classes mix tokens.
@@ -122,6 +123,8 @@ OF_MODULES = {
     "q_norm": NORM,
     "routing": Role("a routing of experts such as SoftmaxRouting", (routing,)),
 }
+# The positional encoding that the layers of a model share, which may be embeddings of distances.
+SHARED_POSITION = OF_MODULES["position"]._replace(results=frozenset({Placed, DistanceRows}))
 OF_NUMBERS = {
     "amplitude": FUNCTION,
     "frequencies": FUNCTION._replace(expected="numbers or a function such as llama3_frequencies"),
