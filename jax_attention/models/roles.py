@@ -121,10 +121,8 @@ OF_MODULES = {
     "q_norm": NORM,
     "routing": Role("a routing of experts such as SoftmaxRouting", (routing,)),
 }
-OF_NUMBERS = {
-    "amplitude": FUNCTION,
-    "frequencies": FUNCTION._replace(expected="numbers or a function such as llama3_frequencies"),
-}
+FREQUENCIES = FUNCTION._replace(expected="numbers or a function such as llama3_frequencies")
+OF_NUMBERS = {"amplitude": FUNCTION, "frequencies": FREQUENCIES, "long_frequencies": FREQUENCIES}
 
 
 def is_defined_in(room: ModuleType, thing: Any) -> bool:

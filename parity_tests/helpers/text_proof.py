@@ -81,6 +81,7 @@ class TextProof(Proof):
         }
 
     def _row(self, model: Any, tokens: np.ndarray) -> dict[str, Any]:
+        _forget_lengths(model)
         given = torch.from_numpy(tokens).long()[None]
         options = {"output_hidden_states": True, "output_attentions": True}
         return _results(model(given, attention_mask=torch.ones_like(given), **options))
@@ -98,6 +99,14 @@ class TextProof(Proof):
             caches = step.caches
             parts.append(float64({"x": step.logits})["x"])
         return np.where(self.there[..., None], np.concatenate(parts, 1), 0.0)
+
+
+def _forget_lengths(model: Any) -> None:
+    """Undo what the reference keeps from longer texts: rotary frequencies that depend on the length."""
+    for each in model.modules():
+        if getattr(each, "rope_type", None) == "dynamic":
+            each.max_seq_len_cached = each.original_max_seq_len
+            each.inv_freq = each.original_inv_freq.clone()
 
 
 def _results(found: Any) -> dict[str, Any]:
