@@ -32,6 +32,7 @@ ROTARY = (
     {"rope_type": "default", "rope_theta": 50.0},
     {"rope_type": "linear", "rope_theta": 80.0, "factor": 3.0},
     {"rope_type": "dynamic", "rope_theta": 80.0, "factor": 3.0},
+    {"rope_type": "proportional", "rope_theta": 80.0, "factor": 2.0, "partial_rotary_factor": 0.6},
     {"rope_type": "yarn", "rope_theta": 90.0, "factor": 4.0, "original_max_position_embeddings": 16},
     {"rope_type": "llama3", "rope_theta": 90.0, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
      "original_max_position_embeddings": 16},

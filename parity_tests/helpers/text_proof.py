@@ -85,6 +85,7 @@ class TextProof(Proof):
         }
 
     def _row(self, model: Any, tokens: np.ndarray) -> dict[str, Any]:
+        _forget_lengths(model)
         given = torch.from_numpy(tokens).long()[None]
         options = {"output_hidden_states": True, "output_attentions": True}
         if model.config.model_type in WITHOUT_ATTENTION:
@@ -116,6 +117,14 @@ def _of_attention(model: Any, maps: Any) -> Any:
         return maps
     given = [layer for layer in layers if getattr(layer, "attention", None) is not None]
     return tuple(x for x, layer in zip(maps, given, strict=True) if "state" not in layer.takes)
+
+
+def _forget_lengths(model: Any) -> None:
+    """Undo what the reference keeps from longer texts: rotary frequencies that depend on the length."""
+    for each in model.modules():
+        if getattr(each, "rope_type", None) == "dynamic":
+            each.max_seq_len_cached = each.original_max_seq_len
+            each.inv_freq = each.original_inv_freq.clone()
 
 
 def _results(found: Any) -> dict[str, Any]:

@@ -125,10 +125,8 @@ OF_MODULES = {
 }
 # The positional encoding that the layers of a model share, which may be embeddings of distances.
 SHARED_POSITION = OF_MODULES["position"]._replace(results=frozenset({Placed, DistanceRows}))
-OF_NUMBERS = {
-    "amplitude": FUNCTION,
-    "frequencies": FUNCTION._replace(expected="numbers or a function such as llama3_frequencies"),
-}
+FREQUENCIES = FUNCTION._replace(expected="numbers or a function such as llama3_frequencies")
+OF_NUMBERS = {"amplitude": FUNCTION, "frequencies": FREQUENCIES, "long_frequencies": FREQUENCIES}
 
 
 def is_defined_in(room: ModuleType, thing: Any) -> bool:
