@@ -25,7 +25,7 @@ def build(part: Part, package: str, options: dict[str, Any]) -> Any:
     layers = importlib.import_module(f"{package}.layers")
     namespaces = (importlib.import_module(package), importlib.import_module(f"{package}.models"), layers)
     make = next(getattr(namespace, part.name) for namespace in namespaces if hasattr(namespace, part.name))
-    inside = _described if part.name in DESCRIPTIONS else build
+    inside = _described if part.name in DESCRIPTIONS or part.name.endswith("Config") else build
     arguments = {name: _built(x, inside, package, options) for name, x in part.arguments.items()}
     accepted = set(inspect.signature(make.__init__ if inspect.isclass(make) else make).parameters)
     if "factory" in accepted:  # a layer

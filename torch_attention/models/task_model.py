@@ -185,4 +185,4 @@ def _backbone(
         return Decoder(replace(config, tied=True), **factory)
     if isinstance(config, ModelSpec):
         return LanguageModel(replace(config, tied=True, head_bias=False), **factory)
-    return VisionTransformer(replace(config, pooler=False, num_classes=None), **factory)
+    return VisionTransformer(replace(config, pooler=False, num_classes=None, pooling=None), **factory)

@@ -24,7 +24,7 @@ from torch_attention.activations import activation_function
 from torch_attention.arguments import checked
 from torch_attention.checks import check_sequence
 from torch_attention.layers import Dropout, Factory, linear
-from torch_attention.models.tasks.pooling import FirstToken
+from torch_attention.models.tasks.pooling import FirstToken, pooled_dim
 from torch_attention.models.tasks.results import LogitsOutput
 
 
@@ -36,7 +36,8 @@ class SequenceClassifier(nn.Module):
         embed_dim: number of features per position.
         num_classes: number of classes; 1 for regression.
         pooling: `FirstToken()`, `LastToken()`, `MeanPooling()` or a `LearnedPooling`; None for the first token.
-        activation: activation of the hidden layer, such as `"tanh"`; None for no hidden layer.
+        activation: activation of the hidden layer, such as `"tanh"`, of a pooling of one vector; None for no hidden
+            layer.
         bias: whether the last linear layer has a bias.
         dropout: dropout rate of the features before the last linear layer in training.
 
@@ -65,7 +66,8 @@ class SequenceClassifier(nn.Module):
         self.activation = None if activation is None else activation_function(activation)
         self.hidden_proj = None if activation is None else linear(embed_dim, embed_dim, **factory)
         self.dropout = Dropout(dropout)
-        self.classifier = linear(embed_dim, num_classes, bias=bias, **factory)
+        features = pooled_dim(self.pooling, embed_dim)
+        self.classifier = linear(features, num_classes, bias=bias, **factory)
 
     def forward(
         self,
@@ -90,6 +92,40 @@ class SequenceClassifier(nn.Module):
         if self.hidden_proj is not None and self.activation is not None:
             pooled = self.activation(self.hidden_proj(pooled))  # batch embed
         return self.classifier(self.dropout(pooled, dropout_keep))
+
+
+@checked
+class DistilledClassifier(nn.Module):
+    """Class logits of an image: mean of two classifiers, of class and distillation token (Touvron et al. 2020, DeiT).
+
+    Args:
+        embed_dim: number of features per position.
+        num_classes: number of classes.
+
+    Raises:
+        ValueError: `num_classes` is below 1.
+    """
+
+    returns: ClassVar = LogitsOutput
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_classes: int,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        factory = Factory(device=device, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.classifier = linear(embed_dim, num_classes, **factory)
+        self.distillation_classifier = linear(embed_dim, num_classes, **factory)
+
+    def forward(self, x: Float[Tensor, "batch length embed"]) -> Float[Tensor, "batch classes"]:
+        """Compute the class logits from the first two positions of the last hidden states `x`."""
+        check_sequence("x", x, self.embed_dim)
+        return (self.classifier(x[:, 0]) + self.distillation_classifier(x[:, 1])) / 2.0
 
 
 @checked
