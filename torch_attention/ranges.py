@@ -15,6 +15,7 @@ PARTS = (
     "num_blocks",
     "num_chunks",
     "num_random",
+    "num_registers",
     "num_sinks",
     "num_types",
     "padding",
@@ -29,6 +30,7 @@ PLACES = (
     "pad",
     "seed",
     "shift",
+    "skip",
     "uncounted_token",
 )
 FROM_ZERO = frozenset((*LENGTHS, *LAYERS, *PARTS, *PLACES))  # all other integers count from 1

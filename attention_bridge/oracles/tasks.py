@@ -34,9 +34,21 @@ def last_token(parameters: Parameters, x: Array, real: Array) -> Array:
     )
 
 
-def mean_pooling(parameters: Parameters, x: Array, real: Array) -> Array:
-    """Mean vector of all real tokens (Reimers, Gurevych 2019); 0 if there is none."""
+def mean_pooling(parameters: Parameters, x: Array, real: Array, *, skip: int = 0) -> Array:
+    """Mean vector of all real tokens after the first `skip` (Reimers, Gurevych 2019); 0 if there is none."""
+    real = real & (np.cumsum(real, axis=1) > skip)
     return np.stack([text[seen].sum(axis=0) / max(seen.sum(), 1) for text, seen in zip(x, real, strict=True)])
+
+
+def first_and_mean_pooling(parameters: Parameters, x: Array, real: Array, *, skip: int = 1) -> Array:
+    """Vector of the first real token, then the mean vector of those after the first `skip` (Oquab et al. 2023)."""
+    pooled = first_token(parameters, x, real), mean_pooling(parameters, x, real, skip=skip)
+    return np.concatenate(pooled, axis=-1)
+
+
+def normed_pooling(parameters: Parameters, x: Array, real: Array, *, pool: Pool, eps: float = 1e-5) -> Array:
+    """Layer norm of a pooled vector (Bao et al. 2021)."""
+    return layer_norm(parameters, "pooling.norm", pool(parameters, x, real), eps)
 
 
 def learned_pooling(parameters: Parameters, x: Array, real: Array, *, num_heads: int) -> Array:
@@ -63,6 +75,12 @@ def sequence_classifier(
     """Class logits W f(U pool(x) + u) + b (Devlin et al. 2018); W pool(x) + b without an activation."""
     pooled = pool(parameters, x, _real(mask, x))
     return (linear(parameters, "classifier", hidden_layer(parameters, pooled, activation)),)
+
+
+def distilled_classifier(parameters: Parameters, x: Array, mask: Array | None) -> tuple[Array]:
+    """Mean of the class logits W x_1 + b and V x_2 + c (Touvron et al. 2020)."""
+    other = linear(parameters, "distillation_classifier", x[:, 1])
+    return ((linear(parameters, "classifier", x[:, 0]) + other) / 2.0,)
 
 
 def token_classifier(
@@ -122,7 +140,10 @@ def alone(
 def vision_transformer(
     parameters: Parameters, image: Array, mask: None = None, *, num_heads: int, num_layers: int, eps: float
 ) -> tuple[Array, tuple[Array, ...]]:
-    """Last hidden states and weights of the Vision Transformer (Dosovitskiy et al. 2020, equations 1 to 4)."""
+    """Last hidden states and weights of the Vision Transformer (Dosovitskiy et al. 2020, equations 1 to 4).
+
+    The parameters tell whether there are registers, LayerScale and a gated feed-forward network.
+    """
     x = patch_embedding(scope(parameters, "patches"), image)
     weights = []
     for n in range(num_layers):

@@ -4,6 +4,7 @@ from jax_attention.feed_forward import ClampedFeedForward as ClampedFeedForward
 from jax_attention.feed_forward import FeedForward as FeedForward
 from jax_attention.feed_forward import GatedFeedForward as GatedFeedForward
 from jax_attention.head_norms import head_layer_norm as head_layer_norm
+from jax_attention.layer_scale import layer_scale as layer_scale
 from jax_attention.models.beams import BeamOutput as BeamOutput
 from jax_attention.models.beams import beam_search as beam_search
 from jax_attention.models.contrastive import ContrastiveConfig as ContrastiveConfig
@@ -42,13 +43,16 @@ from jax_attention.models.speech import SpeechConfig as SpeechConfig
 from jax_attention.models.speech import SpeechTransformer as SpeechTransformer
 from jax_attention.models.task_model import TaskModel as TaskModel
 from jax_attention.models.task_model import TaskSpec as TaskSpec
+from jax_attention.models.tasks import DistilledClassifier as DistilledClassifier
 from jax_attention.models.tasks import EmbeddingHead as EmbeddingHead
+from jax_attention.models.tasks import FirstAndMeanPooling as FirstAndMeanPooling
 from jax_attention.models.tasks import FirstToken as FirstToken
 from jax_attention.models.tasks import LastToken as LastToken
 from jax_attention.models.tasks import LearnedPooling as LearnedPooling
 from jax_attention.models.tasks import MaskedLanguageHead as MaskedLanguageHead
 from jax_attention.models.tasks import MeanPooling as MeanPooling
 from jax_attention.models.tasks import NoHead as NoHead
+from jax_attention.models.tasks import NormedPooling as NormedPooling
 from jax_attention.models.tasks import QuestionAnswering as QuestionAnswering
 from jax_attention.models.tasks import RewardHead as RewardHead
 from jax_attention.models.tasks import SequenceClassifier as SequenceClassifier

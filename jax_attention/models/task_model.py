@@ -195,4 +195,4 @@ def _backbone(
         return LanguageModel(replace(config, tied=True, head_bias=False), **factory)
     if isinstance(config, WaveformSpec):
         return WaveformEncoder(config, **factory)
-    return VisionTransformer(replace(config, pooler=False, num_classes=None), **factory)
+    return VisionTransformer(replace(config, pooler=False, num_classes=None, pooling=None), **factory)

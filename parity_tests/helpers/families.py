@@ -276,7 +276,9 @@ def inputs(case: Case) -> dict[str, np.ndarray]:
     if case.kind == "speech":
         given = {"frames": rng.normal(size=(BATCH, 18, 5)), "target": given["target"]}
     if case.kind == "image":
-        return {"image": rng.normal(size=(BATCH, 8, 12, 3))}
+        size = case.fields.get("image_size", (8, 12))
+        height, width = (size, size) if isinstance(size, int) else size
+        return {"image": rng.normal(size=(BATCH, height, width, case.fields.get("num_channels", 3)))}
     if case.kind == "sound":
         there = np.arange(SAMPLES) < np.array([[SAMPLES], [SAMPLES - 23]])
         return {"samples": rng.normal(size=(BATCH, SAMPLES)) * there, "there": there}
@@ -290,7 +292,8 @@ def reference(case: Case, built: torch.nn.Module) -> dict[str, np.ndarray]:
     built = built.double()
     built.config._experts_implementation = "eager"  # its grouped matrix product has no float64
     with torch.no_grad():
-        return {name: x.numpy() for name, x in CALLS[case.kind](built, tensors(case)).items()}
+        found = CALLS[case.kind](built, tensors(case))
+        return {name: x.numpy() for name, x in found.items() if x is not None}
 
 
 def tensors(case: Case) -> dict[str, torch.Tensor]:
@@ -324,11 +327,19 @@ def _speech(built: Any, given: dict[str, Any]) -> dict[str, Any]:
     return {"output": found.logits}
 
 
+def image_arguments(name: str, image: torch.Tensor, config: Any) -> dict[str, torch.Tensor]:
+    """The arguments of a model of transformers of this class for images, channels first."""
+    if not name.startswith("ViTMAE"):
+        return {"pixel_values": image}
+    count = (image.shape[2] // config.patch_size) * (image.shape[3] // config.patch_size)
+    return {"pixel_values": image, "noise": torch.arange(count).expand(len(image), -1)}  # keeps the order
+
+
 def _image(built: Any, given: dict[str, Any]) -> dict[str, Any]:
-    found = built(given["image"])
+    found = built(**image_arguments(type(built).__name__, given["image"], built.config))
     if hasattr(found, "logits"):
         return {"pooled": found.logits}
-    return {"output": found.last_hidden_state, "pooled": found.pooler_output}
+    return {"output": found.last_hidden_state, "pooled": getattr(found, "pooler_output", None)}
 
 
 def _sound(built: Any, given: dict[str, Any]) -> dict[str, Any]:
@@ -392,7 +403,8 @@ def outputs(case: Case, built: Any, array: Callable[[np.ndarray], Any]) -> dict[
         return {"output": built(given["frames"], given["target"]).output}
     if case.kind == "image":
         found = built(given["image"])
-        return {"output": found.output, "pooled": found.pooled}
+        pooled = found.logits if hasattr(found, "logits") else found.pooled
+        return {"output": found.last_hidden_state, "pooled": pooled}
     if case.kind == "sound":
         return _sound_outputs(built, given)
     return dict(built(given["tokens"], given["image"], there)._asdict())

@@ -149,7 +149,8 @@ def _arguments(name: str, given: dict[str, Any]) -> dict[str, Any]:
     if "samples" in given:
         return {"input_values": given["samples"]}
     if "image" in given and not name.startswith(("CLIPText", "CLIPModel")):
-        return {"pixel_values": given["image"].permute(0, 3, 1, 2)}
+        image = given["image"].permute(0, 3, 1, 2)
+        return families.image_arguments(name, image, WRITTEN[name].config())
     if "frames" in given and name != "WhisperForCausalLM":
         return {
             "input_features": given["frames"].transpose(1, 2),
@@ -181,8 +182,13 @@ def _outputs(name: str, found: Any, there: torch.Tensor) -> dict[str, Any]:
         return {"embeddings": found.text_embeds if "Text" in name else found.image_embeds}
     if name == "CLIPVisionModel":
         return {"first": found.pooler_output}
-    if name.startswith("ViT"):
+    if name.startswith(("ViTFor", "ViTModel")):
         return {"pooled": found.logits if "Classification" in name else found.pooler_output}
+    if WRITTEN[name].case.kind == "image":
+        pooled = getattr(found, "pooler_output", None)
+        named = {"logits": getattr(found, "logits", None), "pooled": pooled}
+        named["last_hidden_state"] = getattr(found, "last_hidden_state", None)
+        return {each: x for each, x in named.items() if x is not None}
     if name.endswith("QuestionAnswering"):
         return {"start_logits": found.start_logits * there, "end_logits": found.end_logits * there}
     if name.endswith("ForPreTraining") and WRITTEN[name].case.kind == "sound":

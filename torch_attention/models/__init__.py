@@ -4,6 +4,7 @@ from torch_attention.feed_forward import ClampedFeedForward as ClampedFeedForwar
 from torch_attention.feed_forward import FeedForward as FeedForward
 from torch_attention.feed_forward import GatedFeedForward as GatedFeedForward
 from torch_attention.head_norms import head_layer_norm as head_layer_norm
+from torch_attention.layer_scale import layer_scale as layer_scale
 from torch_attention.models.beams import BeamOutput as BeamOutput
 from torch_attention.models.beams import beam_search as beam_search
 from torch_attention.models.contrastive import ContrastiveConfig as ContrastiveConfig
@@ -42,13 +43,16 @@ from torch_attention.models.speech import SpeechConfig as SpeechConfig
 from torch_attention.models.speech import SpeechTransformer as SpeechTransformer
 from torch_attention.models.task_model import TaskModel as TaskModel
 from torch_attention.models.task_model import TaskSpec as TaskSpec
+from torch_attention.models.tasks import DistilledClassifier as DistilledClassifier
 from torch_attention.models.tasks import EmbeddingHead as EmbeddingHead
+from torch_attention.models.tasks import FirstAndMeanPooling as FirstAndMeanPooling
 from torch_attention.models.tasks import FirstToken as FirstToken
 from torch_attention.models.tasks import LastToken as LastToken
 from torch_attention.models.tasks import LearnedPooling as LearnedPooling
 from torch_attention.models.tasks import MaskedLanguageHead as MaskedLanguageHead
 from torch_attention.models.tasks import MeanPooling as MeanPooling
 from torch_attention.models.tasks import NoHead as NoHead
+from torch_attention.models.tasks import NormedPooling as NormedPooling
 from torch_attention.models.tasks import QuestionAnswering as QuestionAnswering
 from torch_attention.models.tasks import RewardHead as RewardHead
 from torch_attention.models.tasks import SequenceClassifier as SequenceClassifier

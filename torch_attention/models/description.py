@@ -63,9 +63,12 @@ class LayerSpec:
         arrangement: order of norms and residuals: a key of `ARRANGEMENTS`, such as `"pre"` or `"sandwich"`.
         norm: norm of the layer, `rms_norm` or `layer_norm`.
         residual_scale: factor on the output of each sublayer before the residual addition, as in Granite.
+        output_norm: norm of the sublayers' outputs in the arrangement `"sandwich"`, such as `layer_scale`; None for
+            `norm`.
 
     Raises:
-        ValueError: there is no mixer, and no feed-forward network either, or another arrangement than `"pre"`.
+        ValueError: `output_norm` is given for another arrangement; or there is no mixer, and no feed-forward network
+            either, or another arrangement than `"pre"`.
     """
 
     mixer: Part | None
@@ -73,8 +76,11 @@ class LayerSpec:
     arrangement: str = "pre"
     norm: Part = field(default_factory=lambda: Part("rms_norm"))
     residual_scale: float = 1.0
+    output_norm: Part | None = None
 
     def __post_init__(self) -> None:
+        if self.output_norm is not None and self.arrangement != "sandwich":
+            raise ValueError(f"output_norm must be None for the arrangement {self.arrangement!r}")
         if self.mixer is None and (self.ffn is None or self.arrangement != "pre"):
             raise ValueError(
                 "a layer with mixer=None must have a feed-forward network and the arrangement 'pre', "
@@ -193,7 +199,8 @@ def check_described(kind: Any, given: Any) -> None:
 
 
 def _within(name: str, given: Mapping[str, Any]) -> Any:
-    return described(SpecialTokens, given) if name == "special_tokens" else _part(given)
+    kind = {"special_tokens": SpecialTokens, "layer": LayerSpec}.get(name)
+    return _part(given) if kind is None else described(kind, given)
 
 
 def _part(given: Mapping[str, Any]) -> Part:

@@ -18,6 +18,7 @@ from torch_attention import (
     head_norms,
     heads,
     latents,
+    layer_scale,
     linear,
     low_rank,
     norms,
@@ -89,7 +90,7 @@ class Role(NamedTuple):
         )
 
 
-NORM = Role("a norm, rms_norm or layer_norm", (norms, head_norms))
+NORM = Role("a norm, rms_norm or layer_norm", (norms, head_norms, layer_scale))
 FUNCTION = Role("a number or a function such as yarn_amplitude", (rotary_scaling,))
 
 # Roles of the parts of a model, and the arguments that the model supplies to each.

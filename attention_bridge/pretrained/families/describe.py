@@ -206,6 +206,33 @@ def latent_decoder(
     return model_spec(vocab_size, embed_dim, layers, norm=norm, tied=tied)
 
 
+def vision_layer(
+    sizes: Mapping[str, Any],
+    *,
+    gated: bool = False,
+    scaled: bool = False,
+    position: Part | None = None,
+) -> Part:
+    """Describe a layer of a Vision Transformer.
+
+    Args:
+        sizes: fields of the `VisionTransformerConfig`.
+        gated: whether the feed-forward network is gated.
+        scaled: whether there is a LayerScale.
+        position: positional encoding; None for none.
+    """
+    placed = {} if position is None else {"position": position}
+    norm = Part("layer_norm", {"eps": sizes["norm_eps"]})
+    ffn = {"ffn_dim": sizes["ffn_dim"], "activation": sizes["activation"], "bias": True}
+    return layer_spec(
+        Part("MultiHeadSelfAttention", {"num_heads": sizes["num_heads"], **placed}),
+        Part("GatedFeedForward" if gated else "FeedForward", ffn),
+        "sandwich" if scaled else "pre",
+        norm,
+        **({"output_norm": Part("layer_scale")} if scaled else {}),
+    )
+
+
 def layer_spec(mixer: Part | None, ffn: Part | None, arrangement: str, norm: Part, **others: Any) -> Part:
     """Describe one layer."""
     parts = {"mixer": mixer, "ffn": ffn, "arrangement": arrangement, "norm": norm}

@@ -139,6 +139,32 @@ def sequence_head(
     return _classifier(task, classes, classifier, hidden, activation, part, bias=bias, absent=absent)
 
 
+def image_head(
+    classifier: str = "classifier", pooling: Callable[[Fields], Part | None] = lambda fields: None
+) -> Head:
+    """A classifier of images, whose linear layer has this name; `pooling` returns None for the class token."""
+
+    def part(fields: Fields, tensors: Tensors) -> Part:
+        chosen = pooling(fields)
+        options = {} if chosen is None else {"pooling": chosen}
+        classes = _rows(f"{classifier}.weight", fields, tensors)
+        return Part("SequenceClassifier", {"num_classes": classes, **options})
+
+    layers = {classifier: "classifier"}
+    return Head(IMAGES, ("ForImageClassification",), _rules(layers), _both(classifier), part)
+
+
+def distilled_head(classifier: str, distillation: str) -> Head:
+    """The classifiers of the class token and the distillation token, whose linear layers have these names."""
+
+    def part(fields: Fields, tensors: Tensors) -> Part:
+        return Part("DistilledClassifier", {"num_classes": _rows(f"{classifier}.weight", fields, tensors)})
+
+    rules = _rules({classifier: "classifier", distillation: "distillation_classifier"})
+    names = (*_both(classifier), *_both(distillation))
+    return Head(IMAGES, ("ForImageClassificationWithTeacher",), rules, names, part)
+
+
 def token_head(
     classifier: str,
     *,

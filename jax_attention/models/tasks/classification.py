@@ -27,7 +27,7 @@ from jax_attention.activations import activation_function
 from jax_attention.arguments import checked
 from jax_attention.checks import check_sequence
 from jax_attention.layers import Dropout, Factory, linear
-from jax_attention.models.tasks.pooling import FirstToken
+from jax_attention.models.tasks.pooling import FirstToken, pooled_dim
 from jax_attention.models.tasks.results import LogitsOutput
 from jax_attention.norms import normalise
 
@@ -79,7 +79,7 @@ class SequenceClassifier(nnx.Module):
         )
         self.hidden_norm = hidden_norm
         self.dropout = Dropout(dropout, rngs=rngs)
-        features = embed_dim if hidden_dim is None else hidden_dim
+        features = pooled_dim(self.pooling, embed_dim) if hidden_dim is None else hidden_dim
         self.classifier = linear(features, num_classes, bias=bias, **factory)
 
     def __call__(
@@ -109,6 +109,40 @@ class SequenceClassifier(nnx.Module):
         if self.hidden_norm is not None:
             pooled = normalise(self.hidden_norm, pooled)
         return self.classifier(self.dropout(pooled, dropout_keep))
+
+
+@checked
+class DistilledClassifier(nnx.Module):
+    """Class logits of an image: mean of two classifiers, of class and distillation token (Touvron et al. 2020, DeiT).
+
+    Args:
+        embed_dim: number of features per position.
+        num_classes: number of classes.
+
+    Raises:
+        ValueError: `num_classes` is below 1.
+    """
+
+    returns: ClassVar = LogitsOutput
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_classes: int,
+        *,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.classifier = linear(embed_dim, num_classes, **factory)
+        self.distillation_classifier = linear(embed_dim, num_classes, **factory)
+
+    def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch classes"]:
+        """Compute the class logits from the first two positions of the last hidden states `x`."""
+        check_sequence("x", x, self.embed_dim)
+        return (self.classifier(x[:, 0]) + self.distillation_classifier(x[:, 1])) / 2.0
 
 
 @checked

@@ -35,6 +35,7 @@ SIZES = {
     "num_attention_heads": 3,
     "intermediate_size": 20,
 }
+IMAGE = {**{k: v for k, v in SIZES.items() if k != "vocab_size"}, "image_size": (8, 12), "patch_size": (4, 3)}
 NONE = {"pad_token_id": 0, "bos_token_id": None, "eos_token_id": None}
 STACKS = {
     "vocab_size": VOCAB,

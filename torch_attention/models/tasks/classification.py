@@ -25,7 +25,7 @@ from torch_attention.activations import activation_function
 from torch_attention.arguments import checked
 from torch_attention.checks import check_sequence
 from torch_attention.layers import Dropout, Factory, linear
-from torch_attention.models.tasks.pooling import FirstToken
+from torch_attention.models.tasks.pooling import FirstToken, pooled_dim
 from torch_attention.models.tasks.results import LogitsOutput
 from torch_attention.norms import normalise
 
@@ -77,7 +77,7 @@ class SequenceClassifier(nn.Module):
         )
         self.hidden_norm = hidden_norm
         self.dropout = Dropout(dropout)
-        features = embed_dim if hidden_dim is None else hidden_dim
+        features = pooled_dim(self.pooling, embed_dim) if hidden_dim is None else hidden_dim
         self.classifier = linear(features, num_classes, bias=bias, **factory)
 
     def forward(
@@ -107,6 +107,40 @@ class SequenceClassifier(nn.Module):
         if self.hidden_norm is not None:
             pooled = normalise(self.hidden_norm, pooled)
         return self.classifier(self.dropout(pooled, dropout_keep))
+
+
+@checked
+class DistilledClassifier(nn.Module):
+    """Class logits of an image: mean of two classifiers, of class and distillation token (Touvron et al. 2020, DeiT).
+
+    Args:
+        embed_dim: number of features per position.
+        num_classes: number of classes.
+
+    Raises:
+        ValueError: `num_classes` is below 1.
+    """
+
+    returns: ClassVar = LogitsOutput
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_classes: int,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        factory = Factory(device=device, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.classifier = linear(embed_dim, num_classes, **factory)
+        self.distillation_classifier = linear(embed_dim, num_classes, **factory)
+
+    def forward(self, x: Float[Tensor, "batch length embed"]) -> Float[Tensor, "batch classes"]:
+        """Compute the class logits from the first two positions of the last hidden states `x`."""
+        check_sequence("x", x, self.embed_dim)
+        return (self.classifier(x[:, 0]) + self.distillation_classifier(x[:, 1])) / 2.0
 
 
 @checked

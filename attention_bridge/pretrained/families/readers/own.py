@@ -38,6 +38,7 @@ KNOWN = {
     "ffn": ("embed_dim",),
     "norm": ("dim",),
     "embedding_norm": ("dim",),
+    "output_norm": ("dim",),
     "embedding_position": ("embed_dim",),
     "head": ("embed_dim", "vocab_size"),
     "pooling": ("embed_dim",),
@@ -54,10 +55,12 @@ FROM_ZERO = (
     "eps",
     "norm_eps",
     "num_dense_layers",
+    "num_registers",
     "num_shared",
     "num_sinks",
     "num_types",
     "pad",
+    "skip",
     "uncounted_token",
 )  # others are positive
 
