@@ -169,8 +169,8 @@ class RotaryEmbedding(nnx.Module):
         if self.ntk_factor is None:
             return thetas
         longer = jnp.clip(length / self.original_length, min=1.0) - 1.0  # 1, or batch 1 1 1
-        powers = [-2.0 * i / (2.0 * thetas.shape[-1] - 2.0) for i in range(thetas.shape[-1])]
-        powers = with_rank(jnp.asarray(powers, dtype=wide), length.ndim)
+        each = [-2.0 * i / (2.0 * thetas.shape[-1] - 2.0) for i in range(thetas.shape[-1])]
+        powers = with_rank(jnp.asarray(each, dtype=wide), length.ndim)
         return thetas * (1.0 + self.ntk_factor * longer) ** powers
 
     def _turn(

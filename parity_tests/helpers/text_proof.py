@@ -120,7 +120,7 @@ def _of_attention(model: Any, maps: Any) -> Any:
 
 
 def _forget_lengths(model: Any) -> None:
-    """Undo what the reference keeps from longer texts: rotary frequencies that depend on the length."""
+    """Reset the rotary frequencies that the reference has changed for longer texts."""
     for each in model.modules():
         if getattr(each, "rope_type", None) == "dynamic":
             each.max_seq_len_cached = each.original_max_seq_len

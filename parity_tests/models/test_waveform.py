@@ -126,7 +126,7 @@ def test_impossible_sizes_raise(changed, sentence):
 
 
 def test_hidden_frames_are_replaced_by_the_learned_vector(rng):
-    """What the hidden frames held has no influence, except where norms and convolutions see other frames."""
+    """The content of hidden frames has no influence, except where norms and convolutions see other frames."""
     model = in_torch.WaveformEncoder(description(in_torch, conv_norm="each", masked_frame=True)).eval()
     other = transfer(
         model,

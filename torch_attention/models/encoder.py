@@ -172,7 +172,9 @@ class Encoder(nn.Module):
         self.embedding_norm = layer_norm(token_dim, eps=config.norm_eps, **factory)
         self.embedding_proj = None if config.token_dim is None else linear(token_dim, dim, **factory)
         self.layers = nn.ModuleList([EncoderLayer(config, **factory) for _ in range(own_layers)])
-        self.position: Any = None if config.position is None else build_position(config.position, {**factory})
+        self.position: Any = (
+            None if config.position is None else build_position(config.position, dim, {**factory})
+        )
         self.pooler = linear(dim, dim, **factory) if config.pooler else None
         self.dropout = Dropout(config.dropout)
 

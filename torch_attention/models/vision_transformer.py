@@ -114,7 +114,9 @@ class VisionTransformer(nn.Module):
             **factory,
         )
         self.embedding_norm = layer_norm(dim, eps=eps, **factory) if config.embedding_norm else None
-        self.position: Any = None if config.position is None else build_position(config.position, {**factory})
+        self.position: Any = (
+            None if config.position is None else build_position(config.position, dim, {**factory})
+        )
         self.layers: Any = nn.ModuleList([_layer(config, factory) for _ in range(config.num_layers)])
         if self.position is not None:
             if config.layer is None:

@@ -67,11 +67,12 @@ def read_deepseek_v32(fields: Fields, tensors: Tensors) -> Reading:
     if glm:
         _check_indexers(fields, num_layers)
     rank, index_dim = fields.size("q_lora_rank"), fields.size("index_head_dim")
+    turning: dict[str, Any] = {"interleaved": True} if glm else {}
     indexer = {
         "num_heads": fields.size("index_n_heads"),
         "head_dim": index_dim,
         "query_dim": rank,
-        "position": rope(fields, turned, head_dim=index_dim, **({"interleaved": True} if glm else {})),
+        "position": rope(fields, turned, head_dim=index_dim, **turning),
     }
     parts = {
         "attention": _attention(fields, interleaved=True),
