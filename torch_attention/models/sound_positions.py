@@ -2,7 +2,7 @@ r"""Convolutional positional embedding, as in wav2vec 2.0 (Baevski et al. 2020, 
 
 $$ y = x + \mathrm{gelu}(C * x + b), \qquad C_k = g_k\, V_k / \lVert V_k \rVert $$
 
-A convolution sees the neighbours of each frame, and so where they stand relative to it. Its kernel is stored with
+A convolution sees the neighbours of each frame, and so its position among them. Its kernel is stored with
 weight normalisation (Salimans & Kingma 2016): per tap k a length and a direction.
 
 | symbol | argument or parameter                              |

@@ -4,7 +4,7 @@ $$ z = \mathrm{conv}_n(\dots\, \mathrm{conv}_1(s)), \qquad x = W\, \mathrm{norm}
    h = \mathrm{layers}(x + \mathrm{gelu}(C * x)) $$
 
 The first convolutions turn the samples s into frames z, some 50 per second; the convolution C adds the positions, see
-`ConvolutionalEmbedding`. The layers are those of a `ModelSpec`, with full attention.
+`ConvolutionalEmbedding`. The layers are described as in a `ModelSpec`, with full attention.
 """
 
 from dataclasses import dataclass, field
@@ -281,7 +281,7 @@ class WaveformEncoder(nn.Module):
     def frame_mask(
         self, mask: Shaped[Tensor, "..."], samples: Float[Tensor, "batch samples"]
     ) -> Bool[Tensor, "batch frames"]:
-        """Boolean mask of the real frames, those of which every sample is real."""
+        """Boolean mask of the frames whose samples are all real."""
         real: Any = _real(mask, samples)
         for conv in self.convs:
             real = conv.frame_mask(real)  # batch frames

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from attention_bridge.catalogue.part import Part
 from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained.families.decoder_fields import layer_types
