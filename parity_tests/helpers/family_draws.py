@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import subprocess
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +54,22 @@ def groups() -> dict[str, tuple[str, ...]]:
 
 def drawn_cases() -> list[str]:
     """One case of each family, chosen by the commit; without a repository, by the word `none`."""
+    return [names[_number(f"{commit()} {family}") % len(names)] for family, names in groups().items()]
+
+
+def share(names: Iterable[str], of: int) -> frozenset[str]:
+    """About one in `of` names, chosen by the commit: what a run leaves out, the next ones try."""
+    return frozenset(name for name in names if _number(f"{commit()} {name} of {of}") % of == 0)
+
+
+@cache
+def commit() -> str:
+    """The commit of the repository; without one, the word `none`."""
     place = Path(__file__).parent
     head = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=place, capture_output=True, text=True, check=False
     )
-    commit = head.stdout.strip() or "none"
-    return [names[_number(f"{commit} {family}") % len(names)] for family, names in groups().items()]
+    return head.stdout.strip() or "none"
 
 
 def drawn(case: Case, rng: np.random.Generator) -> dict[str, Any]:
