@@ -58,7 +58,7 @@ def drawn_cases() -> list[str]:
 
 
 def share(names: Iterable[str], of: int) -> frozenset[str]:
-    """About one in `of` names, chosen by the commit: what a run leaves out, the next ones try."""
+    """About one in `of` names, chosen by the commit, so that later runs try the others."""
     return frozenset(name for name in names if _number(f"{commit()} {name} of {of}") % of == 0)
 
 
