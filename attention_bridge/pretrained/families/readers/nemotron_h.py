@@ -85,7 +85,8 @@ def _kinds(fields: Fields) -> list[str]:
     kinds = [known.get(each, each) for each in given] if isinstance(given, list | str) else []
     if not 0 < len(kinds) <= MOST_LAYERS or any(kind not in LETTERS.values() for kind in kinds):
         raise CheckpointError(
-            f"{fields.source} must have layers_block_type {', '.join(LETTERS.values())} for each layer, got {shown(given)}"
+            f"{fields.source} must have layers_block_type {', '.join(LETTERS.values())} for each layer, "
+            f"got {shown(given)}"
         )
     if MOE in kinds:
         raise CheckpointError(
