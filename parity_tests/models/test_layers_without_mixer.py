@@ -54,7 +54,8 @@ def test_incremental_decoding_passes_over_the_layer(mirror, rng):
     made, array, numpy = model(mirror)
     tokens = array(rng.integers(0, 13, (2, 5)).astype(np.int32))
     caches = made.start(5)
-    assert caches[0] is None and caches[2] is None
+    assert caches[0] is None
+    assert caches[2] is None
     first = made(tokens[:, :3], caches=caches)
     second = made(tokens[:, 3:], caches=first.caches)
     joined = np.concatenate([numpy(first.logits), numpy(second.logits)], 1)
