@@ -94,6 +94,7 @@ def delta_layer(
     head_dim: int,
     value_dim: int,
     eps: float,
+    beta_scale: float = 1.0,
 ) -> tuple[Array, Array, Array, Array]:
     """Layer around S_t = (I - β k kᵀ) Diag(α) S_{t-1} + β k vᵀ: projections, short convolution, norm and gate.
 
@@ -108,7 +109,9 @@ def delta_layer(
     query = unit_length(split_heads(features[..., :keys], num_heads))[:, groups] / math.sqrt(head_dim)
     key = unit_length(split_heads(features[..., keys : 2 * keys], num_heads))[:, groups]
     value = split_heads(features[..., 2 * keys :], num_value_heads)
-    beta = there(sigmoid(linear(parameters, "b_proj", x)), mask).swapaxes(1, 2)  # batch heads length
+    beta = there(beta_scale * sigmoid(linear(parameters, "b_proj", x)), mask).swapaxes(
+        1, 2
+    )  # batch heads length
     alpha = split_heads(np.exp(there(decay(x), mask)), num_value_heads)  # batch heads length (head_dim or 1)
 
     def transition(b: int, h: int, t: int) -> Array:
@@ -159,6 +162,7 @@ def gated_delta_net(
     head_dim: int,
     value_dim: int,
     eps: float,
+    beta_scale: float = 1.0,
 ) -> tuple[Array, Array, Array, Array]:
     """Gated DeltaNet (Yang, Kautz, Hatamizadeh 2024, eq. 10).
 
@@ -177,6 +181,7 @@ def gated_delta_net(
         head_dim=head_dim,
         value_dim=value_dim,
         eps=eps,
+        beta_scale=beta_scale,
     )
 
 
@@ -223,10 +228,11 @@ def mamba2(
     state_dim: int,
     num_groups: int,
     eps: float,
+    min_step: float = 0.0,
 ) -> tuple[Array, Array, Array, Array]:
     """Mamba-2, h_t = exp(Δ A) h_{t-1} + Δ B x, y_t = C h_t + D x, h (state_dim, head_dim) (Dao, Gu 2024, section 7)."""
     inner, group = num_heads * head_dim, num_groups * state_dim
-    projected = linear(parameters, "in_proj", there(x, mask))
+    projected = there(linear(parameters, "in_proj", there(x, mask)), mask)
     z, features, dt = np.split(projected, [inner, 2 * inner + 2 * group], axis=-1)
     features, inputs = short_convolution(parameters, features)
     features = there(features, mask)
@@ -234,7 +240,8 @@ def mamba2(
     value = split_heads(features[..., :inner], num_heads)  # x
     key = split_heads(features[..., inner : inner + group], num_groups)[:, of_head]  # B
     query = split_heads(features[..., inner + group :], num_groups)[:, of_head]  # C
-    step = there(softplus(dt + parameters["dt_bias"]), mask).swapaxes(1, 2)  # Δ, batch heads length
+    step = softplus(dt + parameters["dt_bias"])  # Δ, batch length heads
+    step = there(np.where(step.real < min_step, min_step, step), mask).swapaxes(1, 2)  # batch heads length
     rate = -np.exp(parameters["A_log"])
 
     def transition(b: int, h: int, t: int) -> Array:
