@@ -112,6 +112,8 @@ class RotaryEmbedding(nn.Module):
         if temperature is not None and len(temperature) != 3:
             raise ValueError(f"temperature must hold three numbers, got {len(temperature)}")
         self.temperature = None if temperature is None else tuple(temperature)
+        if temperature is not None:
+            self.fixed_positions = "its temperature depends on the position of a query"
 
     def forward(
         self,

@@ -1,6 +1,6 @@
 """`hf.mixtral`: Hugging Face `MixtralForCausalLM`, with separate tensors for each expert, as on disk.
 
-With stacked experts, as transformers holds them in memory, the names are those of `hf.qwen2_moe_stacked`.
+With stacked experts, as transformers holds them in memory, it has the names of `hf.qwen2_moe_stacked`.
 `hf.minimax_m2` and `hf.minimax_m2_stacked` have a bias of the routing, too.
 
 https://github.com/huggingface/transformers/blob/main/src/transformers/models/mixtral/modeling_mixtral.py

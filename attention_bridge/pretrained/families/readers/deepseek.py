@@ -71,7 +71,7 @@ def read_deepseek_v32(fields: Fields, tensors: Tensors) -> Reading:
         "num_heads": fields.size("index_n_heads"),
         "head_dim": index_dim,
         "query_dim": rank,
-        "position": rope(fields, turned, head_dim=index_dim, **({"interleaved": True} if glm else {})),
+        "position": rope(fields, turned, head_dim=index_dim, interleaved=glm),
     }
     parts = {
         "attention": _attention(fields, interleaved=True),
