@@ -132,6 +132,8 @@ class RotaryEmbedding(nnx.Module):
         self.original_length = original_length
         self.long_frequencies = self.frequencies if long_frequencies is None else tuple(long_frequencies)
         self.ntk_factor = ntk_factor
+        if temperature is not None:
+            self.fixed_positions = "its temperature depends on the position of a query"
 
     def __call__(
         self,

@@ -91,6 +91,8 @@ class QKNormAttention(SelfAttentionFrame):
         projections = heads.projections(bias=bias, out_bias=out_bias, **factory)
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = projections
         self.after_position = after_position
+        if after_position:
+            self.fixed_positions = "its norms follow the rotation, so positions matter, not only distances"
         self.q_norm = rms_norm(self.head_dim, eps=eps, unit_offset=unit_offset, **factory)
         self.k_norm = rms_norm(self.head_dim, eps=eps, unit_offset=unit_offset, **factory)
 

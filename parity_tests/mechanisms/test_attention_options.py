@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from flax import nnx
 
 from attention_bridge.catalogue import Part
+from attention_bridge.catalogue.part import build
+from attention_bridge.pretrained.families.describe import language_model, layer_spec, model_spec
 from parity_tests.helpers.built import each_mirror, module, weights_for
 
 DIM, HEADS, HEAD_DIM, LENGTH = 12, 3, 4, 9
@@ -93,6 +96,24 @@ def test_option_equals_its_definition(mirror, name, options, change, visible, rn
         assert np.abs(found - expected).max() <= BOUND * np.abs(expected).max()
     plain = attention(weights, x.astype(np.float64), lambda query, key, w: (query, key), visible)
     assert np.abs(plain - expected).max() > 0.01 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("QKNormAttention", {"after_position": True}),
+        ("GroupedQueryAttention", {"num_kv_heads": HEADS, "position": Part("RotaryEmbedding", STILL)}),
+    ],
+)
+@each_mirror
+def test_option_that_depends_on_positions_takes_no_padding_in_front(mirror, name, options):
+    attention = Part(name, {**SIZES, **options, "is_causal": True})
+    arguments = {key: x for key, x in attention.arguments.items() if key not in ("embed_dim", "is_causal")}
+    config = model_spec(7, DIM, [layer_spec(Part(name, arguments), None, "pre", Part("rms_norm"))])
+    model = build(language_model(config), mirror.package.__name__, {"rngs": nnx.Rngs(0)})
+    mask = mirror.array(np.array([[0, 1, 1]]))
+    with pytest.raises(NotImplementedError, match=f"{name} takes no padding in front"):
+        model(mirror.array(np.array([[1, 2, 3]])), mask)
 
 
 @each_mirror

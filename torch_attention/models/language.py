@@ -33,6 +33,7 @@ from torch_attention.models.token_mixers import (
     check_no_padding,
     check_shares_position,
     first_memory,
+    fixed_positions,
     is_padded_in_front,
 )
 from torch_attention.models.token_numbers import check_numbers, check_types
@@ -102,7 +103,7 @@ class LanguageModel(nn.Module):
         )
         if self.position is not None:
             check_shares_position(self.layers)
-        self.has_fixed_positions = any(hasattr(layer.attention, "fixed_positions") for layer in self.layers)
+        self.has_fixed_positions = any(fixed_positions(layer.attention) for layer in self.layers)
         self.final_norm = None if config.norm is None else build(config.norm, norm, {**factory})
         self.head = (
             None if config.tied else linear(config.output_dim, config.vocab_size, bias=False, **factory)

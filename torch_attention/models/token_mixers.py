@@ -116,10 +116,16 @@ def check_memory(mixer: Any, memory: Any) -> None:
         raise TypeError(f"caches must hold a cache for {name}, got {_kind(memory)}")
 
 
+def fixed_positions(mixer: Any) -> str | None:
+    """The reason why the places of tokens matter to a mixer, not only their distances; None if they do not."""
+    own = getattr(mixer, "fixed_positions", None)
+    return getattr(getattr(mixer, "position", None), "fixed_positions", None) if own is None else own
+
+
 def check_no_padding(layers: Any) -> None:
     """Raise NotImplementedError if a layer mixes by fixed positions, which left padding would shift."""
     for layer in layers:
-        reason = getattr(layer.attention, "fixed_positions", None)
+        reason = fixed_positions(layer.attention)
         if reason is not None:
             raise NotImplementedError(
                 f"{type(layer.attention).__name__} takes no padding in front of tokens that are read or written: "

@@ -13,7 +13,7 @@ PLAIN = {
     "num_key_value_heads": 2,
     "head_dim": 8,
     "intermediate_size_mlp": 13,
-    "num_local_experts": 5,
+    "num_local_experts": 4,
     "no_rope_layer_interval": 3,
     "attention_chunk_size": 4,
     "floor_scale": 2,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from attention_bridge.catalogue.part import Part
 from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained.families.decoder_fields import layer_types
@@ -69,12 +67,11 @@ def read_deepseek_v32(fields: Fields, tensors: Tensors) -> Reading:
     if glm:
         _check_indexers(fields, num_layers)
     rank, index_dim = fields.size("q_lora_rank"), fields.size("index_head_dim")
-    turning: dict[str, Any] = {"interleaved": True} if glm else {}
     indexer = {
         "num_heads": fields.size("index_n_heads"),
         "head_dim": index_dim,
         "query_dim": rank,
-        "position": rope(fields, turned, head_dim=index_dim, **turning),
+        "position": rope(fields, turned, head_dim=index_dim, interleaved=glm),
     }
     parts = {
         "attention": _attention(fields, interleaved=True),
