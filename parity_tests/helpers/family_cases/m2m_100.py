@@ -17,7 +17,7 @@ CASES = {
     "m2m_100": case(),
     "m2m_100, not scaled": case(scale_embedding=False, activation_function="gelu"),
     "m2m_100, odd vocabulary": case(vocab_size=37, encoder_layers=1, d_model=18, decoder_attention_heads=6),
-    "m2m_100, padding token within the text": case(pad_token_id=5),
+    "m2m_100, another padding token": case(pad_token_id=1),
     "m2m_100, few positions": case(max_position_embeddings=3, encoder_attention_heads=1),
     "m2m_100, many heads": case(d_model=30, encoder_attention_heads=15, decoder_attention_heads=10),
 }
