@@ -14,6 +14,7 @@ PARTS = (
     "global_blocks",
     "num_blocks",
     "num_chunks",
+    "num_prefix",
     "num_random",
     "num_registers",
     "num_sinks",

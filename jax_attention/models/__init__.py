@@ -47,6 +47,7 @@ from jax_attention.models.tasks import DistilledClassifier as DistilledClassifie
 from jax_attention.models.tasks import EmbeddingHead as EmbeddingHead
 from jax_attention.models.tasks import FirstAndMeanPooling as FirstAndMeanPooling
 from jax_attention.models.tasks import FirstToken as FirstToken
+from jax_attention.models.tasks import LastPosition as LastPosition
 from jax_attention.models.tasks import LastToken as LastToken
 from jax_attention.models.tasks import LearnedPooling as LearnedPooling
 from jax_attention.models.tasks import MaskedLanguageHead as MaskedLanguageHead

@@ -37,7 +37,7 @@ class VisionTransformerConfig:
 
     Attributes:
         image_size: height and width of the images.
-        patch_size: height and width of a patch; must divide the image's.
+        patch_size: height and width of a patch; pixels beyond the last complete patch are left out.
         in_channels: number of channels of an image.
         embed_dim: number of features per patch.
         num_heads: number of attention heads per layer; must divide `embed_dim`.
@@ -88,7 +88,7 @@ class VisionTransformer(nnx.Module):
         config: sizes and options of the model.
 
     Raises:
-        ValueError: the patches do not tile the image, the heads do not divide the features, a part is unknown or does
+        ValueError: the image is smaller than a patch, the heads do not divide the features, a part is unknown or does
             not fit, there is a shared positional encoding without a described layer, or a pooler, a classifier or
             registers without a class token or pooling.
     """

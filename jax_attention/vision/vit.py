@@ -23,7 +23,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jax_attention.arguments import checked
-from jax_attention.checks import check_divisible, check_pairs, check_sequence
+from jax_attention.checks import check_pairs, check_sequence
 from jax_attention.feed_forward import FeedForward
 from jax_attention.layers import Factory, conv2d, convolve, parameter
 from jax_attention.norms import layer_norm, normalise
@@ -38,7 +38,7 @@ class PatchEmbedding(nnx.Module):
 
     Args:
         image_size: height and width of the images.
-        patch_size: height and width of a patch; must divide `image_size`.
+        patch_size: height and width of a patch; pixels beyond the last complete patch are left out.
         in_channels: channels of the image.
         embed_dim: features of a patch embedding.
         class_token: whether there is a class token in front of the patches.
@@ -47,7 +47,7 @@ class PatchEmbedding(nnx.Module):
         register_positions: whether registers have learned positions, too, as DeiT's distillation token.
 
     Raises:
-        ValueError: patches that do not tile the image, or registers without a class token.
+        ValueError: an image smaller than a patch, or registers without a class token.
     """
 
     def __init__(
@@ -69,8 +69,10 @@ class PatchEmbedding(nnx.Module):
             raise ValueError(
                 f"num_registers must be 0 without a class token, which they follow, got {num_registers}"
             )
-        check_divisible(image_height=image_size[0], patch_height=patch_size[0])
-        check_divisible(image_width=image_size[1], patch_width=patch_size[1])
+        if image_size[0] < patch_size[0] or image_size[1] < patch_size[1]:
+            raise ValueError(
+                f"image_size must hold a patch, got an image of {image_size} and a patch of {patch_size}"
+            )
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
         num_patches = (image_size[0] // patch_size[0]) * (image_size[1] // patch_size[1])
         self.image_shape = (*image_size, in_channels)

@@ -89,7 +89,7 @@ def _drawn(config: Any, rng: np.random.Generator) -> dict[str, Any]:
     names = sorted(
         name for name in fields.keys() & given.keys() if name not in LEFT and not name.startswith("_")
     )
-    chosen = rng.choice(names, size=int(rng.integers(1, 4)), replace=False)
+    chosen = rng.choice(names, size=min(int(rng.integers(1, 4)), len(names)), replace=False)
     changed = {str(name): _changed(str(name), given[name], fields[name], rng) for name in chosen}
     return {name: value for name, value in changed.items() if value is not ...}
 

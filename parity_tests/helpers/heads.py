@@ -148,7 +148,7 @@ def reference(name: str, built: torch.nn.Module) -> dict[str, np.ndarray]:
 def _arguments(name: str, given: dict[str, Any]) -> dict[str, Any]:
     if "samples" in given:
         return {"input_values": given["samples"]}
-    if "image" in given and not name.startswith(("CLIPText", "CLIPModel")):
+    if "image" in given and not name.startswith(("CLIPText", "CLIPModel", "SiglipText", "SiglipModel")):
         image = given["image"].permute(0, 3, 1, 2)
         return families.image_arguments(name, image, WRITTEN[name].config())
     if "frames" in given and name != "WhisperForCausalLM":
@@ -163,7 +163,7 @@ def _arguments(name: str, given: dict[str, Any]) -> dict[str, Any]:
         options = {each: x[:, None] for each, x in options.items()}
     if WRITTEN[name].case.kind == "sequence" and not _is_alone(name):
         options["decoder_input_ids"] = given["target"].long()
-    if name == "CLIPModel":
+    if name in ("CLIPModel", "SiglipModel"):
         options["pixel_values"] = given["image"].permute(0, 3, 1, 2)
     return options
 
@@ -176,7 +176,11 @@ def _is_alone(name: str) -> bool:
 
 def _outputs(name: str, found: Any, there: torch.Tensor) -> dict[str, Any]:
     at = there[..., None]
-    if name == "CLIPModel":
+    if name == "SiglipTextModel":
+        return {"embeddings": found.pooler_output}
+    if name == "SiglipVisionModel":
+        return {"last_hidden_state": found.last_hidden_state, "pooled": found.pooler_output}
+    if name in ("CLIPModel", "SiglipModel"):
         return {"scores": found.logits_per_text, "text": found.text_embeds, "image": found.image_embeds}
     if name.endswith("WithProjection"):
         return {"embeddings": found.text_embeds if "Text" in name else found.image_embeds}
@@ -184,6 +188,8 @@ def _outputs(name: str, found: Any, there: torch.Tensor) -> dict[str, Any]:
         return {"first": found.pooler_output}
     if name.startswith(("ViTFor", "ViTModel")):
         return {"pooled": found.logits if "Classification" in name else found.pooler_output}
+    if name.endswith("Backbone"):
+        return {}  # feature maps of chosen layers, which the mirrors do not have
     if WRITTEN[name].case.kind == "image":
         pooled = getattr(found, "pooler_output", None)
         named = {"logits": getattr(found, "logits", None), "pooled": pooled}

@@ -47,6 +47,7 @@ from torch_attention.models.tasks import DistilledClassifier as DistilledClassif
 from torch_attention.models.tasks import EmbeddingHead as EmbeddingHead
 from torch_attention.models.tasks import FirstAndMeanPooling as FirstAndMeanPooling
 from torch_attention.models.tasks import FirstToken as FirstToken
+from torch_attention.models.tasks import LastPosition as LastPosition
 from torch_attention.models.tasks import LastToken as LastToken
 from torch_attention.models.tasks import LearnedPooling as LearnedPooling
 from torch_attention.models.tasks import MaskedLanguageHead as MaskedLanguageHead

@@ -212,6 +212,8 @@ def vision_layer(
     gated: bool = False,
     scaled: bool = False,
     position: Part | None = None,
+    shared_position: bool = False,
+    ffn_bias: bool = True,
 ) -> Part:
     """Describe a layer of a Vision Transformer.
 
@@ -220,12 +222,18 @@ def vision_layer(
         gated: whether the feed-forward network is gated.
         scaled: whether there is a LayerScale.
         position: positional encoding; None for none.
+        shared_position: whether the layers share a positional encoding of the model.
+        ffn_bias: whether the feed-forward projections have biases.
     """
-    placed = {} if position is None else {"position": position}
+    heads: dict[str, Any] = {"num_heads": sizes["num_heads"]} | ({"position": position} if position else {})
+    mixer = Part("MultiHeadSelfAttention", heads)
+    if shared_position:
+        per_head = {"num_kv_heads": heads["num_heads"], "head_dim": sizes["embed_dim"] // heads["num_heads"]}
+        mixer = Part("GroupedQueryAttention", {**heads, **per_head, "bias": True})
     norm = Part("layer_norm", {"eps": sizes["norm_eps"]})
-    ffn = {"ffn_dim": sizes["ffn_dim"], "activation": sizes["activation"], "bias": True}
+    ffn = {"ffn_dim": sizes["ffn_dim"], "activation": sizes["activation"], "bias": ffn_bias}
     return layer_spec(
-        Part("MultiHeadSelfAttention", {"num_heads": sizes["num_heads"], **placed}),
+        mixer,
         Part("GatedFeedForward" if gated else "FeedForward", ffn),
         "sandwich" if scaled else "pre",
         norm,

@@ -140,9 +140,17 @@ def sequence_head(
 
 
 def image_head(
-    classifier: str = "classifier", pooling: Callable[[Fields], Part | None] = lambda fields: None
+    classifier: str = "classifier",
+    pooling: Callable[[Fields], Part | None] = lambda fields: None,
+    norm: str | None = None,
 ) -> Head:
-    """A classifier of images, whose linear layer has this name; `pooling` returns None for the class token."""
+    """A classifier of images, whose linear layer has this name.
+
+    Args:
+        classifier: name of its linear layer.
+        pooling: function of the configuration that describes the pooling; its result is None for the class token.
+        norm: name of the norm of a `NormedPooling`; None for none.
+    """
 
     def part(fields: Fields, tensors: Tensors) -> Part:
         chosen = pooling(fields)
@@ -150,8 +158,9 @@ def image_head(
         classes = _rows(f"{classifier}.weight", fields, tensors)
         return Part("SequenceClassifier", {"num_classes": classes, **options})
 
-    layers = {classifier: "classifier"}
-    return Head(IMAGES, ("ForImageClassification",), _rules(layers), _both(classifier), part)
+    layers = {classifier: "classifier"} if norm is None else {classifier: "classifier", norm: "pooling.norm"}
+    names = tuple(name for layer in layers for name in _both(layer))
+    return Head(IMAGES, ("ForImageClassification",), _rules(layers), names, part)
 
 
 def distilled_head(classifier: str, distillation: str) -> Head:

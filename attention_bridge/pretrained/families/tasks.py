@@ -175,12 +175,13 @@ def _headless(reading: Reading) -> Reading:
 
 
 def _body(layout: Layout) -> Layout:
-    """The layout of a model as a backbone, which has neither an output head nor a pooler."""
-    kept = tuple(rule for rule in layout.rules if not rule.hub.startswith(("head.", "head_bias", "pooler.")))
+    """The layout of a model as a backbone, which has neither an output head nor a pooler nor a pooling."""
+    parts = ("head.", "head_bias", "pooler.", "pooling.")
+    kept = tuple(rule for rule in layout.rules if not rule.hub.startswith(parts))
     heads = tuple(
         Unused(rule.theirs, "the output head")
         for rule in layout.rules
-        if rule.hub.startswith(("head.", "head_bias"))
+        if rule.hub.startswith(parts) and not rule.hub.startswith("pooler.")
     )
     return replace(layout, rules=kept, unused=(*layout.unused, *heads)).within("backbone")
 
@@ -189,6 +190,8 @@ def _task_model(reading: Reading, head: Part, tied: tuple[Any, ...] = ()) -> Rea
     backbone = reading.model.arguments["config"]
     if "pooler" in backbone.arguments:
         backbone = replace(backbone, arguments={**backbone.arguments, "pooler": False})
+    if "pooling" in backbone.arguments:
+        backbone = replace(backbone, arguments={**backbone.arguments, "pooling": None})
     description = Part("TaskSpec", {"backbone": backbone, "head": head})
     return replace(
         reading,

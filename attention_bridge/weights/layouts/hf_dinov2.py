@@ -3,11 +3,12 @@
 https://github.com/huggingface/transformers/blob/main/src/transformers/models/dinov2/modeling_dinov2.py
 """
 
-from attention_bridge.weights.layout import Layout, Unused
+from attention_bridge.weights.layout import Dropped, Layout, Unused
 from attention_bridge.weights.layouts.hf_vit import IN_MEMORY
 from attention_bridge.weights.rule import Rule
 
 LAYER, OURS = "encoder.layer.{n}.", "layers.{n}."
+FFN = LAYER + "mlp.fc{1,2}.{name}"  # of files without a gated feed-forward network
 
 HF_DINOV2 = Layout(
     "hf.dinov2",
@@ -22,16 +23,14 @@ HF_DINOV2 = Layout(
             OURS + "attention.{q,k,v,out}_proj.{name}",
         ),
         Rule(LAYER + "layer_scale{1,2}.lambda1", OURS + "{attention,ffn}_output_norm.factors"),
-        Rule(LAYER + "mlp.fc{1,2}.{name}", OURS + "ffn.{up,down}_proj.{name}"),
+        Rule(FFN, OURS + "ffn.{up,down}_proj.{name}"),
         Rule(LAYER + "mlp.weights_in.weight", OURS + "ffn.{gate,up}_proj.weight", "(two o) i -> two o i"),
         Rule(LAYER + "mlp.weights_in.bias", OURS + "ffn.{gate,up}_proj.bias", "(two o) -> two o"),
         Rule(LAYER + "mlp.weights_out.{name}", OURS + "ffn.down_proj.{name}"),
         Rule("layernorm.{name}", "final_norm.{name}"),
     ),
-    unused=(
-        Unused("embeddings.mask_token", "only for pretraining"),
-        Unused("classifier.{rest}", "a task head, not part of the encoder"),
-    ),
+    dropped=(Dropped("embeddings.mask_token", "the embedding of masked patches in pretraining"),),
+    unused=(Unused("classifier.{rest}", "a task head, not part of the encoder"),),
     spellings=(
         ("dinov2.{rest}", "{rest}"),
         ("dinov2_with_registers.{rest}", "{rest}"),

@@ -5,6 +5,7 @@ The names are those on disk or in memory.
 https://github.com/huggingface/transformers/blob/main/src/transformers/models/vit/modeling_vit.py
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from attention_bridge.weights.layout import Layout, Unused, ZeroBias
@@ -13,7 +14,7 @@ from attention_bridge.weights.rule import Rule
 LAYER = "encoder.layer.{n}."
 
 
-def without_biases(layout: Layout, projections: str) -> Layout:
+def without_biases(layout: Layout, projections: Iterable[str]) -> Layout:
     """The layout of files whose attention has no biases of these projections, such as `qkv`."""
     zero = tuple(
         ZeroBias(f"{path}_proj.bias", f"{path}_proj.weight", "attention has no such bias")

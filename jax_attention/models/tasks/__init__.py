@@ -8,6 +8,7 @@ from jax_attention.models.tasks.masked_language import MaskedLanguageHead as Mas
 from jax_attention.models.tasks.no_head import NoHead as NoHead
 from jax_attention.models.tasks.pooling import FirstAndMeanPooling as FirstAndMeanPooling
 from jax_attention.models.tasks.pooling import FirstToken as FirstToken
+from jax_attention.models.tasks.pooling import LastPosition as LastPosition
 from jax_attention.models.tasks.pooling import LastToken as LastToken
 from jax_attention.models.tasks.pooling import LearnedPooling as LearnedPooling
 from jax_attention.models.tasks.pooling import MeanPooling as MeanPooling

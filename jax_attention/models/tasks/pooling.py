@@ -51,6 +51,18 @@ class LastToken(nnx.Module):
 
 
 @checked
+class LastPosition(nnx.Module):
+    """The vector of the last position, be it padding or not (Zhai et al. 2023, SigLIP)."""
+
+    def __call__(
+        self, x: Float[Array, "batch length embed"], mask: Shaped[Array, "..."] | None = None
+    ) -> Float[Array, "batch embed"]:
+        """Pool `x`, with at least one position; `mask` has no influence."""
+        check_sequence("x", x)
+        return x[:, -1]
+
+
+@checked
 class MeanPooling(nnx.Module):
     """The mean of the vectors of all real tokens (Reimers & Gurevych 2019).
 

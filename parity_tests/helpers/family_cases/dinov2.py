@@ -5,7 +5,6 @@ import transformers as t
 from parity_tests.helpers.family_cases.case import IMAGE, Case
 
 MODULES = ("dinov2",)
-WITHOUT_HEAD = ("Dinov2Backbone",)
 PLAIN = {**IMAGE, "image_size": 8, "mlp_ratio": 2}
 PLAIN.pop("intermediate_size")
 

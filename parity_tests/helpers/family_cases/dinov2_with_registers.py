@@ -5,7 +5,6 @@ import transformers as t
 from parity_tests.helpers.family_cases import dinov2
 
 MODULES = ("dinov2_with_registers",)
-WITHOUT_HEAD = ("Dinov2WithRegistersBackbone",)
 
 
 def case(model=t.Dinov2WithRegistersModel, **fields):

@@ -8,6 +8,7 @@ from torch_attention.models.tasks.masked_language import MaskedLanguageHead as M
 from torch_attention.models.tasks.no_head import NoHead as NoHead
 from torch_attention.models.tasks.pooling import FirstAndMeanPooling as FirstAndMeanPooling
 from torch_attention.models.tasks.pooling import FirstToken as FirstToken
+from torch_attention.models.tasks.pooling import LastPosition as LastPosition
 from torch_attention.models.tasks.pooling import LastToken as LastToken
 from torch_attention.models.tasks.pooling import LearnedPooling as LearnedPooling
 from torch_attention.models.tasks.pooling import MeanPooling as MeanPooling

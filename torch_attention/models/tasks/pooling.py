@@ -49,6 +49,18 @@ class LastToken(nn.Module):
 
 
 @checked
+class LastPosition(nn.Module):
+    """The vector of the last position, be it padding or not (Zhai et al. 2023, SigLIP)."""
+
+    def forward(
+        self, x: Float[Tensor, "batch length embed"], mask: Shaped[Tensor, "..."] | None = None
+    ) -> Float[Tensor, "batch embed"]:
+        """Pool `x`, with at least one position; `mask` has no influence."""
+        check_sequence("x", x)
+        return x[:, -1]
+
+
+@checked
 class MeanPooling(nn.Module):
     """The mean of the vectors of all real tokens (Reimers & Gurevych 2019).
 

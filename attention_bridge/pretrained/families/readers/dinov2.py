@@ -10,8 +10,9 @@ from attention_bridge.pretrained.families.fields import Fields
 from attention_bridge.pretrained.families.heads import image_head
 from attention_bridge.pretrained.families.readers.images import image_sizes
 from attention_bridge.pretrained.families.readers.vit_relatives import attention_layout
+from attention_bridge.pretrained.families.tasks import without
 from attention_bridge.pretrained.families.tensors import Tensors
-from attention_bridge.weights.layouts.hf_dinov2 import HF_DINOV2
+from attention_bridge.weights.layouts.hf_dinov2 import FFN, HF_DINOV2
 
 
 def read_dinov2(fields: Fields, tensors: Tensors) -> Reading:
@@ -39,7 +40,7 @@ def read_dinov2(fields: Fields, tensors: Tensors) -> Reading:
             num_registers=_registers(fields),
             layer=vision_layer(sizes, gated=gated, scaled=True),
         ),
-        attention_layout(fields, HF_DINOV2),
+        attention_layout(fields, without(HF_DINOV2, FFN) if gated else HF_DINOV2),
     )
 
 

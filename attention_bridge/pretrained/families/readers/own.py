@@ -42,6 +42,7 @@ KNOWN = {
     "embedding_position": ("embed_dim",),
     "head": ("embed_dim", "vocab_size"),
     "pooling": ("embed_dim",),
+    "text_pooling": ("embed_dim",),
 }
 ANY_NUMBER = ("scale", "shift")
 FROM_ZERO = (
@@ -55,6 +56,7 @@ FROM_ZERO = (
     "eps",
     "norm_eps",
     "num_dense_layers",
+    "num_prefix",
     "num_registers",
     "num_shared",
     "num_sinks",
@@ -93,6 +95,8 @@ def as_json(value: Any) -> Any:
     named = {name: as_json(each) for name, each in value.arguments.items()}
     if value.name == "TaskSpec":  # its backbone may be of several classes
         named["backbone"] = {"class": value.arguments["backbone"].name, **named["backbone"]}
+    if value.name == "ContrastiveConfig":  # its text tower, too
+        named["text"] = {"class": value.arguments["text"].name, **named["text"]}
     if value.name in (*DESCRIPTIONS, "SpecialTokens"):
         return named
     if value.name in configurations():

@@ -24,13 +24,14 @@ def read_deit(fields: Fields, tensors: Tensors) -> Reading:
 
 def read_vit_mae(fields: Fields, tensors: Tensors) -> Reading:
     """Read the encoder of a ViT-MAE configuration (He et al. 2021), which leaves out no patch here."""
-    if fields.given.get("mask_ratio", 0) != 0:
+    ratio = fields.raw("mask_ratio", default=0.75)
+    if type(ratio) not in (int, float) or ratio != 0:
         raise CheckpointError(
             f"{fields.source} must have mask_ratio 0, because the reference leaves out random patches otherwise, got "
-            f"{shown(fields.given['mask_ratio'])}; ignore=['mask_ratio'] encodes all patches"
+            f"{shown(ratio)}; config={{'mask_ratio': 0}} encodes all patches"
         )
     decoder = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers")
-    fields.raw("mask_ratio", "norm_pix_loss", *(f"decoder_{name}" for name in decoder))
+    fields.raw("norm_pix_loss", *(f"decoder_{name}" for name in decoder))
     return _reading(fields, tensors)
 
 
