@@ -18,6 +18,7 @@ from jax_attention import (
     head_norms,
     heads,
     latents,
+    layer_scale,
     linear,
     low_rank,
     norms,
@@ -89,7 +90,7 @@ class Role(NamedTuple):
         )
 
 
-NORM = Role("a norm, rms_norm or layer_norm", (norms, head_norms))
+NORM = Role("a norm, rms_norm or layer_norm", (norms, head_norms, layer_scale))
 FUNCTION = Role("a number or a function such as yarn_amplitude", (rotary_scaling,))
 
 # Roles of the parts of a model, and the arguments that the model supplies to each.
@@ -115,6 +116,7 @@ FILLED_IN = {
 OF_MODULES = {
     "attention": Role("attention with latents or grouped heads, such as MultiHeadLatentAttention", (heads,)),
     "embedding_position": Role("a positional embedding such as SinusoidalEmbedding", (absolute,)),
+    "hidden_norm": NORM,
     "indexer": Role("an indexer such as LightningIndexer", (lightning_indexer,)),
     "k_norm": NORM,
     "pooling": Role("a pooling of tokens such as MeanPooling", (pooling,)),
@@ -124,10 +126,8 @@ OF_MODULES = {
 }
 # The positional encoding that the layers of a model share, which may be embeddings of distances.
 SHARED_POSITION = OF_MODULES["position"]._replace(results=frozenset({Placed, DistanceRows}))
-OF_NUMBERS = {
-    "amplitude": FUNCTION,
-    "frequencies": FUNCTION._replace(expected="numbers or a function such as llama3_frequencies"),
-}
+FREQUENCIES = FUNCTION._replace(expected="numbers or a function such as llama3_frequencies")
+OF_NUMBERS = {"amplitude": FUNCTION, "frequencies": FREQUENCIES, "long_frequencies": FREQUENCIES}
 
 
 def is_defined_in(room: ModuleType, thing: Any) -> bool:

@@ -11,7 +11,8 @@ by a learned γ, before positional encoding. Models use the name "QK-norm" for d
 | `QKNormAttention`          | each head separately             | d, d (shared by all heads)      | Qwen 3 |
 | `FullWidthQKNormAttention` | all heads, before they are split | H d, G d                        | OLMo 2 |
 
-With one head the two are equal. (Flax's `normalize_qk` is a LayerNorm of each head; Llama 4's norm has no γ.)
+With one head the two are equal. (Flax's `normalize_qk` is a LayerNorm of each head; Llama 4's norm has no γ,
+see `ChunkedAttention`.)
 
 | symbol | argument       |
 |--------|----------------|
@@ -50,6 +51,7 @@ class QKNormAttention(SelfAttentionFrame):
         head_dim: features of a head; None for `embed_dim / num_heads`.
         eps: constant added to the mean square.
         unit_offset: whether the norm multiplies by 1 + γ, as in Gemma 3, instead of γ.
+        after_position: whether queries and keys are normalised after positional encoding, as in Hunyuan, not before.
         window: number of visible keys, including the query's own; None for no limit.
         position: positional encoding of the normalised queries and keys, such as `RotaryEmbedding`; None for none.
         is_causal: whether each position attends only to itself and earlier positions.
@@ -70,6 +72,7 @@ class QKNormAttention(SelfAttentionFrame):
         head_dim: int | None = None,
         eps: float = 1e-6,
         unit_offset: bool = False,
+        after_position: bool = False,
         window: int | None = None,
         is_causal: bool = False,
         bias: bool = True,
@@ -87,6 +90,9 @@ class QKNormAttention(SelfAttentionFrame):
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
         projections = heads.projections(bias=bias, out_bias=out_bias, **factory)
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = projections
+        self.after_position = after_position
+        if after_position:
+            self.fixed_positions = "its norms follow the rotation, so positions matter, not only distances"
         self.q_norm = rms_norm(self.head_dim, eps=eps, unit_offset=unit_offset, **factory)
         self.k_norm = rms_norm(self.head_dim, eps=eps, unit_offset=unit_offset, **factory)
 
@@ -110,11 +116,14 @@ class QKNormAttention(SelfAttentionFrame):
         """
         self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
-        query = normalise(self.q_norm, query)
         key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
-        key = normalise(self.k_norm, key)
+        if not self.after_position:
+            query, key = normalise(self.q_norm, query), normalise(self.k_norm, key)
         value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
         seen = self.see(query, KeyValue(key, value), mask, **call)
+        if self.after_position:
+            query, key = normalise(self.q_norm, seen.query), normalise(self.k_norm, seen.key)
+            seen = seen._replace(query=query, key=key)
         heads, weights = seen.attend()
         return seen.answer(self.out_proj(merge_heads(heads)), weights)
 

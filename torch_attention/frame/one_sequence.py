@@ -38,7 +38,8 @@ class SelfAttentionFrame(nn.Module):
         has_heads: whether the weights have a head axis; without one there is a single head.
         head_dim: features of a query and a key.
         is_causal: whether each position attends only to itself and earlier positions.
-        window: number of visible keys, including the query's own; None for no limit.
+        window: number of visible keys, including the query's own; without causality, so many on each side; None for
+            no limit.
         num_sinks: number of first keys that are visible besides the window.
         position, scale, dropout: as in `Scaling`.
     """
@@ -146,9 +147,10 @@ class SelfAttentionFrame(nn.Module):
         keep = call.get("dropout_keep")
         if keep is not None and not self.has_heads:
             keep = keep[:, None]
+        window = self.window
         scoring: Restrictions = {
             "is_causal": self.is_causal,
-            "window": self.window,
+            "window": window if window is None or self.is_causal else (window - 1, window - 1),
             "query_offset": found.offset,
             "scale": self.scale,
             "query_lengths": call.get("lengths"),

@@ -1,11 +1,12 @@
 """A bidirectional Transformer encoder (Vaswani et al. 2017) with the layout of BERT (Devlin et al. 2018).
 
 Token, position and type embeddings are added and normalised. Each layer is self-attention and a feed-forward
-network, each followed by a residual addition and a normalisation. An optional pooler reads the first position.
-With boxes, embeddings of each token's place on a page are added, too. The attention class is a choice.
+network, each followed by a residual addition and a normalisation. An optional pooler reads the first position. Instead
+of position embeddings, or besides them, the layers may share a positional encoding: a `T5Bias` in MPNet (Song et al.
+2020), a `RotaryEmbedding` in RoFormer (Su et al. 2021). With boxes, embeddings of each token's place on a page are
+added (LayoutLM: Xu et al. 2019).
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,127 +16,19 @@ from torch import Tensor, nn
 from torch_attention.arguments import checked
 from torch_attention.arrays import with_rank
 from torch_attention.checks import check_pairs, check_tokens
-from torch_attention.dropout_masks import LayerKeep, ModelKeep
-from torch_attention.feed_forward import FeedForward
+from torch_attention.dropout_masks import ModelKeep
 from torch_attention.layers import Dropout, Factory, embedding, linear
 from torch_attention.models.box_embedding import BoxEmbedding
-from torch_attention.models.description import Part
-from torch_attention.models.module_classes import call_arguments
+from torch_attention.models.encoder_layer import EncoderConfig, EncoderLayer
+from torch_attention.models.part_builder import build_position
 from torch_attention.models.token_masks import token_mask
-from torch_attention.models.token_mixers import build_mixer
+from torch_attention.models.token_mixers import check_shares_position
 from torch_attention.models.token_numbers import check_numbers, check_types
 from torch_attention.models.token_positions import places
 from torch_attention.norms import layer_norm, normalise
 from torch_attention.ops.arrays import known_above
-from torch_attention.outputs import AttentionOutput, EncoderOutput
+from torch_attention.outputs import EncoderOutput
 from torch_attention.positions.protocol import check_shape
-from torch_attention.self_attention import MultiHeadSelfAttention
-
-
-@checked
-@dataclass(frozen=True)
-class EncoderConfig:
-    """Sizes of an encoder.
-
-    Attributes:
-        vocab_size: number of tokens in the vocabulary.
-        embed_dim: number of features per position.
-        num_heads: number of attention heads per layer; must divide `embed_dim`.
-        num_layers: number of layers.
-        ffn_dim: hidden features of the feed-forward network.
-        max_len: number of positions with an embedding, the longest sequence.
-        num_types: number of token types (sentence A, sentence B); 0 for none (DistilBERT).
-        activation: activation of the feed-forward network: `"relu"`, `"gelu"` (erf), `"gelu_tanh"`, `"quick_gelu"` or
-            `"silu"`.
-        norm_eps: epsilon added to the variance in each normalisation.
-        dropout: dropout rate of attention weights, embeddings and sublayer outputs in training.
-        pooler: whether the model has a pooler: a linear layer and tanh on the first position.
-        first_position: index of the first token's row in the position embedding; 2 in RoBERTa.
-        uncounted_token: token that positions do not count, which is the padding token of RoBERTa; None counts all
-            tokens.
-        token_dim: features of the embeddings, which a linear layer projects to `embed_dim` (ALBERT); None for
-            embeddings of `embed_dim` features without a projection.
-        shared_layers: whether one layer runs `num_layers` times (ALBERT).
-        num_coordinates: number of values of a coordinate of a token's box on a page (LayoutLM); None for no boxes.
-        attention: attention class of the layers, such as `LongformerAttention`, with its arguments; None for
-            `MultiHeadSelfAttention`.
-        max_tokens: longest sequence of a call, if it is below `max_len` (BigBird); None for `max_len`.
-        global_first: whether the first token is global where a call gives no `global_tokens`.
-    """
-
-    vocab_size: int
-    embed_dim: int
-    num_heads: int
-    num_layers: int
-    ffn_dim: int
-    max_len: int
-    num_types: int = 2
-    activation: str = "gelu"
-    norm_eps: float = 1e-12
-    dropout: float = 0.0
-    pooler: bool = True
-    first_position: int = 0
-    token_dim: int | None = None
-    shared_layers: bool = False
-    uncounted_token: int | None = None
-    num_coordinates: int | None = None
-    attention: Part | None = None
-    global_first: bool = False
-    max_tokens: int | None = None
-
-
-@checked
-class EncoderLayer(nn.Module):
-    """Self-attention and feed-forward network, each as x = norm(x + f(x)) (Vaswani et al. 2017).
-
-    Args:
-        config: sizes and options of the model.
-
-    Raises:
-        ValueError: `embed_dim` is not divisible by `num_heads`, the activation is unknown, or the dropout rate is
-            outside [0, 1).
-    """
-
-    def __init__(
-        self,
-        config: EncoderConfig,
-        *,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ):
-        super().__init__()
-        factory = Factory(device=device, dtype=dtype)
-        dim, eps = config.embed_dim, config.norm_eps
-        self.attention: Any = (
-            MultiHeadSelfAttention(dim, config.num_heads, dropout=config.dropout, **factory)
-            if config.attention is None
-            else build_mixer(config.attention, dim, {**factory}, is_causal=False)
-        )
-        self.takes = call_arguments(self.attention)
-        self.attention_norm = layer_norm(dim, eps=eps, **factory)
-        self.ffn = FeedForward(dim, config.ffn_dim, activation=config.activation, **factory)
-        self.ffn_norm = layer_norm(dim, eps=eps, **factory)
-        self.dropout = Dropout(config.dropout)
-
-    def forward(
-        self,
-        x: Float[Tensor, "batch length embed"],
-        mask: Bool[Tensor, "..."] | None = None,
-        *,
-        need_weights: bool = True,
-        dropout_keep: LayerKeep | None = None,
-        global_tokens: Bool[Tensor, "batch length"] | None = None,
-    ) -> AttentionOutput:
-        """Run one layer; arguments, result and errors as in its attention class."""
-        keep = dropout_keep or LayerKeep()
-        given: dict[str, Any] = {"dropout_keep": keep.weights, "global_tokens": global_tokens}
-        given = {name: value for name, value in given.items() if name in self.takes}
-        attended, weights = self.attention(x, mask, need_weights=need_weights, **given)
-        x = normalise(
-            self.attention_norm, x + self.dropout(attended, keep.attention_output)
-        )  # batch length embed
-        x = normalise(self.ffn_norm, x + self.dropout(self.ffn(x), keep.ffn_output))  # batch length embed
-        return AttentionOutput(x, weights)
 
 
 @checked
@@ -163,8 +56,10 @@ class Encoder(nn.Module):
         token_dim = dim if config.token_dim is None else config.token_dim
         self.config = config
         self.token_embedding = embedding(config.vocab_size, token_dim, **factory)
-        self.position_embedding = embedding(config.first_position + config.max_len, token_dim, **factory)
+        rows = None if config.max_len is None else config.first_position + config.max_len
+        self.position_embedding = None if rows is None else embedding(rows, token_dim, **factory)
         self.type_embedding = embedding(config.num_types, token_dim, **factory) if config.num_types else None
+        self.task_embedding = embedding(config.num_tasks, token_dim, **factory) if config.num_tasks else None
         self.box_embedding = (
             None
             if config.num_coordinates is None
@@ -173,6 +68,11 @@ class Encoder(nn.Module):
         self.embedding_norm = layer_norm(token_dim, eps=config.norm_eps, **factory)
         self.embedding_proj = None if config.token_dim is None else linear(token_dim, dim, **factory)
         self.layers: Any = nn.ModuleList([EncoderLayer(config, **factory) for _ in range(own_layers)])
+        self.position: Any = (
+            None if config.position is None else build_position(config.position, dim, {**factory})
+        )
+        if config.position is not None:
+            check_shares_position(self.layers)
         self.pooler = linear(dim, dim, **factory) if config.pooler else None
         self.dropout = Dropout(config.dropout)
 
@@ -219,13 +119,10 @@ class Encoder(nn.Module):
         mask = token_mask(mask, tokens.shape)
         check_types(token_types, tokens, self.config.num_types)
         check_shape("positions", positions, tokens)
-        length, max_len = tokens.shape[1], self.config.max_len
-        if self.config.max_tokens is not None and known_above(length, self.config.max_tokens):
-            raise ValueError(
-                f"tokens must have at most max_tokens={self.config.max_tokens} positions, got {length}"
-            )
-        if known_above(length, max_len):
-            raise ValueError(f"tokens must have at most max_len={max_len} positions, got {length}")
+        for name in ("max_tokens", "max_len"):
+            most, length = getattr(self.config, name), tokens.shape[1]
+            if most is not None and known_above(length, most):
+                raise ValueError(f"tokens must have at most {name}={most} positions, got {length}")
         check_pairs(tokens, tokens, mask, num_heads=self.config.num_heads)
         keep = dropout_keep or ModelKeep()
         global_tokens = self._global_tokens(tokens, global_tokens)
@@ -240,7 +137,13 @@ class Encoder(nn.Module):
         all_weights, states = [], [x]
         for layer, layer_keep in zip(layers, keep.layers or (None,) * len(layers), strict=True):
             x, weights = layer(
-                x, mask, need_weights=need_weights, dropout_keep=layer_keep, global_tokens=global_tokens
+                x,
+                mask,
+                position=self.position,
+                positions=positions,
+                need_weights=need_weights,
+                dropout_keep=layer_keep,
+                global_tokens=global_tokens,
             )  # batch length embed
             states.append(x)
             if weights is not None:
@@ -263,6 +166,10 @@ class Encoder(nn.Module):
         if self.type_embedding is not None:
             types = torch.zeros_like(tokens) if token_types is None else token_types
             x = x + self.type_embedding(types)  # batch length token_dim
+        if self.task_embedding is not None:
+            x = x + self.task_embedding(torch.zeros_like(tokens))  # batch length token_dim
+        if self.position_embedding is None:
+            return x
         return x + with_rank(
             self.position_embedding(self._rows(tokens, positions)), 3
         )  # batch length token_dim

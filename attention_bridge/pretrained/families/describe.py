@@ -206,7 +206,42 @@ def latent_decoder(
     return model_spec(vocab_size, embed_dim, layers, norm=norm, tied=tied)
 
 
-def layer_spec(mixer: Part, ffn: Part | None, arrangement: str, norm: Part, **others: Any) -> Part:
+def vision_layer(
+    sizes: Mapping[str, Any],
+    *,
+    gated: bool = False,
+    scaled: bool = False,
+    position: Part | None = None,
+    shared_position: bool = False,
+    ffn_bias: bool = True,
+) -> Part:
+    """Describe a layer of a Vision Transformer.
+
+    Args:
+        sizes: fields of the `VisionTransformerConfig`.
+        gated: whether the feed-forward network is gated.
+        scaled: whether there is a LayerScale.
+        position: positional encoding; None for none.
+        shared_position: whether the layers share a positional encoding of the model.
+        ffn_bias: whether the feed-forward projections have biases.
+    """
+    heads: dict[str, Any] = {"num_heads": sizes["num_heads"]} | ({"position": position} if position else {})
+    mixer = Part("MultiHeadSelfAttention", heads)
+    if shared_position:
+        per_head = {"num_kv_heads": heads["num_heads"], "head_dim": sizes["embed_dim"] // heads["num_heads"]}
+        mixer = Part("GroupedQueryAttention", {**heads, **per_head, "bias": True})
+    norm = Part("layer_norm", {"eps": sizes["norm_eps"]})
+    ffn = {"ffn_dim": sizes["ffn_dim"], "activation": sizes["activation"], "bias": ffn_bias}
+    return layer_spec(
+        mixer,
+        Part("GatedFeedForward" if gated else "FeedForward", ffn),
+        "sandwich" if scaled else "pre",
+        norm,
+        **({"output_norm": Part("layer_scale")} if scaled else {}),
+    )
+
+
+def layer_spec(mixer: Part | None, ffn: Part | None, arrangement: str, norm: Part, **others: Any) -> Part:
     """Describe one layer."""
     parts = {"mixer": mixer, "ffn": ffn, "arrangement": arrangement, "norm": norm}
     return Part("LayerSpec", {**parts, **others})

@@ -19,7 +19,7 @@ def case(model=t.BigBirdModel, **fields):
     """A model with these fields changed; transformers gives no maps if it began as a sparse model."""
     given = {**PLAIN, **fields}
     has_maps = given["attention_type"] == "original_full"
-    return Case("hf.big_bird", "encoder", model, t.BigBirdConfig, given, has_maps)
+    return Case("hf.big_bird", "encoder", model, t.BigBirdConfig, given, has_maps=has_maps)
 
 
 CASES = {

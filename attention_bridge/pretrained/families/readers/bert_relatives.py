@@ -89,8 +89,6 @@ BIG_BIRD_HEADS = (
     sequence_head(
         "classifier.out_proj",
         hidden="classifier.dense",
-        activation="gelu",
-        activation_field="hidden_act",
         classes=("ForSequenceClassification",),
     ),
     sequence_head("classifier", hidden="pooler", activation="tanh", classes=("ForMultipleChoice",)),

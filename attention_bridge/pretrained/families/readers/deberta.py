@@ -9,7 +9,13 @@ from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained.families.describe import language_model, layer_spec, model_spec
 from attention_bridge.pretrained.families.family import Family, Reading
 from attention_bridge.pretrained.families.fields import ACTIVATIONS, Fields
-from attention_bridge.pretrained.families.heads import masked_head, question_head, sequence_head, token_head
+from attention_bridge.pretrained.families.heads import (
+    Hidden,
+    masked_head,
+    question_head,
+    sequence_head,
+    token_head,
+)
 from attention_bridge.pretrained.families.shown import shown
 from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layouts.hf_deberta import HF_DEBERTA
@@ -118,6 +124,13 @@ LEGACY_MASKED = masked_head(
     f"{PREDICTIONS}.decoder",
     WORDS,
 )
+
+
+def _pooler(fields: Fields) -> dict[str, Any]:
+    """The arguments of the hidden layer of a classifier."""
+    return {"activation": fields.word("pooler_hidden_act", words=ACTIVATIONS)}
+
+
 HEADS = (
     LEGACY_MASKED,
     masked_head(
@@ -127,9 +140,7 @@ HEADS = (
         f"{NEW_PREDICTIONS}.decoder",
         WORDS,
     ),
-    sequence_head(
-        "classifier", hidden="pooler.dense", activation="gelu", activation_field="pooler_hidden_act"
-    ),
+    sequence_head("classifier", hidden=Hidden("pooler.dense", options=_pooler)),
     token_head("classifier"),
     question_head(),
 )
