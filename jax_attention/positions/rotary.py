@@ -12,7 +12,7 @@ R_m rotates feature pair i by the angle m θ_i, θ_i = base^(-2i/d), so a score 
 
 The frequencies may depend on the length of the sequence: its largest query position + 1, for each row of `positions`
 alone. With a KV cache, each step rotates all keys by the frequencies of the length so far; the hidden states of earlier
-tokens remain those of their own step.
+tokens are not computed again.
 """
 
 from collections.abc import Sequence

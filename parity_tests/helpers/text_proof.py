@@ -102,7 +102,7 @@ class TextProof(Proof):
 
 
 def _forget_lengths(model: Any) -> None:
-    """Undo what the reference keeps from longer texts: rotary frequencies that depend on the length."""
+    """Forget the rotary frequencies that the reference has computed for a longer text."""
     for each in model.modules():
         if getattr(each, "rope_type", None) == "dynamic":
             each.max_seq_len_cached = each.original_max_seq_len

@@ -41,7 +41,9 @@ def test_texts_of_every_length_have_the_logits_of_transformers(name, framework, 
     array = torch.as_tensor if framework == "torch" else jnp.asarray
     tokens, caches = torch.randint(0, SIZES["vocab_size"], (2, LONGEST)), ours.start(LONGEST)
     for length in range(1, LONGEST + 1):
-        theirs.model.rotary_emb = type(theirs.model.rotary_emb)(config)  # it remembers the longest text
+        theirs.model.rotary_emb = type(theirs.model.rotary_emb)(
+            config
+        )  # it keeps frequencies of the longest text
         with torch.no_grad():
             expected = theirs(tokens[:, :length]).logits.numpy()
             found = ours(array(tokens[:, :length].numpy())).logits
@@ -49,5 +51,5 @@ def test_texts_of_every_length_have_the_logits_of_transformers(name, framework, 
         caches = step.caches
         bound = 1e-5 * np.abs(expected).max()
         assert np.abs(np.asarray(found) - expected).max() < bound, length
-        if length <= ORIGINAL:  # hidden states in caches remain those of shorter texts
+        if length <= ORIGINAL:  # cached hidden states belong to shorter texts
             assert np.abs(np.asarray(step.logits)[:, -1] - expected[:, -1]).max() < bound, length
