@@ -49,6 +49,7 @@ FROM_ZERO = (
     "end_token",
     "eos",
     "first_position",
+    "mask_token",
     "eps",
     "norm_eps",
     "num_dense_layers",
