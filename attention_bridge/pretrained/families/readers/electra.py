@@ -35,7 +35,7 @@ def read_electra(fields: Fields, tensors: Tensors) -> Reading:
 
 
 def choice(fields: Fields, tensors: Tensors) -> Part:
-    """Describe the head for multiple choice, whose summary must be that of the first token."""
+    """Describe the head for multiple choice, whose summary must be the first token."""
     for name, value in (
         ("summary_type", "first"),
         ("summary_use_proj", True),

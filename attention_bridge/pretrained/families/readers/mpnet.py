@@ -10,8 +10,8 @@ from attention_bridge.pretrained.families.readers.encoders import ROBERTA_HEADS,
 from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layouts.hf_mpnet import HF_MPNET
 
-PADDING = 1  # token that positions do not count, whatever pad_token_id is
-BUCKETS = 32  # buckets by which the reference counts, whatever the size of the table
+PADDING = 1  # token that positions do not count; the reference ignores pad_token_id here
+BUCKETS = 32  # buckets by which the reference counts, for a table of any size
 
 
 def read_mpnet(fields: Fields, tensors: Tensors) -> Reading:
