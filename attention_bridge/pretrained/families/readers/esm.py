@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from attention_bridge.catalogue.part import Part
 from attention_bridge.pretrained.families.describe import language_model, layer_spec, model_spec
 from attention_bridge.pretrained.families.family import Family, Reading
@@ -18,7 +20,8 @@ def read_esm(fields: Fields, tensors: Tensors) -> Reading:
     fields.only("is_folding_model", False, None)
     fields.raw("hidden_act", "max_position_embeddings", "vocab_list", "esmfold_config", "tie_word_embeddings")
     dim, num_heads = fields.dim_and_heads(("hidden_size",), ("num_attention_heads",))
-    vocab_size, options = fields.size("vocab_size"), {}
+    vocab_size = fields.size("vocab_size")
+    options: dict[str, Any] = {}
     norm = Part("layer_norm", {"eps": fields.number("layer_norm_eps")})
     if fields.raw("token_dropout") is not None and fields.flag("token_dropout", False):
         options["mask_token"] = fields.whole("mask_token_id", most=vocab_size - 1)

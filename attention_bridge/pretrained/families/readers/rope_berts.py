@@ -73,7 +73,7 @@ def read_gte(fields: Fields, tensors: Tensors) -> Reading:
 
 
 def _encoder(
-    fields: Fields, tensors: Tensors, layout: Layout, sizes: dict[str, Any], **options: bool
+    fields: Fields, tensors: Tensors, layout: Layout, sizes: dict[str, Any], **options: Any
 ) -> Reading:
     """An encoder with rotary positions instead of position embeddings."""
     fields.size("max_position_embeddings", "n_positions", default=None)  # training length
