@@ -67,7 +67,7 @@ def read_gpt_bigcode(fields: Fields, tensors: Tensors) -> Reading:
 
 
 def read_mpt(fields: Fields, tensors: Tensors) -> Reading:
-    """Read an MPT configuration (MosaicML 2023). The reference has ALiBi and no biases whatever the fields say."""
+    """Read an MPT configuration (MosaicML 2023). The reference always has ALiBi and no biases."""
     tied = fields.flag("tie_word_embeddings", True)
     dim, heads = fields.dim_and_heads(("d_model", "hidden_size"), ("n_heads", "num_attention_heads"))
     attention = fields.part("attn_config", {})

@@ -16,7 +16,7 @@ from attention_bridge.pretrained.families.rope import parameters, rope
 from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layouts.hf_hunyuan import HF_HUNYUAN
 
-STRETCH = "alpha"  # of the base of the frequencies, whatever the length of the text
+STRETCH = "alpha"  # of the base of the frequencies, for texts of all lengths
 
 
 def read_hunyuan(fields: Fields, tensors: Tensors) -> Reading:
