@@ -11,7 +11,7 @@ PLAIN = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "layer_types": ["linear_attention", "full_attention"],
-    # Equal sizes: transformers writes the convolution in three parts of equal size, whatever the sizes of the heads.
+    # Equal sizes: transformers writes the convolution in three parts of equal size.
     "linear_key_head_dim": 5,
     "linear_value_head_dim": 5,
     **NONE,
