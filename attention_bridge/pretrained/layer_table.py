@@ -42,6 +42,7 @@ MODEL = {
     "first_position": 0,
     "position": None,
     "embedding_position": None,
+    "mask_token": None,
     "token_dim": None,
     "special_tokens": Part("SpecialTokens"),
 }
@@ -53,6 +54,7 @@ RARE = (
     "first_position",
     "position",
     "embedding_position",
+    "mask_token",
     "token_dim",
     "head_bias",
     "logit_scale",

@@ -109,6 +109,8 @@ class ModelSpec:
         position: positional encoding that all layers share, such as `T5Bias`; None for none.
         embedding_position: positional embedding that is added to the token embeddings, `SinusoidalEmbedding`; None for
             none.
+        mask_token: token whose embedding is zero, for which the other embeddings are scaled up, as in ESM-2; None for
+            none.
         token_dim: features of the token embedding and of the last hidden states, which linear layers project to and
             from `embed_dim` (OPT 350M); None for `embed_dim`, without projections.
         embed_scale: factor on the token embeddings.
@@ -141,6 +143,7 @@ class ModelSpec:
     first_position: int = 0
     position: Part | None = None
     embedding_position: Part | None = None
+    mask_token: int | None = None
     token_dim: int | None = None
     special_tokens: SpecialTokens = field(default_factory=SpecialTokens)
 

@@ -53,6 +53,7 @@ FROM_ZERO = (
     "eos",
     "first_position",
     "min_step",
+    "mask_token",
     "eps",
     "norm_eps",
     "num_dense_layers",

@@ -36,11 +36,16 @@ DEFAULT_WINDOW = 4096  # default of Mistral, Qwen, Gemma 2 and 3
 
 
 def read_llama(fields: Fields, tensors: Tensors) -> Reading:
-    """Read a configuration of Llama, Mistral, Qwen 2 or Qwen 3.
+    """Read a configuration of Llama, Mistral, Ministral, Qwen 2, Qwen 3 or InternLM 3.
 
-    Touvron et al. 2023; Jiang et al. 2023; Yang et al. 2024, 2025.
+    Touvron et al. 2023; Jiang et al. 2023; Yang et al. 2024, 2025; Cai et al. 2024.
     """
     kind = fields.given.get("model_type")
+    if kind == "internlm3":
+        names = {"qkv_bias": "attention_bias", "bias": "mlp_bias"}
+        fields.given = {names.get(name, name): value for name, value in fields.given.items()}
+    if kind == "ministral":
+        fields.only("attention_bias", False)
     bias = fields.flag("attention_bias", False)
     heads = {"qkv_bias": bias or kind == "qwen2", "out_bias": bias, "qk_norm": kind == "qwen3"}
     return _decoder(fields, heads, {"ffn_bias": fields.flag("mlp_bias", False)})
@@ -59,9 +64,10 @@ def read_gemma(fields: Fields, tensors: Tensors) -> Reading:
 
 
 def read_gemma2(fields: Fields, tensors: Tensors) -> Reading:
-    """Read a configuration of Gemma 2 (Google 2024) or 3 (Google 2025).
+    """Read a configuration of Gemma 2 (Google 2024), VaultGemma (Sinha et al. 2025) or Gemma 3 (Google 2025).
 
-    Both have four norms per layer and windows; Gemma 2 has softcapped scores, Gemma 3 normalised queries and keys.
+    All have windows, and four norms per layer but for VaultGemma, which has two. Gemma 3 has normalised queries and
+    keys, the others have softcapped scores.
     """
     third = fields.given.get("model_type") == "gemma3_text"
     bias = fields.flag("attention_bias", False)
@@ -77,7 +83,7 @@ def read_gemma2(fields: Fields, tensors: Tensors) -> Reading:
     }
     others = {
         **_gemma(fields),
-        "sandwich": True,
+        "sandwich": fields.given.get("model_type") != "vaultgemma",
         "logit_softcap": _softcap(fields, "final_logit_softcapping", None if third else 30.0),
     }
     if third:
@@ -177,13 +183,14 @@ def _decoder(
 def _windows(fields: Fields, num_layers: int, pattern: int) -> tuple[int | None, ...]:
     """The window of each layer; by default, every `pattern`-th layer has no window."""
     kind, kinds = fields.given.get("model_type"), fields.raw("layer_types")
-    windowed = "sliding_window" in fields.given or kind in ("llama", "gemma")
+    plain = ("llama", "gemma", "internlm3")  # these models have no windows
+    windowed = "sliding_window" in fields.given or kind in plain
     window = fields.size("sliding_window", default=None) if windowed else DEFAULT_WINDOW
     fields.seen.add("sliding_window")
     from_layer = fields.whole("max_window_layers", default=28)
     if kind in ("qwen2", "qwen3") and not fields.flag("use_sliding_window", False):
         return ()
-    if window is None or kind in ("llama", "gemma"):  # these models have no windows
+    if window is None or kind in plain:
         return ()
     if kind == "mistral":  # it has windows in all layers
         kinds = None
@@ -217,9 +224,10 @@ def _local(fields: Fields) -> Fields:
 
 HEADS = decoder_heads("score")
 FAMILIES = (
-    Family("hf.llama", ("llama", "mistral", "qwen2", "qwen3"), read_llama, HEADS),
+    Family("hf.llama", ("llama", "mistral", "ministral", "qwen2", "qwen3", "internlm3"), read_llama, HEADS),
     Family("hf.llama", ("gemma",), read_gemma, HEADS),
     Family("hf.gemma", ("gemma2", "gemma3_text"), read_gemma2, HEADS),
+    Family("hf.gemma", ("vaultgemma",), read_gemma2),
     Family("hf.gemma3", ("gemma3",), read_gemma3, HEADS),
     Family("meta.llama", ("meta.llama",), read_meta),
 )
