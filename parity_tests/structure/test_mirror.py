@@ -425,6 +425,19 @@ MODULES = {
         ),
         **f,
     ),
+    "Encoder with boxes and windows": lambda m, f: m.Encoder(
+        m.EncoderConfig(
+            vocab_size=11,
+            embed_dim=6,
+            num_heads=3,
+            num_layers=2,
+            ffn_dim=8,
+            max_len=7,
+            num_coordinates=5,
+            attention=m.Part("LongformerAttention", {"num_heads": 3, "one_sided_window": 2}),
+        ),
+        **f,
+    ),
 }
 
 
@@ -518,7 +531,7 @@ class TestSignatures:
         most = {
             "dot_product_attention": 19,
             "checked_call": 18,
-            "EncoderConfig.__init__": 16,
+            "EncoderConfig.__init__": 24,
             "ModelSpec.__init__": 20,
             "EncoderDecoderConfig.__init__": 17,
             "RelativeEncoderDecoderConfig.__init__": 17,
