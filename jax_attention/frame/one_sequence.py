@@ -39,7 +39,8 @@ class SelfAttentionFrame(nnx.Module):
         has_heads: whether the weights have a head axis; without one there is a single head.
         head_dim: features of a query and a key.
         is_causal: whether each position attends only to itself and earlier positions.
-        window: number of visible keys, including the query's own; None for no limit.
+        window: number of visible keys, including the query's own, or a pair (before, after) that counts the visible
+            keys on both sides of the query's own; None for no limit.
         num_sinks: number of first keys that are visible besides the window.
         position, scale, dropout: as in `Scaling`.
     """
@@ -51,7 +52,7 @@ class SelfAttentionFrame(nnx.Module):
         head_dim: int,
         *,
         is_causal: bool = False,
-        window: int | None = None,
+        window: int | tuple[int, int] | None = None,
         num_sinks: int = 0,
         position: nnx.Module | None = None,
         placed_dim: int | None = None,
@@ -89,7 +90,7 @@ class SelfAttentionFrame(nnx.Module):
             position=self._scheme(call),
             num_heads=self.num_heads if self.has_heads else None,
             is_causal=self.is_causal,
-            window=self.window,
+            window=self.window if isinstance(self.window, int) else None,  # a cache has none on both sides
             num_sinks=self.num_sinks,
         )
         _check_of_elements("lengths", call.get("lengths"), "batch", (x.shape[0],), call.get("cache"))

@@ -36,6 +36,7 @@ from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall, grouped_h
 from jax_attention.layers import Factory
 from jax_attention.norms import normalise, rms_norm
 from jax_attention.ops import merge_heads, split_heads
+from jax_attention.ops.call import check_self_window
 from jax_attention.outputs import AttentionOutput, CachedOutput
 
 
@@ -50,7 +51,8 @@ class QKNormAttention(SelfAttentionFrame):
         head_dim: features of a head; None for `embed_dim / num_heads`.
         eps: constant added to the mean square.
         unit_offset: whether the norm multiplies by 1 + γ, as in Gemma 3, instead of γ.
-        window: number of visible keys, including the query's own; None for no limit.
+        window: number of visible keys, including the query's own; without `is_causal`, a pair (before, after) that
+            counts the visible keys on both sides of the query's own; None for no limit.
         position: positional encoding of the normalised queries and keys, such as `RotaryEmbedding`; None for none.
         is_causal: whether each position attends only to itself and earlier positions.
         bias: whether the projections have biases.
@@ -70,7 +72,7 @@ class QKNormAttention(SelfAttentionFrame):
         head_dim: int | None = None,
         eps: float = 1e-6,
         unit_offset: bool = False,
-        window: int | None = None,
+        window: int | tuple[int, int] | None = None,
         is_causal: bool = False,
         bias: bool = True,
         out_bias: bool | None = None,
@@ -79,7 +81,7 @@ class QKNormAttention(SelfAttentionFrame):
         dtype: DTypeLike | None = None,
         **options: Unpack[Scaling],
     ):
-        check_window(window, is_causal)
+        check_self_window(window, is_causal)
         heads = grouped_heads(embed_dim, num_heads, num_kv_heads, head_dim)
         super().__init__(
             embed_dim, num_heads, heads.head_dim, is_causal=is_causal, window=window, rngs=rngs, **options

@@ -34,6 +34,7 @@ from torch_attention.frame import Scaling, SelfAttentionFrame, SelfCall, grouped
 from torch_attention.layers import Factory
 from torch_attention.norms import normalise, rms_norm
 from torch_attention.ops import merge_heads, split_heads
+from torch_attention.ops.call import check_self_window
 from torch_attention.outputs import AttentionOutput, CachedOutput
 
 
@@ -48,7 +49,8 @@ class QKNormAttention(SelfAttentionFrame):
         head_dim: features of a head; None for `embed_dim / num_heads`.
         eps: constant added to the mean square.
         unit_offset: whether the norm multiplies by 1 + γ, as in Gemma 3, instead of γ.
-        window: number of visible keys, including the query's own; None for no limit.
+        window: number of visible keys, including the query's own; without `is_causal`, a pair (before, after) that
+            counts the visible keys on both sides of the query's own; None for no limit.
         position: positional encoding of the normalised queries and keys, such as `RotaryEmbedding`; None for none.
         is_causal: whether each position attends only to itself and earlier positions.
         bias: whether the projections have biases.
@@ -68,7 +70,7 @@ class QKNormAttention(SelfAttentionFrame):
         head_dim: int | None = None,
         eps: float = 1e-6,
         unit_offset: bool = False,
-        window: int | None = None,
+        window: int | tuple[int, int] | None = None,
         is_causal: bool = False,
         bias: bool = True,
         out_bias: bool | None = None,
@@ -76,7 +78,7 @@ class QKNormAttention(SelfAttentionFrame):
         dtype: torch.dtype | None = None,
         **options: Unpack[Scaling],
     ):
-        check_window(window, is_causal)
+        check_self_window(window, is_causal)
         heads = grouped_heads(embed_dim, num_heads, num_kv_heads, head_dim)
         super().__init__(embed_dim, num_heads, heads.head_dim, is_causal=is_causal, window=window, **options)
         factory = Factory(device=device, dtype=dtype)

@@ -13,6 +13,8 @@ from typing import Any
 
 from attention_bridge.catalogue.part import Part
 
+Window = int | tuple[int, int] | None
+
 
 @dataclass(frozen=True)
 class Heads:
@@ -42,12 +44,13 @@ class Heads:
     norm_eps: float = 1e-6
     unit_offset: bool = False
 
-    def mixer(self, position: Part | None, window: int | None = None) -> Part:
+    def mixer(self, position: Part | None, window: Window = None) -> Part:
         """Describe the attention class for these heads.
 
         Args:
             position: positional encoding; None for none.
-            window: number of visible keys, including the query's own; None for no limit.
+            window: number of visible keys, including the query's own, or a pair (before, after) that counts the visible
+                keys on both sides of the query's own; None for no limit.
         """
         given: dict[str, Any] = {
             "num_heads": self.num_heads,
@@ -85,11 +88,12 @@ def rotary_decoder(
     activation: str = "silu",
     ffn_bias: bool = False,
     sandwich: bool = False,
-    windows: Sequence[int | None] = (),
+    windows: Sequence[Window] = (),
     local_rope: Part | None = None,
     embed_scale: float = 1.0,
     logit_softcap: float | None = None,
     tied: bool = False,
+    is_causal: bool = True,
 ) -> Part:
     """Describe a decoder like Llama: RMS norms, rotary positions, gated feed-forward (Touvron et al. 2023).
 
@@ -102,11 +106,12 @@ def rotary_decoder(
         activation: activation of the gate.
         ffn_bias: whether the feed-forward projections have biases.
         sandwich: whether the output of each sublayer is normalised, too, before the residual addition (Gemma 2).
-        windows: number of visible keys in each layer, None for no limit; empty for no limit in any layer.
+        windows: window of each layer, as in `Heads.mixer`; empty for no limit in any layer.
         local_rope: rotary embedding of layers with a window (Gemma 3); None for `rope`.
         embed_scale: factor on the embeddings.
         logit_softcap: c in c tanh(logit / c); None for no softcap.
         tied: whether the output head uses the embedding matrix (tied embeddings).
+        is_causal: whether each position attends only to itself and earlier positions; False for an encoder.
     """
     ffn = Part("GatedFeedForward", {"ffn_dim": ffn_dim, "activation": activation, "bias": ffn_bias})
     return model_spec(
@@ -125,6 +130,7 @@ def rotary_decoder(
         embed_scale=embed_scale,
         logit_softcap=logit_softcap,
         tied=tied,
+        **({} if is_causal else {"is_causal": False}),
     )
 
 
