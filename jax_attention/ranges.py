@@ -26,6 +26,7 @@ PLACES = (
     "eos",
     "eos_tokens",
     "first_position",
+    "kv_layer",
     "pad",
     "seed",
     "shift",

@@ -62,6 +62,11 @@ class LayerSpec:
         arrangement: order of norms and residuals: a key of `ARRANGEMENTS`, such as `"pre"` or `"sandwich"`.
         norm: norm of the layer, `rms_norm` or `layer_norm`.
         residual_scale: factor on the output of each sublayer before the residual addition, as in Granite.
+        kv_layer: index of the earlier layer whose keys and values the mixer, with `shares_kv=True`, attends to (Brandon
+            et al. 2024); None for its own.
+        token_input: sublayer after the others that reads the token's vector for this layer, `TokenInput`; None for
+            none.
+        output_scale: whether the layer's output is multiplied by a learned number, as in Gemma 4.
     """
 
     mixer: Part
@@ -69,6 +74,9 @@ class LayerSpec:
     arrangement: str = "pre"
     norm: Part = field(default_factory=lambda: Part("rms_norm"))
     residual_scale: float = 1.0
+    kv_layer: int | None = None
+    token_input: Part | None = None
+    output_scale: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to dictionaries, lists, numbers and strings, as JSON stores them."""
@@ -91,6 +99,8 @@ class ModelSpec:
         position: positional encoding that all layers share, such as `T5Bias`; None for none.
         embedding_position: positional embedding that is added to the token embeddings, `SinusoidalEmbedding`; None for
             none.
+        layer_embedding: embedding of each token for each layer, `LayerEmbedding`, which the layers' `token_input`
+            reads; None for none.
         token_dim: features of the token embedding and of the last hidden states, which linear layers project to and
             from `embed_dim` (OPT 350M); None for `embed_dim`, without projections.
         embed_scale: factor on the token embeddings.
@@ -122,6 +132,7 @@ class ModelSpec:
     first_position: int = 0
     position: Part | None = None
     embedding_position: Part | None = None
+    layer_embedding: Part | None = None
     token_dim: int | None = None
     special_tokens: SpecialTokens = field(default_factory=SpecialTokens)
 

@@ -30,11 +30,11 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jax_attention.arguments import checked
-from jax_attention.caches import KeyValue
+from jax_attention.caches import KeyValue, Recalled
 from jax_attention.checks import check_window
 from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall, grouped_heads
 from jax_attention.layers import Factory
-from jax_attention.norms import normalise, rms_norm
+from jax_attention.norms import normalise, rms_norm, unit_rms
 from jax_attention.ops import merge_heads, split_heads
 from jax_attention.ops.call import check_self_window
 from jax_attention.outputs import AttentionOutput, CachedOutput
@@ -53,6 +53,11 @@ class QKNormAttention(SelfAttentionFrame):
         unit_offset: whether the norm multiplies by 1 + γ, as in Gemma 3, instead of γ.
         window: number of visible keys, including the query's own; without `is_causal`, a pair (before, after) that
             counts the visible keys on both sides of the query's own; None for no limit.
+        value_norm: whether the values of each head are divided by their root mean square, too, without a γ (Gemma 4).
+        keys_as_values: whether the projected keys, before their norm, are the values (Gemma 4), without a projection of
+            the values.
+        shares_kv: whether the layer attends to the keys and values of an earlier layer, which each call gives, instead
+            of its own (Brandon et al. 2024).
         position: positional encoding of the normalised queries and keys, such as `RotaryEmbedding`; None for none.
         is_causal: whether each position attends only to itself and earlier positions.
         bias: whether the projections have biases.
@@ -72,6 +77,9 @@ class QKNormAttention(SelfAttentionFrame):
         head_dim: int | None = None,
         eps: float = 1e-6,
         unit_offset: bool = False,
+        value_norm: bool = False,
+        keys_as_values: bool = False,
+        shares_kv: bool = False,
         window: int | tuple[int, int] | None = None,
         is_causal: bool = False,
         bias: bool = True,
@@ -87,15 +95,23 @@ class QKNormAttention(SelfAttentionFrame):
             embed_dim, num_heads, heads.head_dim, is_causal=is_causal, window=window, rngs=rngs, **options
         )
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        projections = heads.projections(bias=bias, out_bias=out_bias, **factory)
-        self.q_proj, self.k_proj, self.v_proj, self.out_proj = projections
+        self.shares_kv = shares_kv
+        self.keys_as_values = keys_as_values
+        self.value_eps = eps if value_norm else None
+        self.q_proj, key, value, self.out_proj = heads.projections(bias=bias, out_bias=out_bias, **factory)
         self.q_norm = rms_norm(self.head_dim, eps=eps, unit_offset=unit_offset, **factory)
-        self.k_norm = rms_norm(self.head_dim, eps=eps, unit_offset=unit_offset, **factory)
+        if not shares_kv:
+            self.k_proj = key
+            self.k_norm = rms_norm(self.head_dim, eps=eps, unit_offset=unit_offset, **factory)
+            if not keys_as_values:
+                self.v_proj = value
 
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
         mask: Bool[Array, "..."] | None = None,
+        *,
+        shared: Recalled | None = None,
         **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
         """Apply self-attention with queries and keys normalised per head.
@@ -103,6 +119,7 @@ class QKNormAttention(SelfAttentionFrame):
         Args:
             x: input sequence, `(batch, length, embed_dim)`.
             mask: boolean mask, True where a query may attend to a key; None for no mask.
+            shared: keys and values of an earlier layer, from its `read`, with `shares_kv`; None for the layer's own.
             cache: KV cache of the earlier positions, if `is_causal`; None without one.
             positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
 
@@ -110,15 +127,36 @@ class QKNormAttention(SelfAttentionFrame):
             Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; a `CachedOutput` with a
             cache.
         """
+        return self.read(x, mask, shared=shared, **call)[0]
+
+    def read(
+        self,
+        x: Float[Array, "batch length embed"],
+        mask: Bool[Array, "..."] | None = None,
+        *,
+        shared: Recalled | None = None,
+        **call: Unpack[SelfCall],
+    ) -> tuple[AttentionOutput | CachedOutput, Recalled]:
+        """Apply self-attention; also return keys and values, for later layers that share them."""
         self.check(x, mask, **call)
+        if (shared is None) is self.shares_kv:
+            given = "None" if shared is None else "those of another layer"
+            raise ValueError(
+                f"shared must be the keys and values of an earlier layer with shares_kv=True alone, got {given}"
+            )
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         query = normalise(self.q_norm, query)
-        key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
-        key = normalise(self.k_norm, key)
-        value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
-        seen = self.see(query, KeyValue(key, value), mask, **call)
+        found = self.recall(self._entries(x), mask, **call) if shared is None else shared
+        seen = self.place(found, query, found.entries.key, **call)
         heads, weights = seen.attend()
-        return seen.answer(self.out_proj(merge_heads(heads)), weights)
+        return seen.answer(self.out_proj(merge_heads(heads)), weights), found
+
+    def _entries(self, x: Float[Array, "batch length embed"]) -> KeyValue:
+        """Normalised keys, and values, of each head."""
+        key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
+        value = key if self.keys_as_values else split_heads(self.v_proj(x), self.head_dim)
+        value = value if self.value_eps is None else unit_rms(value, eps=self.value_eps)
+        return KeyValue(normalise(self.k_norm, key), value)
 
 
 @checked

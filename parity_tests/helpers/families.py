@@ -265,7 +265,9 @@ def model(case: Case) -> torch.nn.Module:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, x in (*built.named_parameters(), *built.named_buffers()):
-            if name.endswith("e_score_correction_bias") or name in dict(built.named_parameters()):
+            if name.endswith(("e_score_correction_bias", "layer_scalar")) or name in dict(
+                built.named_parameters()
+            ):
                 norm = (
                     "norm" in name.lower() and name.endswith("weight") and "Gemma" not in type(built).__name__
                 )

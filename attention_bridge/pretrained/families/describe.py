@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from attention_bridge.catalogue.part import Part
@@ -30,6 +30,7 @@ class Heads:
         qk_norm: whether queries and keys are normalised per head.
         norm_eps: added to the mean square in each norm.
         unit_offset: whether norms multiply by 1 + weight instead of weight.
+        others: further arguments of `QKNormAttention`.
     """
 
     embed_dim: int
@@ -43,6 +44,7 @@ class Heads:
     qk_norm: bool = False
     norm_eps: float = 1e-6
     unit_offset: bool = False
+    others: Mapping[str, Any] = field(default_factory=dict)
 
     def mixer(self, position: Part | None, window: Window = None) -> Part:
         """Describe the attention class for these heads.
@@ -69,7 +71,10 @@ class Heads:
             norms = {name: self.norm(self.head_dim) for name in ("q_norm", "k_norm") if self.qk_norm}
             return Part("SoftcapAttention", {**given, "softcap": self.softcap, **norms})
         if self.qk_norm:
-            return Part("QKNormAttention", {**given, "eps": self.norm_eps, "unit_offset": self.unit_offset})
+            return Part(
+                "QKNormAttention",
+                {**given, "eps": self.norm_eps, "unit_offset": self.unit_offset, **self.others},
+            )
         return Part("GroupedQueryAttention" if window is None else "SlidingWindowAttention", given)
 
     def norm(self, dim: int | None = None) -> Part:

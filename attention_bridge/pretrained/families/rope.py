@@ -11,7 +11,7 @@ from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained.families.fields import Fields
 from attention_bridge.pretrained.families.shown import shown
 
-SCALED = ("linear", "llama3", "yarn")
+SCALED = ("linear", "llama3", "proportional", "yarn")
 
 
 def rope(
@@ -35,10 +35,12 @@ def rope(
             f"{fields.source} must rotate an even number of a head's features, got {rotary_dim}"
         )
     base = given.number("rope_theta", default=fields.number("rope_theta", "rotary_emb_base", default=10000.0))
-    given.number("partial_rotary_factor", default=1.0)
+    proportion = given.number("partial_rotary_factor", default=1.0)
     kind = _kind(given)
     if kind == "default":
         arguments: dict[str, Any] = {"base": base}
+    elif kind == "proportional":
+        arguments = {"base": base, "frequencies": _proportional(given, rotary_dim, proportion, base)}
     else:
         arguments = _scaled(kind, given, fields, rotary_dim, base)
     given.refuse_unread("rope parameters that are not understood", _NAMES[kind])
@@ -76,6 +78,7 @@ def _kind(given: Fields) -> str:
 _NAMES: dict[str, set[str]] = {
     "default": set(),
     "linear": {"factor"},
+    "proportional": {"factor"},
     "llama3": {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"},
     "yarn": {
         "factor",
@@ -117,6 +120,18 @@ def _scaled(kind: str, given: Fields, fields: Fields, rotary_dim: int, base: flo
         "frequencies": Part("yarn_frequencies", arguments),
         "amplitude": yarn_amplitude(given),
     }
+
+
+def _proportional(given: Fields, head_dim: int, proportion: float, base: float) -> Part:
+    """The frequencies of proportional RoPE, which turns a proportion of the pairs."""
+    if proportion > 1.0:
+        raise CheckpointError(
+            f"{given.source} must have a partial_rotary_factor of at most 1, got {shown(proportion)}"
+        )
+    arguments: dict[str, Any] = {"head_dim": head_dim, "proportion": proportion, "base": base}
+    if (factor := given.number("factor", default=1.0)) != 1.0:
+        arguments["factor"] = factor
+    return Part("proportional_frequencies", arguments)
 
 
 def yarn_amplitude(given: Fields) -> float:
