@@ -60,7 +60,7 @@ def run_layers(
 def _runs(layers: Any, sources: set[int | None]) -> list[list[int]]:
     """Group the indices of consecutive layers of equal structure: the same classes, options and shapes.
 
-    Layers that share keys and values, or that read vectors of the tokens, stand alone.
+    A layer that shares keys and values, or that reads vectors of the tokens, has a group of its own.
     """
     runs: list[list[int]] = []
     before: Any = None

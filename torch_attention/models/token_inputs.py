@@ -33,7 +33,7 @@ class LayerEmbedding(nn.Module):
         embed_dim: features of the token embedding.
         num_layers: number of layers.
         dim: features of the vector of a layer.
-        vocab_size: number of tokens with vectors; others have those of token 0.
+        vocab_size: number of tokens with vectors; others have the vectors of token 0.
         eps: constant added to the mean square in the norm.
     """
 

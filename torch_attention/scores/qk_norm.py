@@ -135,7 +135,7 @@ class QKNormAttention(SelfAttentionFrame):
         """Apply self-attention; also return keys and values, for later layers that share them."""
         self.check(x, mask, **call)
         if (shared is None) is self.shares_kv:
-            given = "None" if shared is None else "those of another layer"
+            given = "None" if shared is None else "keys and values"
             raise ValueError(
                 f"shared must be the keys and values of an earlier layer with shares_kv=True alone, got {given}"
             )

@@ -102,7 +102,7 @@ def kv_layers(fields: Fields, kinds: Sequence[str]) -> list[int | None]:
 
 
 def without_shared(layout: Layout, sources: Sequence[int | None]) -> Layout:
-    """The layout, which drops the unused keys and values of layers that attend to those of another one."""
+    """The layout, which drops the unused keys and values of layers that attend to another layer's."""
     unused = tuple(
         Dropped(
             f"model.layers.{n}.self_attn.{name}.{{rest}}", "the layer attends to the keys of an earlier one"
@@ -122,7 +122,7 @@ def _kinds(fields: Fields) -> tuple[str, ...]:
     return (*kinds[:-1], FULL)
 
 
-def _sizes(fields: Fields, kinds: Sequence[str]) -> list[dict[str, int]]:
+def _sizes(fields: Fields, kinds: Sequence[str]) -> list[dict[str, Any]]:
     """The heads of each layer: in `per_layer_config` by its index, or, in older files, in two fields."""
     num_heads = fields.size("num_attention_heads")
     plain = {"head_dim": fields.size("head_dim"), "num_kv_heads": fields.size("num_key_value_heads")}
