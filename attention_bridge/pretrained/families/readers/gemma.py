@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from attention_bridge.pretrained.families.decoder_fields import head_dim
-from attention_bridge.pretrained.families.defaults import defaults_of
 from attention_bridge.pretrained.families.family import Family, Reading
 from attention_bridge.pretrained.families.fields import ACTIVATIONS, Fields
 from attention_bridge.pretrained.families.readers.rotary_decoders import HEADS, rotary_model
 from attention_bridge.pretrained.families.rope import parameters, rope
 from attention_bridge.pretrained.families.tensors import Tensors
+from attention_bridge.pretrained.families.text_part import TextPart, text_family
 from attention_bridge.weights.layouts.hf_llama import HF_GEMMA, HF_GEMMA3
 
 # Fields of a multimodal configuration that only concern its images.
@@ -68,20 +67,6 @@ def read_gemma2(fields: Fields, tensors: Tensors) -> Reading:
     return rotary_model(fields, heads, others, tied=True, layout=HF_GEMMA, pattern=pattern)
 
 
-def read_gemma3(fields: Fields, tensors: Tensors) -> Reading:
-    """Read the text model inside a multimodal Gemma 3 (Google 2025), without the modules that read images."""
-    text = fields.part("text_config", defaults_of("gemma3_text"))
-    text.given = {**text.given, "model_type": "gemma3_text"}
-    for name in IMAGE_FIELDS:
-        fields.raw(name)
-    if "tie_word_embeddings" in fields.given and "tie_word_embeddings" not in text.given:
-        text.given["tie_word_embeddings"] = fields.given["tie_word_embeddings"]
-    fields.raw("tie_word_embeddings")
-    reading = read_gemma2(text, tensors)
-    text.finish()
-    return replace(reading, layout=replace(HF_GEMMA3, tied=reading.layout.tied))
-
-
 def _softcap(fields: Fields, name: str, absent: float | None) -> float | None:
     """A softcap: null means none, and an absent field means `absent`."""
     cap: float | None = fields.number(name, default=None)
@@ -99,8 +84,10 @@ def _local(fields: Fields) -> Fields:
     return Fields({"rope_parameters": given}, fields.source)
 
 
+# The text model inside a multimodal Gemma 3, without the modules that read images.
+GEMMA3 = TextPart("gemma3_text", {"gemma3_text": read_gemma2}, IMAGE_FIELDS, (), layout=HF_GEMMA3)
 FAMILIES = (
     Family("hf.llama", ("gemma",), read_gemma, HEADS),
     Family("hf.gemma", ("gemma2", "gemma3_text"), read_gemma2, HEADS),
-    Family("hf.gemma3", ("gemma3",), read_gemma3, HEADS),
+    text_family("hf.gemma3", ("gemma3",), GEMMA3, HEADS),
 )
