@@ -31,14 +31,14 @@ ARRAYS = {"torch": torch.from_numpy, "jax": jnp.asarray}
 
 def some(names):
     """Parameters for the named cases; cases outside the short run are slow."""
-    return [pytest.param(name, marks=() if name in SHORT else pytest.mark.slow) for name in names]
+    return [pytest.param(name, marks=families.marks(name, SHORT)) for name in names]
 
 
 def in_both(names):
     """Parameters for each case and framework; in JAX, where each case compiles separately, the short run has fewer."""
     short = {"torch": SHORT, "jax": SHORT_IN_JAX}
     return [
-        pytest.param(name, framework, marks=() if name in short[framework] else pytest.mark.slow)
+        pytest.param(name, framework, marks=families.marks(name, short[framework]))
         for name in names
         for framework in ARRAYS
     ]

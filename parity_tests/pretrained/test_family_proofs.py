@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from attention_bridge.pretrained.families.fields import Fields
-from parity_tests.helpers.families import CASES
+from parity_tests.helpers.families import CASES, marks
 from parity_tests.helpers.family_draws import drawn_cases
 from parity_tests.helpers.prove_families import draws
 from parity_tests.helpers.text_proof import proof
@@ -31,7 +31,7 @@ def proofs(tmp_path_factory):
 each_model = pytest.mark.parametrize(
     ("name", "framework"),
     [
-        pytest.param(name, framework, marks=() if framework in QUICK else pytest.mark.slow)
+        pytest.param(name, framework, marks=marks(name, (name,) if framework in QUICK else ()))
         for name in drawn_cases()
         for framework in ("torch", "jax")
     ],

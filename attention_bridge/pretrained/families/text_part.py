@@ -11,6 +11,7 @@ from attention_bridge.pretrained.families.family import Family, Reader, Reading
 from attention_bridge.pretrained.families.fields import Fields
 from attention_bridge.pretrained.families.heads import Head
 from attention_bridge.pretrained.families.shown import shown
+from attention_bridge.pretrained.families.special_tokens import FIELDS, with_special_tokens
 from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layout import Layout, Unused
 
@@ -58,7 +59,9 @@ class TextPart:
         spelled = tensors.spell(self.spelled(Layout("hf.text", ())))
         reading = self.readers[kind](text, spelled)
         text.finish()
-        return replace(reading, layout=self.spelled(reading.layout))
+        tokens = {name: fields.given[name] for name in FIELDS.values() if fields.given.get(name) is not None}
+        model = with_special_tokens(reading.model, {**text.defaults, **text.given, **tokens})
+        return replace(reading, model=model, layout=self.spelled(reading.layout))
 
     def spelled(self, layout: Layout) -> Layout:
         """The layout with the names of the text model in these checkpoints."""
