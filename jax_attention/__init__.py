@@ -49,6 +49,8 @@ from jax_attention.linear import ConvolvedState as ConvolvedState
 from jax_attention.linear import DeltaNet as DeltaNet
 from jax_attention.linear import GatedDeltaNet as GatedDeltaNet
 from jax_attention.linear import GatedLinearAttention as GatedLinearAttention
+from jax_attention.linear import GatedShortConvolution as GatedShortConvolution
+from jax_attention.linear import InputsState as InputsState
 from jax_attention.linear import KimiDeltaAttention as KimiDeltaAttention
 from jax_attention.linear import LinearAttention as LinearAttention
 from jax_attention.linear import LinearState as LinearState

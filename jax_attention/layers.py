@@ -177,6 +177,26 @@ def convolve(
     return constrain(layer(constrain(x, whole)), whole)
 
 
+def convolve_with(
+    kernel: Float[Array, "out_channels group_channels kernel"],
+    bias: Float[Array, "out_channels"],
+    x: Float[Array, "batch length channels"],
+    *,
+    padding: int,
+    groups: int,
+) -> Float[Array, "batch out_length out_channels"]:
+    """Convolution with a given kernel over a sequence, padded with `padding` zeros on both sides."""
+    if AxisType.Auto in jax.sharding.get_abstract_mesh().axis_types:  # as in `convolve`
+        free = None if groups > 1 else PartitionSpec.UNCONSTRAINED
+        x = jax.lax.with_sharding_constraint(x, PartitionSpec(free, None, free))
+    around, axes = ((padding, padding),), ("NWC", "OIW", "NWC")
+    kernel = kernel.astype(x.dtype)
+    output = jax.lax.conv_general_dilated(
+        x, kernel, (1,), around, dimension_numbers=axes, feature_group_count=groups
+    )
+    return output + bias.astype(x.dtype)
+
+
 def _short_convolution(conv: Any, x: Float[Array, "batch length features"]) -> Float[Array, "..."]:
     """Depthwise convolution as a sum over its taps, which keeps the sharding of the batch and the features."""
     bias = None if conv.bias is None else conv.bias[...]

@@ -28,7 +28,7 @@ from jaxtyping import Bool, Float
 from jax_attention.arguments import checked
 from jax_attention.caches import KeyValue
 from jax_attention.checks import check_divisible
-from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall
+from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall, SharedCall
 from jax_attention.layers import Factory, linear
 from jax_attention.ops import merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput, CachedOutput
@@ -137,13 +137,14 @@ class MultiHeadSelfAttention(SelfAttentionFrame):
         self,
         x: Float[Array, "batch length embed"],
         mask: Bool[Array, "..."] | None = None,
-        **call: Unpack[SelfCall],
+        **call: Unpack[SharedCall],
     ) -> AttentionOutput:
         """Apply multi-head self-attention to a sequence.
 
         Args:
             x: input sequence, `(batch, length, embed_dim)`.
             mask: boolean mask, True where a query may attend to a key; None for no mask.
+            position: positional encoding of this call, for layers that share one; None for the layer's own.
             positions: positions of the tokens for the positional encoding; None counts from 0.
             lengths: number of real tokens in each sequence, `(batch,)`; the rest is padding. None for no padding.
             segments: segment number of each token, `(batch, length)`; tokens attend only within their segment.

@@ -49,6 +49,8 @@ from torch_attention.linear import ConvolvedState as ConvolvedState
 from torch_attention.linear import DeltaNet as DeltaNet
 from torch_attention.linear import GatedDeltaNet as GatedDeltaNet
 from torch_attention.linear import GatedLinearAttention as GatedLinearAttention
+from torch_attention.linear import GatedShortConvolution as GatedShortConvolution
+from torch_attention.linear import InputsState as InputsState
 from torch_attention.linear import KimiDeltaAttention as KimiDeltaAttention
 from torch_attention.linear import LinearAttention as LinearAttention
 from torch_attention.linear import LinearState as LinearState

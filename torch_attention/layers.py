@@ -166,6 +166,19 @@ def convolve(
     return layer(_whole_sequences(x).movedim(-1, 1)).movedim(1, -1)
 
 
+def convolve_with(
+    kernel: Float[Tensor, "out_channels group_channels kernel"],
+    bias: Float[Tensor, "out_channels"],
+    x: Float[Tensor, "batch length channels"],
+    *,
+    padding: int,
+    groups: int,
+) -> Float[Tensor, "batch out_length out_channels"]:
+    """Convolution with a given kernel over a sequence, padded with `padding` zeros on both sides."""
+    weights = kernel.to(x.dtype), bias.to(x.dtype)
+    return F.conv1d(_whole_sequences(x).movedim(-1, 1), *weights, 1, padding, 1, groups).movedim(1, -1)
+
+
 def _whole_sequences(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
     if not hasattr(x, "device_mesh"):
         return x

@@ -14,7 +14,9 @@ PARTS = (
     "global_blocks",
     "num_blocks",
     "num_chunks",
+    "num_prefix",
     "num_random",
+    "num_registers",
     "num_sinks",
     "num_types",
     "padding",
@@ -30,6 +32,7 @@ PLACES = (
     "pad",
     "seed",
     "shift",
+    "skip",
     "uncounted_token",
 )
 FROM_ZERO = frozenset((*LENGTHS, *LAYERS, *PARTS, *PLACES))  # all other integers count from 1

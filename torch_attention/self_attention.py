@@ -26,7 +26,7 @@ from torch import Tensor
 from torch_attention.arguments import checked
 from torch_attention.caches import KeyValue
 from torch_attention.checks import check_divisible
-from torch_attention.frame import Scaling, SelfAttentionFrame, SelfCall
+from torch_attention.frame import Scaling, SelfAttentionFrame, SelfCall, SharedCall
 from torch_attention.layers import Factory, linear
 from torch_attention.ops import merge_heads, split_heads
 from torch_attention.outputs import AttentionOutput, CachedOutput
@@ -133,13 +133,14 @@ class MultiHeadSelfAttention(SelfAttentionFrame):
         self,
         x: Float[Tensor, "batch length embed"],
         mask: Bool[Tensor, "..."] | None = None,
-        **call: Unpack[SelfCall],
+        **call: Unpack[SharedCall],
     ) -> AttentionOutput:
         """Apply multi-head self-attention to a sequence.
 
         Args:
             x: input sequence, `(batch, length, embed_dim)`.
             mask: boolean mask, True where a query may attend to a key; None for no mask.
+            position: positional encoding of this call, for layers that share one; None for the layer's own.
             positions: positions of the tokens for the positional encoding; None counts from 0.
             lengths: number of real tokens in each sequence, `(batch,)`; the rest is padding. None for no padding.
             segments: segment number of each token, `(batch, length)`; tokens attend only within their segment.

@@ -1,4 +1,4 @@
-"""Entries of delta-rule recurrences and state-space duality."""
+"""Entries of delta-rule recurrences, state-space duality and gated short convolutions."""
 
 from functools import partial
 from typing import Any
@@ -83,5 +83,21 @@ DELTA_FAMILY = (
         oracle=partial(oracles.mamba2, **GROUPS),
         decoding="state",
         peers=("transformers Mamba2Mixer",),
+    ),
+    Mechanism(
+        name="GatedShortConvolution",
+        family="linear",
+        file="linear/gated_short_conv.py",
+        paper=Paper("Liquid AI", 2025, "https://arxiv.org/abs/2511.23404"),
+        growth="n",
+        equation=r"y_t = W_{\mathrm{out}} \left(C_t \odot \sum_{i=0}^{w-1} c_i \odot (B \odot X)_{t-w+1+i}\right)",
+        module=Part("GatedShortConvolution", {"embed_dim": 7, "bias": True}),
+        inputs=SEQUENCE,
+        masks=PADDING,
+        causal=True,
+        sizes=SHORT,
+        oracle=oracles.gated_short_convolution,
+        decoding="state",
+        peers=("transformers Lfm2ShortConv",),
     ),
 )

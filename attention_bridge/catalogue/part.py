@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-# Parts inside these are not built here: the model builds them.
-DESCRIPTIONS = ("ModelSpec", "LayerSpec", "TaskSpec")
+# Descriptions, whose JSON has no class.
+DESCRIPTIONS = ("ModelSpec", "LayerSpec", "TaskSpec", "WaveformSpec")
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ def build(part: Part, package: str, options: dict[str, Any]) -> Any:
     layers = importlib.import_module(f"{package}.layers")
     namespaces = (importlib.import_module(package), importlib.import_module(f"{package}.models"), layers)
     make = next(getattr(namespace, part.name) for namespace in namespaces if hasattr(namespace, part.name))
-    inside = _described if part.name in DESCRIPTIONS else build
+    # Parts inside a description or configuration are not built here: the model builds them.
+    inside = _described if part.name.endswith(("Spec", "Config")) else build
     arguments = {name: _built(x, inside, package, options) for name, x in part.arguments.items()}
     accepted = set(inspect.signature(make.__init__ if inspect.isclass(make) else make).parameters)
     if "factory" in accepted:  # a layer

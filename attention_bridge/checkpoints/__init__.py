@@ -13,7 +13,7 @@
 | `safetensors` | `.safetensors`, with or without index       |       | one at a time   | one at a time   |
 | `torch`       | `.bin`, `.pt`, `.pth`; index (only read)    | torch | one at a time   | all at once     |
 | `npz`         | `.npz`                                      |       | one at a time   | one at a time   |
-| `msgpack`     | `.msgpack`                                  | flax  | all at once     | all at once     |
+| `msgpack`     | `.msgpack`; index (only read)               | flax  | all at once     | all at once     |
 | `orbax`       | a directory                                 | orbax | one at a time   | all at once     |
 | `keras`       | `.weights.h5`, `.h5`; `.weights.json`, `.keras` (only read) | h5py | one at a time | one at a time |
 | `gguf`        | `.gguf`, dequantised to float32             | gguf, if quantised | one at a time | no    |
@@ -76,6 +76,7 @@ OPENERS = {
     "torch index": torch_file.open_shards,
     "npz": npz.open,
     "msgpack": flax_msgpack.open,
+    "msgpack index": flax_msgpack.open_shards,
     "orbax": orbax_directory.open,
     "keras": keras_h5.open,
     "keras index": keras_index.open,

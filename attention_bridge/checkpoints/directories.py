@@ -17,6 +17,7 @@ USUAL = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
     "flax_model.msgpack",
+    "flax_model.msgpack.index.json",
     "consolidated.00.pth",
 )
 # Files with the suffix of a checkpoint that hold no model, or one of a framework that is not read.
@@ -36,7 +37,6 @@ OTHER_FRAMEWORKS = {
     "*.ckpt.data-*": "TensorFlow",
     "saved_model.pb": "TensorFlow",
     "*.tflite": "TensorFlow Lite",
-    "flax_model*.msgpack.index.json": "Flax, in shards",
     "*.onnx": "ONNX",
     "openvino*.xml": "OpenVINO",
     "rust_model.ot": "Rust",
@@ -108,7 +108,7 @@ def _unfinished(directory: Path) -> str | None:
 def _shards(found: list[Path], names: list[str]) -> str | None:
     """The sentence for shards without their index."""
     for path in found:
-        if (shard := SHARD.fullmatch(path.name)) and path.suffix in (".safetensors", ".bin"):
+        if (shard := SHARD.fullmatch(path.name)) and path.suffix in (".safetensors", ".bin", ".msgpack"):
             index = f"{shard['name']}{shard['suffix']}.index.json"
             if index not in names:
                 return (

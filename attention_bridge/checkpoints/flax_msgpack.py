@@ -1,4 +1,4 @@
-"""Msgpack files of `flax.serialization.to_bytes`."""
+"""Msgpack files of `flax.serialization.to_bytes`, in one file or in shards."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from attention_bridge.checkpoints import index
 from attention_bridge.checkpoints.dtypes import ALL, check_writable, native, supported
 from attention_bridge.checkpoints.duplicate_keys import unique
 from attention_bridge.checkpoints.faults import reading, writing
@@ -47,6 +48,17 @@ def open(path: Path) -> Reader:
         return array.astype(native(array.dtype))
 
     return Reader(path, "msgpack", specs, {}, fetch, tensors.clear)
+
+
+def open_shards(path: Path) -> Reader:
+    """Open a sharded checkpoint by its index, whose names have slashes.
+
+    Raises:
+        CheckpointError: the index or a shard is missing or damaged, or they disagree.
+        InputError: flax is not installed.
+    """
+    require(["flax"], extra="jax")
+    return index.open(path, open, separator="/")
 
 
 def _check(encoded: bytes) -> None:

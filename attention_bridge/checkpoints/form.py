@@ -67,7 +67,7 @@ class Form:
     def of(cls, found: Found, reader: Reader) -> Form | None:
         """The form of an opened checkpoint; None for a format that is not written in the form that was read."""
         path = found.path
-        if reader.format not in WRITTEN or not path.is_file():
+        if reader.format not in WRITTEN or found.format == "msgpack index" or not path.is_file():
             return None
         if not found.format.endswith(" index"):
             return cls(reader.format, {path.name: _file(path, reader.format, reader.specs)})

@@ -15,6 +15,7 @@ from attention_bridge.errors import CheckpointError
 SUFFIXES = {
     ".safetensors.index.json": "safetensors index",
     ".bin.index.json": "torch index",
+    ".msgpack.index.json": "msgpack index",
     ".safetensors": "safetensors",
     ".bin": "torch",
     ".pt": "torch",

@@ -20,12 +20,13 @@ MOST_NAMES = 3
 LONGEST_NAME = 255  # bytes, of a file in every usual system
 
 
-def open(path: Path, open_shard: Callable[[Path], Reader]) -> Reader:
+def open(path: Path, open_shard: Callable[[Path], Reader], *, separator: str = ".") -> Reader:
     """Open every shard that an index names.
 
     Args:
         path: the index.
         open_shard: function that opens one shard.
+        separator: text between the parts of a name in the index, which the shards join with dots.
 
     Raises:
         CheckpointError: the file is not an index, a shard is missing, or a shard's tensors differ from the index.
@@ -43,7 +44,8 @@ def open(path: Path, open_shard: Callable[[Path], Reader]) -> Reader:
     with ExitStack() as stack:
         readers: dict[str, Reader] = {}
         kind = ""
-        for shard, names in shards.items():
+        for shard, spelled in shards.items():
+            names = {name.replace(separator, ".") for name in spelled}
             with reading(path.parent / shard, "shard"):
                 check_file(path.parent / shard)
             reader = stack.enter_context(open_shard(path.parent / shard))

@@ -31,7 +31,9 @@ def layer_norm(parameters: Parameters, name: str, x: Array, eps: float) -> Array
     """Layer norm γ (x − μ) / √(σ² + ε) + β with biased variance σ² = mean (x − μ)² (Ba, Kiros, Hinton 2016)."""
     centred = x - x.mean(axis=-1, keepdims=True)
     variance = (centred * centred).mean(axis=-1, keepdims=True)
-    return parameters[f"{name}.weight"] * centred / np.sqrt(variance + eps) + parameters[f"{name}.bias"]
+    normed = parameters[f"{name}.weight"] * centred / np.sqrt(variance + eps)
+    bias = parameters.get(f"{name}.bias")
+    return normed if bias is None else normed + bias
 
 
 def rms_norm(parameters: Parameters, name: str, x: Array, eps: float) -> Array:

@@ -94,6 +94,7 @@ def delta_layer(
     head_dim: int,
     value_dim: int,
     eps: float,
+    beta_scale: float = 1.0,
 ) -> tuple[Array, Array, Array, Array]:
     """Layer around S_t = (I - β k kᵀ) Diag(α) S_{t-1} + β k vᵀ: projections, short convolution, norm and gate.
 
@@ -108,7 +109,9 @@ def delta_layer(
     query = unit_length(split_heads(features[..., :keys], num_heads))[:, groups] / math.sqrt(head_dim)
     key = unit_length(split_heads(features[..., keys : 2 * keys], num_heads))[:, groups]
     value = split_heads(features[..., 2 * keys :], num_value_heads)
-    beta = there(sigmoid(linear(parameters, "b_proj", x)), mask).swapaxes(1, 2)  # batch heads length
+    beta = there(beta_scale * sigmoid(linear(parameters, "b_proj", x)), mask).swapaxes(
+        1, 2
+    )  # batch heads length
     alpha = split_heads(np.exp(there(decay(x), mask)), num_value_heads)  # batch heads length (head_dim or 1)
 
     def transition(b: int, h: int, t: int) -> Array:
@@ -159,6 +162,7 @@ def gated_delta_net(
     head_dim: int,
     value_dim: int,
     eps: float,
+    beta_scale: float = 1.0,
 ) -> tuple[Array, Array, Array, Array]:
     """Gated DeltaNet (Yang, Kautz, Hatamizadeh 2024, eq. 10).
 
@@ -177,6 +181,7 @@ def gated_delta_net(
         head_dim=head_dim,
         value_dim=value_dim,
         eps=eps,
+        beta_scale=beta_scale,
     )
 
 
@@ -223,10 +228,11 @@ def mamba2(
     state_dim: int,
     num_groups: int,
     eps: float,
+    min_step: float = 0.0,
 ) -> tuple[Array, Array, Array, Array]:
     """Mamba-2, h_t = exp(Δ A) h_{t-1} + Δ B x, y_t = C h_t + D x, h (state_dim, head_dim) (Dao, Gu 2024, section 7)."""
     inner, group = num_heads * head_dim, num_groups * state_dim
-    projected = linear(parameters, "in_proj", there(x, mask))
+    projected = there(linear(parameters, "in_proj", there(x, mask)), mask)
     z, features, dt = np.split(projected, [inner, 2 * inner + 2 * group], axis=-1)
     features, inputs = short_convolution(parameters, features)
     features = there(features, mask)
@@ -234,7 +240,8 @@ def mamba2(
     value = split_heads(features[..., :inner], num_heads)  # x
     key = split_heads(features[..., inner : inner + group], num_groups)[:, of_head]  # B
     query = split_heads(features[..., inner + group :], num_groups)[:, of_head]  # C
-    step = there(softplus(dt + parameters["dt_bias"]), mask).swapaxes(1, 2)  # Δ, batch heads length
+    step = softplus(dt + parameters["dt_bias"])  # Δ, batch length heads
+    step = there(np.where(step.real < min_step, min_step, step), mask).swapaxes(1, 2)  # batch heads length
     rate = -np.exp(parameters["A_log"])
 
     def transition(b: int, h: int, t: int) -> Array:
@@ -247,3 +254,21 @@ def mamba2(
     grouped = merged.reshape(*merged.shape[:2], num_groups, -1)
     normed = rms_norm(np.ones(1), grouped, eps).reshape(merged.shape) * parameters["norm_scale"]
     return linear(parameters, "out_proj", normed), memory, inputs, weights
+
+
+def gated_short_convolution(
+    parameters: Parameters, x: Array, mask: Array | None = None
+) -> tuple[Array, Array, Array]:
+    """Gated short convolution, y_t = C_t Σ_i c_i (B X)_{t-w+1+i}, one head per feature (Liquid AI 2025, LFM2)."""
+    weight = parameters["conv.weight"]  # features 1 width
+    bias = parameters.get("conv.bias", np.zeros(len(weight)))
+    width, (batch, length, features) = weight.shape[-1], x.shape
+    key, query, value = np.split(linear(parameters, "in_proj", there(x, mask)), 3, axis=-1)
+    key = there(key, mask)
+    weights = np.zeros((batch, features, length, length), np.result_type(query, key, weight))
+    for t in range(length):
+        for s in range(max(0, t - width + 1), t + 1):
+            weights[:, :, t, s] = query[:, t] * weight[:, 0, width - 1 - (t - s)] * key[:, s]
+    mixed = np.einsum("bfts,bsf->btf", weights, value) + query * bias
+    inputs = np.concatenate([np.zeros((batch, width - 1, features), x.dtype), key * value], axis=1)
+    return linear(parameters, "out_proj", mixed), inputs[:, length:], weights

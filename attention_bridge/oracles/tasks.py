@@ -10,6 +10,8 @@ from attention_bridge.oracles.vision import patch_embedding, vit_block
 
 OF_HEADS: Mapping[str, Callable[[Array], Array]] = {**ACTIVATIONS, "tanh": np.tanh}
 
+EPS = 0.01  # epsilon of the norm after a hidden layer
+
 Pool = Callable[[Parameters, Array, Array], Array]
 Head = Callable[..., tuple[Array, ...]]
 
@@ -32,9 +34,21 @@ def last_token(parameters: Parameters, x: Array, real: Array) -> Array:
     )
 
 
-def mean_pooling(parameters: Parameters, x: Array, real: Array) -> Array:
-    """Mean vector of all real tokens (Reimers, Gurevych 2019); 0 if there is none."""
+def mean_pooling(parameters: Parameters, x: Array, real: Array, *, skip: int = 0) -> Array:
+    """Mean vector of all real tokens after the first `skip` (Reimers, Gurevych 2019); 0 if there is none."""
+    real = real & (np.cumsum(real, axis=1) > skip)
     return np.stack([text[seen].sum(axis=0) / max(seen.sum(), 1) for text, seen in zip(x, real, strict=True)])
+
+
+def first_and_mean_pooling(parameters: Parameters, x: Array, real: Array, *, skip: int = 1) -> Array:
+    """Vector of the first real token, then the mean vector of those after the first `skip` (Oquab et al. 2023)."""
+    pooled = first_token(parameters, x, real), mean_pooling(parameters, x, real, skip=skip)
+    return np.concatenate(pooled, axis=-1)
+
+
+def normed_pooling(parameters: Parameters, x: Array, real: Array, *, pool: Pool, eps: float = 1e-5) -> Array:
+    """Layer norm of a pooled vector (Bao et al. 2021)."""
+    return layer_norm(parameters, "pooling.norm", pool(parameters, x, real), eps)
 
 
 def learned_pooling(parameters: Parameters, x: Array, real: Array, *, num_heads: int) -> Array:
@@ -45,18 +59,35 @@ def learned_pooling(parameters: Parameters, x: Array, real: Array, *, num_heads:
     return pooled[:, 0]
 
 
+def hidden_layer(parameters: Parameters, x: Array, activation: str | None) -> Array:
+    """Hidden layer norm(f(U x + u)) of a head (Warner et al. 2024); x without an activation."""
+    if activation is None:
+        return x
+    hidden = OF_HEADS[activation](linear(parameters, "hidden_proj", x))
+    return (
+        layer_norm(parameters, "hidden_norm", hidden, EPS) if "hidden_norm.weight" in parameters else hidden
+    )
+
+
 def sequence_classifier(
     parameters: Parameters, x: Array, mask: Array | None, *, pool: Pool, activation: str | None = None
 ) -> tuple[Array]:
     """Class logits W f(U pool(x) + u) + b (Devlin et al. 2018); W pool(x) + b without an activation."""
     pooled = pool(parameters, x, _real(mask, x))
-    if activation is not None:
-        pooled = OF_HEADS[activation](linear(parameters, "hidden_proj", pooled))
-    return (linear(parameters, "classifier", pooled),)
+    return (linear(parameters, "classifier", hidden_layer(parameters, pooled, activation)),)
 
 
-def token_classifier(parameters: Parameters, x: Array, mask: Array | None) -> tuple[Array]:
-    """Class logits W x_i + b of each token (Devlin et al. 2018)."""
+def distilled_classifier(parameters: Parameters, x: Array, mask: Array | None) -> tuple[Array]:
+    """Mean of the class logits W x_1 + b and V x_2 + c (Touvron et al. 2020)."""
+    other = linear(parameters, "distillation_classifier", x[:, 1])
+    return ((linear(parameters, "classifier", x[:, 0]) + other) / 2.0,)
+
+
+def token_classifier(
+    parameters: Parameters, x: Array, mask: Array | None, *, activation: str | None = None
+) -> tuple[Array]:
+    """Class logits W f(U x_i + u) + b of each token (Clark et al. 2020); W x_i + b without an activation."""
+    x = hidden_layer(parameters, x, activation)
     return (linear(parameters, "classifier", x),)
 
 
@@ -65,9 +96,11 @@ def no_head(parameters: Parameters, x: Array, mask: Array | None) -> tuple[()]:
     return ()
 
 
-def question_answering(parameters: Parameters, x: Array, mask: Array | None) -> tuple[Array, Array]:
-    """Start and end scores, the two rows of W x_i + b (Devlin et al. 2018, section 4.2)."""
-    scores = linear(parameters, "span_proj", x)
+def question_answering(
+    parameters: Parameters, x: Array, mask: Array | None, *, activation: str | None = None
+) -> tuple[Array, Array]:
+    """Start and end scores, the two rows of W f(U x_i + u) + b (Devlin et al. 2018, section 4.2)."""
+    scores = linear(parameters, "span_proj", hidden_layer(parameters, x, activation))
     return scores[..., 0], scores[..., 1]
 
 
@@ -107,7 +140,10 @@ def alone(
 def vision_transformer(
     parameters: Parameters, image: Array, mask: None = None, *, num_heads: int, num_layers: int, eps: float
 ) -> tuple[Array, tuple[Array, ...]]:
-    """Last hidden states and weights of the Vision Transformer (Dosovitskiy et al. 2020, equations 1 to 4)."""
+    """Last hidden states and weights of the Vision Transformer (Dosovitskiy et al. 2020, equations 1 to 4).
+
+    The parameters tell whether there are registers, LayerScale and a gated feed-forward network.
+    """
     x = patch_embedding(scope(parameters, "patches"), image)
     weights = []
     for n in range(num_layers):

@@ -28,7 +28,11 @@ def vit_block(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """ViT block z' = MSA(LN(z)) + z, z'' = MLP(LN(z')) + z' (Dosovitskiy et al. 2020, equations 2 and 3)."""
+    """ViT block z' = MSA(LN(z)) + z, z'' = MLP(LN(z')) + z' (Dosovitskiy et al. 2020, equations 2 and 3).
+
+    With LayerScale the outputs of MSA and MLP are multiplied by `attention_output_norm.factors` and
+    `ffn_output_norm.factors`. With `ffn.gate_proj` the MLP is W_d (silu(W_g x) ⊙ W_u x).
+    """
     normed = layer_norm(parameters, "attention_norm", x, norm_eps)
     attended, weights = multi_head_attention(
         scope(parameters, "attention"),
@@ -39,10 +43,14 @@ def vit_block(
         dropout_keep=dropout_keep,
         dropout_rate=dropout_rate,
     )
-    x = x + attended
-    return x + feed_forward(
-        scope(parameters, "ffn"), layer_norm(parameters, "ffn_norm", x, norm_eps), activation
-    ), weights
+    x = x + attended * parameters.get("attention_output_norm.factors", 1.0)
+    ffn, normed = scope(parameters, "ffn"), layer_norm(parameters, "ffn_norm", x, norm_eps)
+    if "gate_proj.weight" in ffn:
+        gate, up = linear(ffn, "gate_proj", normed), linear(ffn, "up_proj", normed)
+        change = linear(ffn, "down_proj", gate / (1.0 + np.exp(-gate)) * up)
+    else:
+        change = feed_forward(ffn, normed, activation)
+    return x + change * parameters.get("ffn_output_norm.factors", 1.0), weights
 
 
 def patches(parameters: Parameters, name: str, x: Array) -> Array:
@@ -59,12 +67,20 @@ def patches(parameters: Parameters, name: str, x: Array) -> Array:
 
 
 def patch_embedding(parameters: Parameters, image: Array) -> Array:
-    """Patch embedding z_0 = [c; E p_1; ...; E p_n] + P (Dosovitskiy et al. 2020, equation 1)."""
+    """Patch embedding z_0 = [c; E p_1; ...; E p_n] + P (Dosovitskiy et al. 2020, equation 1).
+
+    Registers follow c; P has rows for them or not (Darcet et al. 2023). c and P may be absent.
+    """
     embedded = patches(parameters, "patch_proj", image)
     batch, rows, columns, _ = embedded.shape
-    tokens = [np.stack([parameters["class_token"]] * batch)]
-    tokens += [embedded[:, y, x] for y in range(rows) for x in range(columns)]
-    return np.stack(tokens, axis=1) + parameters["positions"]
+    tokens = [embedded[:, y, x] for y in range(rows) for x in range(columns)]
+    first = [parameters["class_token"]] if "class_token" in parameters else []
+    after = list(parameters.get("registers", ()))
+    places = list(parameters.get("positions", np.zeros((len(first) + len(tokens), 1))))
+    if len(places) < len(first) + len(after) + len(tokens):
+        places[1:1] = [np.zeros(1)] * len(after)
+    prefix = [np.stack([each] * batch) for each in (*first, *after)]
+    return np.stack([x + place for x, place in zip(prefix + tokens, places, strict=True)], axis=1)
 
 
 def window_attention(

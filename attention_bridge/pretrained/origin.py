@@ -105,7 +105,7 @@ class Origin:
             config=b"" if written is None else written.read_bytes(),
             config_name=CONFIGS[0] if written is None else written.name,
             fields=fields,
-            form=None if opened.is_dequantised else Form.of(opened.found, opened.reader),
+            form=None if opened.is_dequantised or opened.is_renamed else Form.of(opened.found, opened.reader),
             specs=dict(opened.specs),
             names=names,
             kept={name: opened.reader.read(name) for name in opened.specs if name in lost},

@@ -18,6 +18,7 @@ import numpy as np
 
 from attention_bridge import checkpoints
 from attention_bridge.checkpoints import Reader
+from attention_bridge.checkpoints.flax_names import in_pytorch_names
 from attention_bridge.checkpoints.format_detection import Found
 from attention_bridge.checkpoints.quantised import surplus_bias, unquantised
 from attention_bridge.errors import CheckpointError, InputError
@@ -29,6 +30,7 @@ from attention_bridge.pretrained.families.shown import cut
 from attention_bridge.pretrained.families.tasks import check_task
 from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layout import Layout
+from attention_bridge.weights.layouts.torch_attention import TORCH_ATTENTION
 from attention_bridge.weights.leaves import Spec
 
 QUANTISATION = "quantization_config"
@@ -47,6 +49,7 @@ class Source:
         refusal: why `reading` is None, in one sentence.
         fields: fields of the configuration, as they were read; empty if there is none.
         is_dequantised: whether the reader dequantises the tensors of the file.
+        is_renamed: whether the reader gives the tensors of a Flax file with the names and axes of PyTorch.
     """
 
     found: Found
@@ -56,6 +59,7 @@ class Source:
     refusal: str
     fields: Mapping[str, Any]
     is_dequantised: bool = False
+    is_renamed: bool = False
 
     @classmethod
     def open(
@@ -126,13 +130,16 @@ class Source:
         def understood(reader: Reader) -> Reading:
             return read_config(fields, Tensors(reader.specs, reader.read), source, ignore=ignore, task=task)
 
+        renamed = in_pytorch_names(reader)
+        is_renamed = renamed is not reader and _is_of(understood(renamed).layout, renamed)
+        reader = renamed if is_renamed else reader
         reading = understood(reader)
         if is_dequantised:
             reader = _without_surplus(reader, reading.layout)
         if adapt is not None:  # an adapter may bring a task head
             reader = adapt(reader, layout=reading.layout)
             reading = understood(reader)
-        return cls(found, reader, given.file, reading, "", fields, is_dequantised)
+        return cls(found, reader, given.file, reading, "", fields, is_dequantised, is_renamed)
 
     @property
     def path(self) -> Path:
@@ -242,6 +249,14 @@ def _given(
         reason = f"{directory} has neither {' nor '.join(CONFIGS)}, one of which must describe its model"
         return _Given(None, {}, reason)
     return _Given(beside, {**({} if beside is None else read_json(beside)), **changes})
+
+
+def _is_of(layout: Layout, reader: Reader) -> bool:
+    """Whether a layout of another library has most of the tensors."""
+    if layout.name == TORCH_ATTENTION.name:
+        return False
+    known = sum(layout.has(layout.canonical(name)) for name in reader.specs)
+    return 2 * known > len(reader.specs)
 
 
 def _without_surplus(reader: Reader, layout: Layout) -> Reader:

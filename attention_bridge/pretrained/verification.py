@@ -159,11 +159,11 @@ def inputs(part: Part, length: int = 12) -> tuple[np.ndarray, ...]:
     config = part.arguments["config"].arguments
     if part.name == "TaskModel":
         backbone = config["backbone"]
-        kind = "VisionTransformer" if backbone.name == "VisionTransformerConfig" else "Encoder"
-        return inputs(Part(kind, {"config": backbone}), length)
+        kinds = {"VisionTransformerConfig": "VisionTransformer", "WaveformSpec": "WaveformEncoder"}
+        return inputs(Part(kinds.get(backbone.name, "Encoder"), {"config": backbone}), length)
 
     def tokens(sizes: Mapping[str, Any]) -> np.ndarray:
-        most = min(length, sizes.get("max_len", length))
+        most = min(length, sizes.get("max_len") or length)
         return rng.integers(0, sizes["vocab_size"], (2, most)).astype(np.int32)
 
     def image(sizes: Mapping[str, Any]) -> np.ndarray:
@@ -177,6 +177,9 @@ def inputs(part: Part, length: int = 12) -> tuple[np.ndarray, ...]:
         frames = min(2 * length, 2 * config["max_frames"])
         heard = rng.standard_normal((2, frames, config["num_features"])).astype(np.float32)
         return heard, tokens(config)
+    if part.name == "WaveformEncoder":
+        samples = length * int(np.prod(config["conv_strides"])) + 10 * max(config["conv_kernels"])
+        return (rng.standard_normal((2, samples)).astype(np.float32),)
     if part.name in ("EncoderDecoder", "RelativeEncoderDecoder"):
         return tokens(config), tokens(config)
     return (tokens(config),)

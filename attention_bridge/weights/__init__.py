@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from attention_bridge.weights.engine import convert as convert
     from attention_bridge.weights.explanation import explain as explain
     from attention_bridge.weights.grouped import GroupedRule as GroupedRule
+    from attention_bridge.weights.joined import JoinedRule as JoinedRule
     from attention_bridge.weights.layout import Constant as Constant
     from attention_bridge.weights.layout import Dropped as Dropped
     from attention_bridge.weights.layout import Layout as Layout
@@ -39,6 +40,7 @@ PUBLIC = {
     "Dropped": "attention_bridge.weights.layout",
     "Fault": "attention_bridge.errors",
     "GroupedRule": "attention_bridge.weights.grouped",
+    "JoinedRule": "attention_bridge.weights.joined",
     "Layout": "attention_bridge.weights.layout",
     "Match": "attention_bridge.weights.report",
     "Note": "attention_bridge.weights.report",

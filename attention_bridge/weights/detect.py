@@ -91,8 +91,7 @@ def _has_place(name: str, layout: Layout) -> bool:
 
 def _is_moved(name: str, layout: Layout) -> bool:
     """Whether a rule of the layout matches the name."""
-    canonical = layout.canonical(name)
-    return any(move.match(canonical) for move in layout.to_hub)
+    return layout.moves(layout.canonical(name))
 
 
 def _misfits(specs: Mapping[str, Spec], layout: Layout) -> list[str]:

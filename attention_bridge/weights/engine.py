@@ -10,8 +10,10 @@ import numpy as np
 from attention_bridge.errors import Fault, FaultKind, InputError, unknown
 from attention_bridge.weights.configured import Configured, read_config
 from attention_bridge.weights.grouped import GroupedMove
+from attention_bridge.weights.joined import JoinedMove
 from attention_bridge.weights.layout import Layout, ZeroBias, entry_for
 from attention_bridge.weights.names import pattern
+from attention_bridge.weights.placeholders import stacked
 from attention_bridge.weights.report import Match, Note, Report
 from attention_bridge.weights.rule import IDENTITY, Move
 from attention_bridge.weights.stacked import stack, unstack
@@ -176,13 +178,13 @@ def enter(tensors: Mapping[str, np.ndarray], layout: Layout, report: Report) -> 
 
 
 def _layers(name: str, array: np.ndarray, layout: Layout) -> dict[str, np.ndarray]:
-    """The tensors of single layers, if the layout stacks all layers in one tensor."""
+    """The tensors of single layers or experts, if the layout stacks all of them in one tensor."""
     apart = unstack(name, array, layout.stacked) if layout.stacked and array.ndim else None
     return {name: array} if apart is None else apart
 
 
 def _leave(arrays: dict[str, Traced], layout: Layout, report: Report) -> dict[str, Traced]:
-    """Stack the tensors of single layers, if the layout stacks all layers in one tensor."""
+    """Stack the tensors of single layers or experts, if the layout stacks all of them in one tensor."""
     if layout.stacked is None:
         return arrays
 
@@ -190,22 +192,28 @@ def _leave(arrays: dict[str, Traced], layout: Layout, report: Report) -> dict[st
         kinds = {(item.array.shape, item.array.dtype) for item in items}
         if len(kinds) > 1:
             given = describe(*(item.array for item in items))
-            report.faults.append(Fault(name, "wrong shape", "layers of one shape and dtype", given))
+            report.faults.append(
+                Fault(name, "wrong shape", f"{layout.stacked} of one shape and dtype", given)
+            )
             return items[0]
-        patterns = (*_union(item.patterns for item in items), "... -> layers ...")
-        return Traced(
-            np.stack([item.array for item in items]), _union(item.origins for item in items), patterns
+        patterns = (*_union(item.patterns for item in items), f"... -> {layout.stacked} ...")
+        origins, needs = (
+            _union(item.origins for item in items),
+            _union(item.needs for item in items),
         )
+        return Traced(stacked([item.array for item in items]), origins, patterns, needs)
 
     joined, gaps = stack(arrays, layout.stacked, join)
     for name, numbers in gaps:
-        report.faults.append(Fault(name, "missing", "a tensor of every layer", f"of layers {numbers}"))
+        report.faults.append(
+            Fault(name, "missing", f"a tensor of all {layout.stacked}", f"of {layout.stacked} {numbers}")
+        )
     return joined
 
 
 def move(
     arrays: Mapping[str, Traced],
-    moves: Sequence[Move | GroupedMove],
+    moves: Sequence[Move | GroupedMove | JoinedMove],
     axes: Mapping[str, int],
     report: Report,
     kept: Callable[[str], bool] = lambda name: False,
@@ -232,7 +240,7 @@ def move(
 def _first_fit(
     name: str,
     arrays: Mapping[str, Traced],
-    moves: Sequence[Move | GroupedMove],
+    moves: Sequence[Move | GroupedMove | JoinedMove],
     axes: Mapping[str, int],
     report: Report,
 ) -> tuple[list[str], dict[str, Traced]]:

@@ -42,7 +42,7 @@ def words(pattern: str) -> str:
     if not arrow:
         raise ValueError(f"an einops pattern has two sides with ' -> ' between, but got {pattern!r}")
     if "," in pattern:
-        return _grouped(left)
+        return _parts(left)
     given, wanted = _items(left), _items(right)
     steps = [f"cut axis {axis} into ({', '.join(item)})" for axis, item in enumerate(given) if len(item) > 1]
     steps += [f"drop axis {axis}, of length 1" for axis, item in enumerate(given) if item == ["1"]]
@@ -64,7 +64,17 @@ def _items(side: str) -> list[list[str]]:
     return [(group or name).split() for group, name in _ITEM.findall(side)]
 
 
-def _grouped(left: str) -> str:
+def _parts(left: str) -> str:
+    """A pattern with several tensors on one side in words; the rows of queries, keys and values are named so."""
+    grouped = "(g n d) ..." in left or "(n q k v)" in left
     if "," in left:
-        return "join each group's heads of queries, its key and its value into axis 0, group after group"
-    return "cut axis 0 into groups, and each into its heads of queries, its key and its value"
+        return (
+            "join each group's heads of queries, its key and its value into axis 0, group after group"
+            if grouped
+            else f"join the rows {left.replace(' ...', '')} into axis 0"
+        )
+    return (
+        "cut axis 0 into groups, and each into its heads of queries, its key and its value"
+        if grouped
+        else f"cut axis 0 into parts of {left.removesuffix(' ...')} rows"
+    )

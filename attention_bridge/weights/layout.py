@@ -11,8 +11,10 @@ from typing import TypeVar
 import numpy as np
 
 from attention_bridge.weights.grouped import GroupedMove, GroupedRule
+from attention_bridge.weights.joined import JoinedMove, JoinedRule
 from attention_bridge.weights.names import pattern
 from attention_bridge.weights.rule import Move, Rule
+from attention_bridge.weights.stacked import first
 
 # Prefixes of models that DataParallel, torch.compile or PEFT has wrapped, and of state dicts in a training checkpoint.
 WRAPPED = re.compile(r"^((state_dict|model_state_dict|module|_orig_mod|base_model\.model)\.)+")
@@ -91,7 +93,8 @@ class Layout:
         unused: tensors that are not converted unless a rule has their name.
         refused: tensors that cannot be converted, with the reason.
         zero_biases: biases that the outside format lacks and that are therefore zero.
-        stacked: name of the layer list whose layers share one tensor, stacked along its first axis; None for none.
+        stacked: name of the module list, `layers` or `experts`, whose modules share one tensor, stacked along its
+            first axis; the rules name the tensors of single modules; None for none.
         slashes: whether names are separated by slashes; the rules use dots.
         files: pairs (name pattern in the rules, name pattern in files), for layouts whose files use other names; the
             first pair that matches is used.
@@ -101,7 +104,7 @@ class Layout:
     """
 
     name: str
-    rules: tuple[Rule | GroupedRule, ...]
+    rules: tuple[Rule | GroupedRule | JoinedRule, ...]
     spellings: tuple[tuple[str, str], ...] = ()
     constants: tuple[Constant, ...] = ()
     tied: tuple[Tied, ...] = ()
@@ -116,17 +119,18 @@ class Layout:
     misfits: Callable[[Shapes], Iterable[tuple[str, str]]] | None = None
 
     @cached_property
-    def to_hub(self) -> tuple[Move | GroupedMove, ...]:
+    def to_hub(self) -> tuple[Move | GroupedMove | JoinedMove, ...]:
         """The moves from this layout to the canonical layout."""
         return tuple(move for rule in self.rules for move in rule.to_hub)
 
     @cached_property
-    def from_hub(self) -> tuple[Move | GroupedMove, ...]:
+    def from_hub(self) -> tuple[Move | GroupedMove | JoinedMove, ...]:
         """The moves from the canonical layout to this layout."""
         return tuple(move.inverse() for move in self.to_hub)
 
     def moves(self, name: str) -> bool:
         """Whether a rule has this name, in the rules' spelling."""
+        name = name if self.stacked is None else first(name, self.stacked)
         return any(move.match(name) is not None for move in self.to_hub)
 
     def has(self, name: str) -> bool:

@@ -1,7 +1,7 @@
-"""Splitting and stacking of tensors that hold all layers along their first axis.
+"""Splitting and stacking of tensors that hold all layers, or all experts, along their first axis.
 
 Flax Linen's `nn.scan` makes such tensors: `layers.attention.q_proj.kernel` of shape `(num_layers, in, out)` holds
-`layers.0.attention.q_proj.kernel`, `layers.1...` and so on.
+`layers.0.attention.q_proj.kernel`, `layers.1...` and so on. Experts are stacked likewise in each layer.
 """
 
 from __future__ import annotations
@@ -17,8 +17,19 @@ MOST_LAYERS = 10_000
 Item = TypeVar("Item")
 
 
+def first(name: str, part: str) -> str:
+    """The name of the first single tensor in a stacked one; `name` if it is not the name of a stacked tensor.
+
+    Args:
+        name: name of the tensor, separated by dots.
+        part: name of the module list, before the number.
+    """
+    found = _parted(name, part)
+    return name if found is None else f"{found[1]}0.{found[2]}"
+
+
 def unstack(name: str, array: np.ndarray, part: str) -> dict[str, np.ndarray] | None:
-    """Split a stacked tensor into one tensor per layer; None if `name` is not the name of a stacked tensor.
+    """Split a stacked tensor into one tensor per layer or expert; None if `name` is not the name of a stacked tensor.
 
     Args:
         name: name of the tensor, separated by dots.
@@ -28,15 +39,20 @@ def unstack(name: str, array: np.ndarray, part: str) -> dict[str, np.ndarray] | 
     Raises:
         ValueError: the array has no axes, or more than 10,000 layers.
     """
-    found = re.fullmatch(rf"((?:.+\.)?{re.escape(part)}\.)(?!\d+\.)(.+)", name)
+    found = _parted(name, part)
     if found is None:
         return None
     if array.ndim == 0:
-        raise ValueError(f"{name} must have an axis of layers, got shape ()")
+        raise ValueError(f"{name} must have an axis of {part}, got shape ()")
     if len(array) > MOST_LAYERS:
-        raise ValueError(f"{name} must have at most {MOST_LAYERS} layers, got {len(array)}")
+        raise ValueError(f"{name} must have at most {MOST_LAYERS} {part}, got {len(array)}")
     before, after = found.groups()
     return {f"{before}{index}.{after}": array[index] for index in range(array.shape[0])}
+
+
+def _parted(name: str, part: str) -> re.Match[str] | None:
+    """The name of a stacked tensor in two parts, before and after the number of a single one."""
+    return re.fullmatch(rf"((?:.+\.)?{re.escape(part)}\.)(?!\d+\.)(.+)", name)
 
 
 def stack(

@@ -14,6 +14,7 @@ from jax_attention.linear.gated_linear import gated_linear_attention_weights as 
 from jax_attention.linear.gated_linear import (
     recurrent_gated_linear_attention as recurrent_gated_linear_attention,
 )
+from jax_attention.linear.gated_short_conv import GatedShortConvolution as GatedShortConvolution
 from jax_attention.linear.kernel import LinearAttention as LinearAttention
 from jax_attention.linear.kernel import LinearState as LinearState
 from jax_attention.linear.kernel import bidirectional_linear_attention as bidirectional_linear_attention
@@ -41,6 +42,7 @@ from jax_attention.linear.retention import retention_decays as retention_decays
 from jax_attention.linear.retention import retention_frequencies as retention_frequencies
 from jax_attention.linear.retention import retention_weights as retention_weights
 from jax_attention.linear.short_conv import ConvolvedState as ConvolvedState
+from jax_attention.linear.short_conv import InputsState as InputsState
 from jax_attention.linear.state_space import Mamba2 as Mamba2
 from jax_attention.linear.state_space import chunked_state_space as chunked_state_space
 from jax_attention.linear.state_space import parallel_state_space as parallel_state_space

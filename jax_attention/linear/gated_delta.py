@@ -160,6 +160,7 @@ class GatedDeltaNet(nnx.Module):
         conv_width: width of the short convolution, in tokens.
         chunk_size: number of tokens in a chunk.
         eps: constant added to the mean square in the output norm.
+        beta_scale: factor on β, a sigmoid; 2 allows negative eigenvalues of the transition (Grazzi et al. 2024).
 
     Raises:
         ValueError: sizes that do not divide, or are below 1.
@@ -176,6 +177,7 @@ class GatedDeltaNet(nnx.Module):
         conv_width: int = 4,
         chunk_size: int = 64,
         eps: float = 1e-6,
+        beta_scale: float = 1.0,
         rngs: nnx.Rngs,
         param_dtype: DTypeLike = jnp.float32,
         dtype: DTypeLike | None = None,
@@ -192,6 +194,7 @@ class GatedDeltaNet(nnx.Module):
         self.value_dim = self.head_dim if value_dim is None else value_dim
         self.conv_width = conv_width
         self.chunk_size = chunk_size
+        self.beta_scale = beta_scale
         self.keys, self.values = num_heads * self.head_dim, num_value_heads * self.value_dim
         self.q_proj = linear(embed_dim, self.keys, bias=False, **factory)
         self.k_proj = linear(embed_dim, self.keys, bias=False, **factory)
@@ -238,7 +241,7 @@ class GatedDeltaNet(nnx.Module):
         query = repeat_heads(query, self.num_value_heads)  # batch value_heads length head_dim
         key = repeat_heads(unit_length(split_heads(key, self.head_dim)), self.num_value_heads)
         value = at_least_float32(split_heads(value, self.value_dim))  # batch value_heads length value_dim
-        beta = visible_only(sigmoid(at_least_float32(self.b_proj(x))), mask)
+        beta = visible_only(self.beta_scale * sigmoid(at_least_float32(self.b_proj(x))), mask)
         log_decay = visible_only(log_fading(self.a_proj(x), self.A_log[...], self.dt_bias[...]), mask)
         rates = tuple(rearrange(rate, "b l h -> b h l") for rate in (beta, log_decay))
         memory = None if state is None else state.memory

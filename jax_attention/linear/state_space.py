@@ -171,6 +171,7 @@ class Mamba2(nnx.Module):
         bias: whether the projections have biases.
         conv_bias: whether the convolution has a bias.
         eps: constant added to the mean square in the output norm.
+        min_step: smallest time step Δ, as in Nemotron-H.
 
     Raises:
         ValueError: sizes that do not divide, or are below 1.
@@ -189,6 +190,7 @@ class Mamba2(nnx.Module):
         bias: bool = False,
         conv_bias: bool = True,
         eps: float = 1e-5,
+        min_step: float = 0.0,
         rngs: nnx.Rngs,
         param_dtype: DTypeLike = jnp.float32,
         dtype: DTypeLike | None = None,
@@ -206,6 +208,7 @@ class Mamba2(nnx.Module):
         self.conv_width = conv_width
         self.chunk_size = chunk_size
         self.eps = eps
+        self.min_step = min_step
         self.values, self.keys = num_heads * self.head_dim, num_groups * state_dim
         features = self.values + 2 * self.keys
         self.in_proj = linear(embed_dim, self.values + features + num_heads, bias=bias, **factory)
@@ -241,14 +244,15 @@ class Mamba2(nnx.Module):
         memory_shape = (self.num_heads, self.state_dim, self.head_dim)
         features = self.values + 2 * self.keys
         check_read(x, self.embed_dim, mask, state, memory_shape, (self.conv_width - 1, features))
-        projected = self.in_proj(visible_only(x, mask))
+        projected = visible_only(self.in_proj(visible_only(x, mask)), mask)  # a bias would fill the padding
         z, mixed, dt = cut(projected, self.values, features, self.num_heads)
         mixed, inputs = short_convolution(self.conv, mixed, state, self.conv_width)
         value, key, query = cut(visible_only(mixed, mask), self.values, self.keys, self.keys)
         value = at_least_float32(split_heads(value, self.head_dim))  # batch heads length head_dim
         key = repeat_heads(split_heads(key, self.state_dim), self.num_heads)
         query = at_least_float32(repeat_heads(split_heads(query, self.state_dim), self.num_heads))
-        step = rearrange(visible_only(time_step(dt, self.dt_bias[...]), mask), "b l h -> b h l")
+        step = time_step(dt, self.dt_bias[...]).clip(self.min_step)  # batch length heads
+        step = rearrange(visible_only(step, mask), "b l h -> b h l")
         log_decay = -jnp.exp(at_least_float32(self.A_log[...]))[None, :, None] * step  # batch heads length
         skip = at_least_float32(self.D[...])[None, :, None, None]  # 1 heads 1 1
         memory = None if state is None else state.memory

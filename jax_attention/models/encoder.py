@@ -1,10 +1,13 @@
 """A bidirectional Transformer encoder (Vaswani et al. 2017) with the layout of BERT (Devlin et al. 2018).
 
 Token, position and type embeddings are added and normalised. Each layer is self-attention and a feed-forward
-network, each followed by a residual addition and a normalisation. An optional pooler reads the first position.
+network, each followed by a residual addition and a normalisation. An optional pooler reads the first position. Instead
+of position embeddings, or besides them, the layers may share a positional encoding: a `T5Bias` in MPNet (Song et al.
+2020), a `RotaryEmbedding` in RoFormer (Su et al. 2021).
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -16,8 +19,10 @@ from jax_attention.arguments import checked
 from jax_attention.arrays import with_rank
 from jax_attention.checks import check_pairs, check_tokens
 from jax_attention.dropout_masks import LayerKeep, ModelKeep
-from jax_attention.feed_forward import FeedForward
+from jax_attention.feed_forward import FeedForward, GatedFeedForward
 from jax_attention.layers import Dropout, Factory, embedding, linear
+from jax_attention.models.description import Part
+from jax_attention.models.part_builder import build_position
 from jax_attention.models.token_masks import token_mask
 from jax_attention.models.token_numbers import check_numbers, check_types
 from jax_attention.models.token_positions import places
@@ -39,7 +44,7 @@ class EncoderConfig:
         num_heads: number of attention heads per layer; must divide `embed_dim`.
         num_layers: number of layers.
         ffn_dim: hidden features of the feed-forward network.
-        max_len: number of positions with an embedding, the longest sequence.
+        max_len: number of positions with an embedding, the longest sequence; None for no position embeddings.
         num_types: number of token types (sentence A, sentence B); 0 for none (DistilBERT).
         activation: activation of the feed-forward network: `"relu"`, `"gelu"` (erf), `"gelu_tanh"`, `"quick_gelu"` or
             `"silu"`.
@@ -49,6 +54,10 @@ class EncoderConfig:
         first_position: index of the first token's row in the position embedding; 2 in RoBERTa.
         uncounted_token: token that positions do not count, which is the padding token of RoBERTa; None counts all
             tokens.
+        position: positional encoding that all layers share, such as `T5Bias`; None for none.
+        gated: whether the feed-forward network has a gate.
+        bias: whether the projections of attention and feed-forward network have biases.
+        num_tasks: number of rows of the task embedding, whose first row is added to each token (ERNIE); None for none.
         token_dim: features of the embeddings, which a linear layer projects to `embed_dim` (ALBERT); None for
             embeddings of `embed_dim` features without a projection.
         shared_layers: whether one layer runs `num_layers` times (ALBERT).
@@ -59,7 +68,7 @@ class EncoderConfig:
     num_heads: int
     num_layers: int
     ffn_dim: int
-    max_len: int
+    max_len: int | None
     num_types: int = 2
     activation: str = "gelu"
     norm_eps: float = 1e-12
@@ -69,6 +78,10 @@ class EncoderConfig:
     token_dim: int | None = None
     shared_layers: bool = False
     uncounted_token: int | None = None
+    position: Part | None = None
+    gated: bool = False
+    bias: bool = True
+    num_tasks: int | None = None
 
 
 @checked
@@ -92,10 +105,13 @@ class EncoderLayer(nnx.Module):
         dtype: DTypeLike | None = None,
     ):
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        dim, eps = config.embed_dim, config.norm_eps
-        self.attention = MultiHeadSelfAttention(dim, config.num_heads, dropout=config.dropout, **factory)
+        dim, eps, bias = config.embed_dim, config.norm_eps, config.bias
+        feed_forward = GatedFeedForward if config.gated else FeedForward
+        self.attention = MultiHeadSelfAttention(
+            dim, config.num_heads, bias=bias, dropout=config.dropout, **factory
+        )
         self.attention_norm = layer_norm(dim, eps=eps, **factory)
-        self.ffn = FeedForward(dim, config.ffn_dim, activation=config.activation, **factory)
+        self.ffn = feed_forward(dim, config.ffn_dim, activation=config.activation, bias=bias, **factory)
         self.ffn_norm = layer_norm(dim, eps=eps, **factory)
         self.dropout = Dropout(config.dropout, rngs=rngs)
 
@@ -104,12 +120,21 @@ class EncoderLayer(nnx.Module):
         x: Float[Array, "batch length embed"],
         mask: Bool[Array, "..."] | None = None,
         *,
+        position: Any = None,
+        positions: Int[Array, "..."] | None = None,
         need_weights: bool = True,
         dropout_keep: LayerKeep | None = None,
     ) -> AttentionOutput:
         """Run one layer; arguments, result and errors as in `MultiHeadSelfAttention`."""
         keep = dropout_keep or LayerKeep()
-        attended, weights = self.attention(x, mask, need_weights=need_weights, dropout_keep=keep.weights)
+        attended, weights = self.attention(
+            x,
+            mask,
+            position=position,
+            positions=None if position is None else positions,
+            need_weights=need_weights,
+            dropout_keep=keep.weights,
+        )
         x = normalise(
             self.attention_norm, x + self.dropout(attended, keep.attention_output)
         )  # batch length embed
@@ -142,11 +167,16 @@ class Encoder(nnx.Module):
         token_dim = dim if config.token_dim is None else config.token_dim
         self.config = config
         self.token_embedding = embedding(config.vocab_size, token_dim, **factory)
-        self.position_embedding = embedding(config.first_position + config.max_len, token_dim, **factory)
+        rows = None if config.max_len is None else config.first_position + config.max_len
+        self.position_embedding = None if rows is None else embedding(rows, token_dim, **factory)
         self.type_embedding = embedding(config.num_types, token_dim, **factory) if config.num_types else None
+        self.task_embedding = embedding(config.num_tasks, token_dim, **factory) if config.num_tasks else None
         self.embedding_norm = layer_norm(token_dim, eps=config.norm_eps, **factory)
         self.embedding_proj = None if config.token_dim is None else linear(token_dim, dim, **factory)
         self.layers = nnx.List([EncoderLayer(config, **factory) for _ in range(own_layers)])
+        self.position: Any = (
+            None if config.position is None else build_position(config.position, dim, {**factory})
+        )
         self.pooler = linear(dim, dim, **factory) if config.pooler else None
         self.dropout = Dropout(config.dropout, rngs=rngs)
 
@@ -188,7 +218,7 @@ class Encoder(nnx.Module):
         check_types(token_types, tokens, self.config.num_types)
         check_shape("positions", positions, tokens)
         length, max_len = tokens.shape[1], self.config.max_len
-        if known_above(length, max_len):
+        if max_len is not None and known_above(length, max_len):
             raise ValueError(f"tokens must have at most max_len={max_len} positions, got {length}")
         check_pairs(tokens, tokens, mask, num_heads=self.config.num_heads)
         keep = dropout_keep or ModelKeep()
@@ -199,7 +229,12 @@ class Encoder(nnx.Module):
         all_weights, states = [], [x]
         for layer, layer_keep in zip(layers, keep.layers or (None,) * len(layers), strict=True):
             x, weights = layer(
-                x, mask, need_weights=need_weights, dropout_keep=layer_keep
+                x,
+                mask,
+                position=self.position,
+                positions=positions,
+                need_weights=need_weights,
+                dropout_keep=layer_keep,
             )  # batch length embed
             states.append(x)
             if weights is not None:
@@ -222,6 +257,10 @@ class Encoder(nnx.Module):
         if self.type_embedding is not None:
             types = jnp.zeros_like(tokens) if token_types is None else token_types
             x = x + self.type_embedding(types)  # batch length token_dim
+        if self.task_embedding is not None:
+            x = x + self.task_embedding(jnp.zeros_like(tokens))  # batch length token_dim
+        if self.position_embedding is None:
+            return x
         return x + with_rank(
             self.position_embedding(self._rows(tokens, positions)), 3
         )  # batch length token_dim

@@ -5,7 +5,7 @@ $$ y = \sum_{e \in \mathrm{chosen}} g_e\, f_e(x) + \sigma(w^\top x)\, f_{\mathrm
 | symbol                  | argument or parameter                                                              |
 |-------------------------|------------------------------------------------------------------------------------|
 | W                       | `router`                                                                           |
-| g, from l               | `routing`; `SigmoidRouting` adds `router_bias` to the scores to choose experts     |
+| g, from l               | `routing`; biased ones add `router_bias` to the scores to choose experts           |
 | $f_{\mathrm{shared}}$   | the shared expert, with `shared_dim`, which every position uses                    |
 | w                       | `shared_gate` (Qwen MoE); without it the factor is 1                               |
 """
@@ -22,7 +22,7 @@ from jaxtyping import Float
 from jax_attention.arguments import checked
 from jax_attention.feed_forward import ClampedFeedForward, GatedFeedForward
 from jax_attention.layers import Factory, constant_parameter, linear, precise
-from jax_attention.models.routing import SigmoidRouting, SoftmaxRouting
+from jax_attention.models.routing import SigmoidRouting, SoftmaxRouting, SparseMixerRouting
 from jax_attention.ops import at_least_float32
 
 
@@ -37,17 +37,18 @@ class MixtureOfExperts(nnx.Module):
         embed_dim: features of input and output.
         ffn_dim: hidden features of each expert.
         num_experts: number of experts to choose from.
-        routing: choice of the experts, `SigmoidRouting` or `SoftmaxRouting`.
+        routing: choice of the experts: `SigmoidRouting`, `SoftmaxRouting` or `SparseMixerRouting`.
         shared_dim: hidden features of the shared expert; None for no shared expert.
         shared_gate: whether the output of the shared expert is multiplied by a gate, one number per position (Qwen
             MoE).
         bias: whether the router and the experts' linear layers have biases (gpt-oss).
         activation: activation of the experts, as in `GatedFeedForward`.
         limit: clamping limit of gates and values, as in `ClampedFeedForward` (gpt-oss); None for no limit.
+        scales_input: whether the weights multiply the inputs of the experts instead of their outputs (Llama 4).
 
     Raises:
-        ValueError: the routing does not fit the number of experts, a gate is given without a shared expert, or the
-            activation is unknown.
+        ValueError: the routing does not fit the number of experts, a gate is given without a shared expert, inputs of
+            experts with biases are scaled, or the activation is unknown.
     """
 
     def __init__(
@@ -55,13 +56,14 @@ class MixtureOfExperts(nnx.Module):
         embed_dim: int,
         ffn_dim: int,
         num_experts: int,
-        routing: SigmoidRouting | SoftmaxRouting,
+        routing: SigmoidRouting | SoftmaxRouting | SparseMixerRouting,
         *,
         shared_dim: int | None = None,
         shared_gate: bool = False,
         bias: bool = False,
         activation: str = "silu",
         limit: float | None = None,
+        scales_input: bool = False,
         rngs: nnx.Rngs,
         param_dtype: DTypeLike = jnp.float32,
         dtype: DTypeLike | None = None,
@@ -69,10 +71,13 @@ class MixtureOfExperts(nnx.Module):
         routing.check(num_experts)
         if shared_gate and shared_dim is None:
             raise ValueError("shared_gate needs a network that it gates, got shared_dim=None")
+        if scales_input and (bias or limit is not None):
+            raise ValueError("scales_input needs experts that map zeros to zeros, got bias or limit")
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
         self.routing = routing
+        self.scales_input = scales_input
         self.router = linear(embed_dim, num_experts, bias=bias, **factory)
-        self.router_bias = constant_parameter(num_experts, value=0.0, **factory) if routing.has_bias else None
+        self.router_bias = constant_parameter(num_experts, value=0.0, **factory) if routing.biased else None
         self.experts = nnx.List(
             [
                 GatedFeedForward(embed_dim, ffn_dim, activation=activation, bias=bias, **factory)
@@ -95,7 +100,9 @@ class MixtureOfExperts(nnx.Module):
         if self.shared_gate is not None:
             output = output * jax.nn.sigmoid(self.shared_gate(x))  # batch length embed
         for index, expert in enumerate(self.experts):
-            output = output + shares[..., index, None] * expert(x)  # batch length embed
+            share = shares[..., index, None]  # batch length 1
+            one = expert(share * x) if self.scales_input else share * expert(x)  # batch length embed
+            output = output + one  # batch length embed
         return output
 
     @checked

@@ -43,7 +43,10 @@ def build_layer(spec: LayerSpec, embed_dim: int, factory: dict[str, Any], *, is_
     mixer = build_mixer(spec.mixer, embed_dim, factory, is_causal=is_causal)
     ffn = None if spec.ffn is None else build(spec.ffn, {"embed_dim": embed_dim}, factory)
     norm = partial(build, spec.norm, {"dim": embed_dim}, factory)
-    layer: Layer = ARRANGEMENTS[spec.arrangement](mixer, ffn, norm, spec.residual_scale)
+    own: dict[str, Any] = {}
+    if spec.output_norm is not None:
+        own["output_norm"] = partial(build, spec.output_norm, {"dim": embed_dim}, factory)
+    layer: Layer = ARRANGEMENTS[spec.arrangement](mixer, ffn, norm, spec.residual_scale, **own)
     if spec.output_scale:
         layer.output_scale = constant_parameter(1, value=1.0, **factory)
     return layer

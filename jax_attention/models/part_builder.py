@@ -8,7 +8,7 @@ from typing import Any
 import jax_attention.models.experts as experts
 import jax_attention.models.routing as routing
 import jax_attention.models.token_inputs as token_inputs
-from jax_attention import feed_forward, head_norms, norms, positions
+from jax_attention import feed_forward, head_norms, layer_scale, norms, positions
 from jax_attention.models.description import Part
 from jax_attention.models.module_classes import is_module_class
 from jax_attention.models.roles import (
@@ -18,6 +18,7 @@ from jax_attention.models.roles import (
     OF_MODELS,
     OF_MODULES,
     OF_NUMBERS,
+    SHARED_POSITION,
     Role,
     is_defined_in,
 )
@@ -32,6 +33,7 @@ NORMS: dict[str, Callable[..., Any]] = {
     "rms_norm": norms.rms_norm,
     "layer_norm": norms.layer_norm,
     "head_layer_norm": head_norms.head_layer_norm,
+    "layer_scale": layer_scale.layer_scale,
 }
 FREQUENCIES = (
     "linear_frequencies",
@@ -65,17 +67,18 @@ def build(part: Part, known: dict[str, Any], factory: dict[str, Any]) -> Any:
     return _build(name, OF_MODELS.get(name), part, known, factory)
 
 
-def build_position(part: Part, factory: dict[str, Any]) -> Any:
+def build_position(part: Part, embed_dim: int, factory: dict[str, Any]) -> Any:
     """Build the positional encoding that the layers of a model share.
 
     Args:
         part: description of the positional encoding.
+        embed_dim: number of features per position.
         factory: arguments of `Factory`.
 
     Raises:
         TypeError, ValueError: as in `build`.
     """
-    return _build("position", OF_MODULES["position"], part, {}, factory)
+    return _build("position", SHARED_POSITION, part, {"embed_dim": embed_dim}, factory)
 
 
 def build_embedding_position(part: Part, embed_dim: int, factory: dict[str, Any]) -> Any:
@@ -92,6 +95,20 @@ def build_embedding_position(part: Part, embed_dim: int, factory: dict[str, Any]
     return _build(
         "embedding_position", OF_MODULES["embedding_position"], part, {"embed_dim": embed_dim}, factory
     )
+
+
+def build_pooling(part: Part, embed_dim: int, factory: dict[str, Any]) -> Any:
+    """Build the pooling of a model.
+
+    Args:
+        part: description of the pooling.
+        embed_dim: number of features per position.
+        factory: arguments of `Factory`.
+
+    Raises:
+        TypeError, ValueError: as in `build`.
+    """
+    return _build("pooling", OF_MODULES["pooling"], part, {"embed_dim": embed_dim}, factory)
 
 
 def _build(name: str, role: Role | None, part: Part, known: dict[str, Any], factory: dict[str, Any]) -> Any:

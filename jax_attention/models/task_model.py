@@ -5,7 +5,8 @@ r"""A model for a task: a backbone and a task head on its last hidden states.
 
 $$ y = \mathrm{head}(\mathrm{backbone}(x)) $$
 
-The backbone is an `Encoder`, `Decoder`, `LanguageModel` or `VisionTransformer`; the head is a class of `tasks`.
+The backbone is an `Encoder`, `Decoder`, `LanguageModel`, `VisionTransformer` or `WaveformEncoder`; the head is a class
+of `tasks`.
 """
 
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ from jax_attention.models.tasks.results import EmbeddingOutput, LogitsOutput, Re
 from jax_attention.models.token_masks import token_mask
 from jax_attention.models.token_positions import has_absolute_positions
 from jax_attention.models.vision_transformer import VisionTransformer, VisionTransformerConfig
+from jax_attention.models.waveform import WaveformEncoder, WaveformSpec
 from jax_attention.outputs import HiddenOutput
 
 
@@ -43,7 +45,7 @@ class TaskSpec:
         head: task head, a class of `tasks`, such as `Part("SequenceClassifier", {"num_classes": 3})`.
     """
 
-    backbone: EncoderConfig | DecoderConfig | ModelSpec | VisionTransformerConfig
+    backbone: EncoderConfig | DecoderConfig | ModelSpec | VisionTransformerConfig | WaveformSpec
     head: Part
 
     def to_dict(self) -> dict[str, Any]:
@@ -72,7 +74,8 @@ class TaskSpec:
 
 
 BACKBONES = {
-    each.__name__: each for each in (EncoderConfig, DecoderConfig, ModelSpec, VisionTransformerConfig)
+    each.__name__: each
+    for each in (EncoderConfig, DecoderConfig, ModelSpec, VisionTransformerConfig, WaveformSpec)
 }
 
 
@@ -119,9 +122,9 @@ class TaskModel(nnx.Module):
         """Compute the outputs of the task.
 
         Args:
-            inputs: token ids `(batch, length)`, or images `(batch, height, width, channels)`.
-            mask: boolean mask, True at real tokens, `(batch, length)`; a head without pooling allows any mask that the
-                backbone takes; None for no mask.
+            inputs: token ids `(batch, length)`, images `(batch, height, width, channels)`, or sound `(batch, samples)`.
+            mask: boolean mask, True at real tokens or samples, `(batch, length)`; a head without pooling allows any
+                mask that the backbone takes; None for no mask.
             token_types: token type ids, for an encoder with types; None for all 0.
             positions: positions of the tokens; None counts only real tokens, so that left padding shifts no position.
             need_weights: whether to return the attention weights of every layer.
@@ -151,6 +154,8 @@ class TaskModel(nnx.Module):
             need_weights=need_weights,
             need_hidden_states=need_hidden_states,
         )
+        if mask is not None and isinstance(self.backbone, WaveformEncoder):
+            mask = self.backbone.frame_mask(mask, inputs)  # batch frames
         head: dict[str, Any] = {"mask": mask} if "mask" in self.head_takes else {}
         if "embedding" in self.head_takes:
             head["embedding"] = getattr(self.backbone, "token_embedding", None)
@@ -178,7 +183,8 @@ class TaskModel(nnx.Module):
 
 
 def _backbone(
-    config: EncoderConfig | DecoderConfig | ModelSpec | VisionTransformerConfig, factory: Factory
+    config: EncoderConfig | DecoderConfig | ModelSpec | VisionTransformerConfig | WaveformSpec,
+    factory: Factory,
 ) -> Any:
     """The backbone, without a head of its own."""
     if isinstance(config, EncoderConfig):
@@ -187,4 +193,6 @@ def _backbone(
         return Decoder(replace(config, tied=True), **factory)
     if isinstance(config, ModelSpec):
         return LanguageModel(replace(config, tied=True, head_bias=False), **factory)
-    return VisionTransformer(replace(config, pooler=False, num_classes=None), **factory)
+    if isinstance(config, WaveformSpec):
+        return WaveformEncoder(config, **factory)
+    return VisionTransformer(replace(config, pooler=False, num_classes=None, pooling=None), **factory)

@@ -86,13 +86,6 @@ def check_reach(window: Any, is_causal: bool) -> None:
             raise ValueError(f"window must count at least 0 keys before and after the query, got {window!r}")
 
 
-def check_self_window(window: Any, is_causal: bool) -> None:
-    """Raise unless `window` is None, a number of keys for causal attention, or a pair (before, after) for another."""
-    check_reach(window, is_causal)
-    if is_causal and isinstance(window, tuple | list):
-        raise ValueError(f"window must be an integer with is_causal=True, got {window!r}")
-
-
 def check_scoring(scale: Any, softcap: Any) -> None:
     """Raise unless `scale` and `softcap` have valid types and ranges."""
     check_number("scale", scale)

@@ -191,9 +191,12 @@ def adds_bias(
     return place(position, query[:, :, :1], key[:, :, :1]).bias is not None
 
 
-def is_recent(query: Int[Array, "..."], key: Int[Array, "..."], *, window: int) -> Bool[Array, "..."]:
-    """Whether a key is among the last `window` keys up to the query's own, from their indices."""
-    return (key <= query) & (key > query - window)
+def is_recent(
+    query: Int[Array, "..."], key: Int[Array, "..."], *, window: int, is_causal: bool = True
+) -> Bool[Array, "..."]:
+    """Whether a key is among the last `window` keys up to the query's own, or the next ones, from their indices."""
+    near = key <= query if is_causal else key < query + window
+    return near & (key > query - window)
 
 
 def local_attention(

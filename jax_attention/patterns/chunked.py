@@ -29,7 +29,7 @@ from jax_attention.checks import check_positive
 from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall, grouped_heads
 from jax_attention.layers import Factory
 from jax_attention.masks import chunked_mask
-from jax_attention.ops import merge_heads, split_heads
+from jax_attention.ops import at_least_float32, merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput, CachedOutput
 from jax_attention.patterns.blocks import blocks_of, local_attention
 
@@ -44,6 +44,8 @@ class ChunkedAttention(SelfAttentionFrame):
         chunk_size: number of positions in a chunk; the last chunk may be shorter.
         num_kv_heads: number of key and value heads; must divide `num_heads`; None for `num_heads`.
         head_dim: features of a head; None for `embed_dim / num_heads`.
+        qk_norm_eps: constant added to the mean square in norms of queries and keys without a learned scale, as in Llama
+            4; None for no norms.
         position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         bias: whether the projections have biases.
@@ -64,6 +66,7 @@ class ChunkedAttention(SelfAttentionFrame):
         *,
         num_kv_heads: int | None = None,
         head_dim: int | None = None,
+        qk_norm_eps: float | None = None,
         bias: bool = True,
         out_bias: bool | None = None,
         rngs: nnx.Rngs,
@@ -76,6 +79,7 @@ class ChunkedAttention(SelfAttentionFrame):
         super().__init__(embed_dim, num_heads, heads.head_dim, is_causal=True, rngs=rngs, **options)
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
         self.chunk_size = chunk_size
+        self.qk_norm_eps = qk_norm_eps
         projections = heads.projections(bias=bias, out_bias=out_bias, **factory)
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = projections
 
@@ -103,6 +107,8 @@ class ChunkedAttention(SelfAttentionFrame):
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
+        if self.qk_norm_eps is not None:  # a rotation keeps the mean square: the order does not matter
+            query, key = unit_rms(query, self.qk_norm_eps), unit_rms(key, self.qk_norm_eps)
         blocks = blocks_of(x.shape[1], 0, 0, size=self.chunk_size) if self.is_cut(**call) else None
         if blocks is not None:
             heads = local_attention(self, blocks, query, key, value, mask, sees=None, **call)
@@ -116,6 +122,12 @@ class ChunkedAttention(SelfAttentionFrame):
         )
         heads, weights = seen.with_mask(chunks).attend()
         return seen.answer(self.out_proj(merge_heads(heads)), weights)
+
+
+def unit_rms(x: Float[Array, "*batch dim"], eps: float) -> Float[Array, "*batch dim"]:
+    """Divide each vector by its root mean square, without a learned scale."""
+    wide = at_least_float32(x)
+    return (wide / jnp.sqrt(jnp.square(wide).mean(axis=-1, keepdims=True) + eps)).astype(x.dtype)
 
 
 def main() -> None:

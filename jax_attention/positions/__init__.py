@@ -6,6 +6,9 @@ from jax_attention.positions.absolute import sinusoid as sinusoid
 from jax_attention.positions.alibi import ALiBi as ALiBi
 from jax_attention.positions.alibi import alibi_slopes as alibi_slopes
 from jax_attention.positions.deberta import DisentangledSelfAttention as DisentangledSelfAttention
+from jax_attention.positions.distance_embedding import DistanceEmbedding as DistanceEmbedding
+from jax_attention.positions.patches import PatchBias as PatchBias
+from jax_attention.positions.patches import PatchRotaryEmbedding as PatchRotaryEmbedding
 from jax_attention.positions.protocol import place as place
 from jax_attention.positions.rotary import RotaryEmbedding as RotaryEmbedding
 from jax_attention.positions.rotary import rotary_frequencies as rotary_frequencies

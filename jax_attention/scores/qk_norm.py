@@ -11,7 +11,8 @@ by a learned γ, before positional encoding. Models use the name "QK-norm" for d
 | `QKNormAttention`          | each head separately             | d, d (shared by all heads)      | Qwen 3 |
 | `FullWidthQKNormAttention` | all heads, before they are split | H d, G d                        | OLMo 2 |
 
-With one head the two are equal. (Flax's `normalize_qk` is a LayerNorm of each head; Llama 4's norm has no γ.)
+With one head the two are equal. (Flax's `normalize_qk` is a LayerNorm of each head; Llama 4's norm has no γ,
+see `ChunkedAttention`.)
 
 | symbol | argument       |
 |--------|----------------|
@@ -36,7 +37,6 @@ from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall, grouped_h
 from jax_attention.layers import Factory
 from jax_attention.norms import normalise, rms_norm, unit_rms
 from jax_attention.ops import merge_heads, split_heads
-from jax_attention.ops.call import check_self_window
 from jax_attention.outputs import AttentionOutput, CachedOutput
 
 
@@ -51,8 +51,9 @@ class QKNormAttention(SelfAttentionFrame):
         head_dim: features of a head; None for `embed_dim / num_heads`.
         eps: constant added to the mean square.
         unit_offset: whether the norm multiplies by 1 + γ, as in Gemma 3, instead of γ.
-        window: number of visible keys, including the query's own; without `is_causal`, a pair (before, after) that
-            counts the visible keys on both sides of the query's own; None for no limit.
+        after_position: whether queries and keys are normalised after positional encoding, as in Hunyuan, not before.
+        window: number of visible keys, including the query's own; with `is_causal=False`, so many on each side; None
+            for no limit.
         value_norm: whether the values of each head are divided by their root mean square, too, without a γ (Gemma 4).
         keys_as_values: whether the projected keys, before their norm, are the values (Gemma 4), without a projection of
             the values.
@@ -65,7 +66,7 @@ class QKNormAttention(SelfAttentionFrame):
         dropout: dropout rate of the attention weights in training.
 
     Raises:
-        ValueError: sizes that do not divide, or a rate outside [0, 1).
+        ValueError: sizes that do not divide, `after_position` with `shares_kv`, or a rate outside [0, 1).
     """
 
     def __init__(
@@ -77,10 +78,11 @@ class QKNormAttention(SelfAttentionFrame):
         head_dim: int | None = None,
         eps: float = 1e-6,
         unit_offset: bool = False,
+        after_position: bool = False,
         value_norm: bool = False,
         keys_as_values: bool = False,
         shares_kv: bool = False,
-        window: int | tuple[int, int] | None = None,
+        window: int | None = None,
         is_causal: bool = False,
         bias: bool = True,
         out_bias: bool | None = None,
@@ -89,7 +91,11 @@ class QKNormAttention(SelfAttentionFrame):
         dtype: DTypeLike | None = None,
         **options: Unpack[Scaling],
     ):
-        check_self_window(window, is_causal)
+        check_window(window, is_causal=True)
+        if after_position and shares_kv:
+            raise ValueError(
+                "after_position must be False with shares_kv=True, whose keys have no norm, got True"
+            )
         heads = grouped_heads(embed_dim, num_heads, num_kv_heads, head_dim)
         super().__init__(
             embed_dim, num_heads, heads.head_dim, is_causal=is_causal, window=window, rngs=rngs, **options
@@ -99,6 +105,9 @@ class QKNormAttention(SelfAttentionFrame):
         self.keys_as_values = keys_as_values
         self.value_eps = eps if value_norm else None
         self.q_proj, key, value, self.out_proj = heads.projections(bias=bias, out_bias=out_bias, **factory)
+        self.after_position = after_position
+        if after_position:
+            self.fixed_positions = "its norms follow the rotation, so positions matter, not only distances"
         self.q_norm = rms_norm(self.head_dim, eps=eps, unit_offset=unit_offset, **factory)
         if not shares_kv:
             self.k_proj = key
@@ -145,18 +154,22 @@ class QKNormAttention(SelfAttentionFrame):
                 f"shared must be the keys and values of an earlier layer with shares_kv=True alone, got {given}"
             )
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
-        query = normalise(self.q_norm, query)
+        if not self.after_position:
+            query = normalise(self.q_norm, query)
         found = self.recall(self._entries(x), mask, **call) if shared is None else shared
         seen = self.place(found, query, found.entries.key, **call)
+        if self.after_position:
+            query, key = normalise(self.q_norm, seen.query), normalise(self.k_norm, seen.key)
+            seen = seen._replace(query=query, key=key)
         heads, weights = seen.attend()
         return seen.answer(self.out_proj(merge_heads(heads)), weights), found
 
     def _entries(self, x: Float[Array, "batch length embed"]) -> KeyValue:
-        """Normalised keys, and values, of each head."""
+        """Keys, normalised unless that follows the positions, and values of each head."""
         key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
         value = key if self.keys_as_values else split_heads(self.v_proj(x), self.head_dim)
         value = value if self.value_eps is None else unit_rms(value, eps=self.value_eps)
-        return KeyValue(normalise(self.k_norm, key), value)
+        return KeyValue(key if self.after_position else normalise(self.k_norm, key), value)
 
 
 @checked

@@ -12,6 +12,7 @@ normalised. `PatchEmbedding` computes z_0, and each `ViTBlock` the next z.
 | E      | `patch_proj`          | a convolution whose stride is its kernel           |
 | c      | `class_token`         | learned first token, whose output is used          |
 | P      | `positions`           | one learned vector for `c` and for each patch      |
+|        | `registers`           | further learned tokens after `c`, only with `num_registers` |
 """
 
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jax_attention.arguments import checked
-from jax_attention.checks import check_divisible, check_pairs, check_sequence
+from jax_attention.checks import check_pairs, check_sequence
 from jax_attention.feed_forward import FeedForward
 from jax_attention.layers import Factory, conv2d, convolve, parameter
 from jax_attention.norms import layer_norm, normalise
@@ -37,12 +38,16 @@ class PatchEmbedding(nnx.Module):
 
     Args:
         image_size: height and width of the images.
-        patch_size: height and width of a patch; must divide `image_size`.
+        patch_size: height and width of a patch; pixels beyond the last complete patch are left out.
         in_channels: channels of the image.
         embed_dim: features of a patch embedding.
+        class_token: whether there is a class token in front of the patches.
+        num_registers: number of learned tokens after the class token, the registers of Darcet et al. 2023.
+        positions: whether class token and patches have learned positions.
+        register_positions: whether registers have learned positions, too, as DeiT's distillation token.
 
     Raises:
-        ValueError: patches that do not tile the image.
+        ValueError: an image smaller than a patch, or registers without a class token.
     """
 
     def __init__(
@@ -52,29 +57,43 @@ class PatchEmbedding(nnx.Module):
         in_channels: int,
         embed_dim: int,
         *,
+        class_token: bool = True,
+        num_registers: int = 0,
+        positions: bool = True,
+        register_positions: bool = False,
         rngs: nnx.Rngs,
         param_dtype: DTypeLike = jnp.float32,
         dtype: DTypeLike | None = None,
     ):
-        check_divisible(image_height=image_size[0], patch_height=patch_size[0])
-        check_divisible(image_width=image_size[1], patch_width=patch_size[1])
+        if num_registers and not class_token:
+            raise ValueError(
+                f"num_registers must be 0 without a class token, which they follow, got {num_registers}"
+            )
+        if image_size[0] < patch_size[0] or image_size[1] < patch_size[1]:
+            raise ValueError(
+                f"image_size must hold a patch, got an image of {image_size} and a patch of {patch_size}"
+            )
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
         num_patches = (image_size[0] // patch_size[0]) * (image_size[1] // patch_size[1])
         self.image_shape = (*image_size, in_channels)
         self.patch_proj = conv2d(in_channels, embed_dim, patch_size, stride=patch_size, **factory)
-        self.class_token = parameter(embed_dim, **factory)
-        self.positions = parameter(1 + num_patches, embed_dim, **factory)
+        self.num_prefix = int(class_token) + num_registers
+        self.register_positions = register_positions
+        placed = int(class_token) + num_registers * int(register_positions) + num_patches
+        self.class_token = parameter(embed_dim, **factory) if class_token else None
+        self.registers = parameter(num_registers, embed_dim, **factory) if num_registers else None
+        self.positions = parameter(placed, embed_dim, **factory) if positions else None
 
     def __call__(
         self, image: Float[Array, "batch height width channels"]
     ) -> Float[Array, "batch length embed"]:
-        """Embed the patches in row-major order, after the class token.
+        """Embed the patches in row-major order, after the class token and the registers.
 
         Args:
             image: images, `(batch, height, width, channels)`, of size `image_size`.
 
         Returns:
-            Embeddings `(batch, 1 + num_patches, embed_dim)`, the class token first.
+            Embeddings `(batch, prefix + patches, embed_dim)`, with class token and registers as prefix.
 
         Raises:
             ValueError: an image of another size.
@@ -84,9 +103,24 @@ class PatchEmbedding(nnx.Module):
             raise ValueError(
                 f"image must have shape (batch, {height}, {width}, {channels}), got {tuple(image.shape)}"
             )
-        patches = flatten_grid(convolve(self.patch_proj, image))  # batch patches embed
-        token = repeat(self.class_token[...], "embed -> batch 1 embed", batch=image.shape[0])
-        return jnp.concatenate([token, patches], axis=1) + self.positions[...]  # batch length embed
+        x = flatten_grid(convolve(self.patch_proj, image))  # batch patches embed
+        if self.register_positions:
+            x = self._behind_registers(x)  # batch length embed
+        if self.class_token is not None:
+            token = repeat(self.class_token[...], "embed -> batch 1 embed", batch=x.shape[0])
+            x = jnp.concatenate([token, x], axis=1)  # batch length embed
+        if self.positions is not None:
+            x = x + self.positions[...]  # batch length embed
+        if self.register_positions or self.registers is None:
+            return x
+        return jnp.concatenate([x[:, :1], self._behind_registers(x[:, 1:])], axis=1)  # batch length embed
+
+    def _behind_registers(self, x: Float[Array, "batch places embed"]) -> Float[Array, "batch length embed"]:
+        """The registers, then `x`."""
+        if self.registers is None:
+            return x
+        registers = repeat(self.registers[...], "places embed -> batch places embed", batch=x.shape[0])
+        return jnp.concatenate([registers, x], axis=1)  # batch length embed
 
 
 @checked

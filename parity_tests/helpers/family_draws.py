@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import subprocess
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ ROTARY = (
     {"rope_type": "default", "rope_theta": 50.0},
     {"rope_type": "linear", "rope_theta": 80.0, "factor": 3.0},
     {"rope_type": "dynamic", "rope_theta": 80.0, "factor": 3.0},
+    {"rope_type": "proportional", "rope_theta": 80.0, "factor": 2.0, "partial_rotary_factor": 0.6},
     {"rope_type": "yarn", "rope_theta": 90.0, "factor": 4.0, "original_max_position_embeddings": 16},
     {"rope_type": "llama3", "rope_theta": 90.0, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
      "original_max_position_embeddings": 16},
@@ -51,12 +54,22 @@ def groups() -> dict[str, tuple[str, ...]]:
 
 def drawn_cases() -> list[str]:
     """One case of each family, chosen by the commit; without a repository, by the word `none`."""
+    return [names[_number(f"{commit()} {family}") % len(names)] for family, names in groups().items()]
+
+
+def share(names: Iterable[str], of: int) -> frozenset[str]:
+    """About one in `of` names, chosen by the commit, so that later runs try the others."""
+    return frozenset(name for name in names if _number(f"{commit()} {name} of {of}") % of == 0)
+
+
+@cache
+def commit() -> str:
+    """The commit of the repository; without one, the word `none`."""
     place = Path(__file__).parent
     head = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=place, capture_output=True, text=True, check=False
     )
-    commit = head.stdout.strip() or "none"
-    return [names[_number(f"{commit} {family}") % len(names)] for family, names in groups().items()]
+    return head.stdout.strip() or "none"
 
 
 def drawn(case: Case, rng: np.random.Generator) -> dict[str, Any]:
@@ -76,7 +89,7 @@ def _drawn(config: Any, rng: np.random.Generator) -> dict[str, Any]:
     names = sorted(
         name for name in fields.keys() & given.keys() if name not in LEFT and not name.startswith("_")
     )
-    chosen = rng.choice(names, size=int(rng.integers(1, 4)), replace=False)
+    chosen = rng.choice(names, size=min(int(rng.integers(1, 4)), len(names)), replace=False)
     changed = {str(name): _changed(str(name), given[name], fields[name], rng) for name in chosen}
     return {name: value for name, value in changed.items() if value is not ...}
 

@@ -140,13 +140,17 @@ def reference(name: str, built: torch.nn.Module) -> dict[str, np.ndarray]:
     built.config.use_cache = False
     with torch.no_grad():
         found = built(**_arguments(name, given))
-    there = given.get("there", torch.ones(1, 1, dtype=torch.bool))
+    everywhere = torch.ones(1, 1, dtype=torch.bool)
+    there = everywhere if "samples" in given else given.get("there", everywhere)
     return {each: x.numpy() for each, x in _outputs(name, found, there).items()}
 
 
 def _arguments(name: str, given: dict[str, Any]) -> dict[str, Any]:
-    if "image" in given and not name.startswith(("CLIPText", "CLIPModel")):
-        return {"pixel_values": given["image"].permute(0, 3, 1, 2)}
+    if "samples" in given:
+        return {"input_values": given["samples"]}
+    if "image" in given and not name.startswith(("CLIPText", "CLIPModel", "SiglipText", "SiglipModel")):
+        image = given["image"].permute(0, 3, 1, 2)
+        return families.image_arguments(name, image, WRITTEN[name].config())
     if "frames" in given and name != "WhisperForCausalLM":
         return {
             "input_features": given["frames"].transpose(1, 2),
@@ -159,28 +163,44 @@ def _arguments(name: str, given: dict[str, Any]) -> dict[str, Any]:
         options = {each: x[:, None] for each, x in options.items()}
     if WRITTEN[name].case.kind == "sequence" and not _is_alone(name):
         options["decoder_input_ids"] = given["target"].long()
-    if name == "CLIPModel":
+    if name in ("CLIPModel", "SiglipModel"):
         options["pixel_values"] = given["image"].permute(0, 3, 1, 2)
     return options
 
 
 def _is_alone(name: str) -> bool:
     """Whether a class is the encoder or the decoder of an encoder-decoder."""
-    return name in ("T5EncoderModel", "T5ForTokenClassification", "BartForCausalLM", "WhisperForCausalLM")
+    alone = name.endswith(("EncoderModel", "ForCausalLM"))
+    return alone or ("T5" in name and name.endswith("ForTokenClassification"))
 
 
 def _outputs(name: str, found: Any, there: torch.Tensor) -> dict[str, Any]:
     at = there[..., None]
-    if name == "CLIPModel":
+    if name == "SiglipTextModel":
+        return {"embeddings": found.pooler_output}
+    if name == "SiglipVisionModel":
+        return {"last_hidden_state": found.last_hidden_state, "pooled": found.pooler_output}
+    if name in ("CLIPModel", "SiglipModel"):
         return {"scores": found.logits_per_text, "text": found.text_embeds, "image": found.image_embeds}
     if name.endswith("WithProjection"):
         return {"embeddings": found.text_embeds if "Text" in name else found.image_embeds}
     if name == "CLIPVisionModel":
         return {"first": found.pooler_output}
-    if name.startswith("ViT"):
+    if name.startswith(("ViTFor", "ViTModel")):
         return {"pooled": found.logits if "Classification" in name else found.pooler_output}
+    if name.endswith("Backbone"):
+        return {}  # feature maps of chosen layers, which the mirrors do not have
+    if WRITTEN[name].case.kind == "image":
+        pooled = getattr(found, "pooler_output", None)
+        named = {"logits": getattr(found, "logits", None), "pooled": pooled}
+        named["last_hidden_state"] = getattr(found, "last_hidden_state", None)
+        return {each: x for each, x in named.items() if x is not None}
     if name.endswith("QuestionAnswering"):
         return {"start_logits": found.start_logits * there, "end_logits": found.end_logits * there}
+    if name.endswith("ForPreTraining") and WRITTEN[name].case.kind == "sound":
+        return {}  # it compares frames with a codebook
+    if name == "ElectraForPreTraining":
+        return {"logits": (found.logits * there)[..., None]}
     if name.endswith("ForPreTraining"):
         return {"logits": found.prediction_logits * at}
     if not hasattr(found, "logits"):
@@ -210,6 +230,8 @@ def ours(
         found = built(given["tokens"], given["target"], there[:, None, None])
     elif backbone == "VisionTransformerConfig":
         found = built(given["image"])
+    elif backbone == "WaveformSpec":
+        found = built(given["samples"])
     elif name == "WhisperForCausalLM":
         found = built(given["target"])
     elif "last_hidden_state" in wanted and kind in ("Decoder", "LanguageModel"):

@@ -30,6 +30,15 @@ IMAGE = Part(
         "norm_eps": 0.01,
     },
 )
+# DINOv2's layers and registers.
+SCALED = layer_spec(
+    Part("MultiHeadSelfAttention", {"num_heads": HEADS}),
+    Part("GatedFeedForward", {"ffn_dim": FFN, "bias": True}),
+    "sandwich",
+    Part("layer_norm", {"eps": 0.01}),
+    output_norm=Part("layer_scale"),
+)
+REGISTERS = Part("VisionTransformerConfig", {**IMAGE.arguments, "num_registers": 2, "layer": SCALED})
 BACKBONES = {
     "encoder": (ENCODER, partial(encoder, num_heads=HEADS, num_layers=1)),
     "decoder": (DECODER, partial(decoder_states, num_heads=HEADS, num_layers=1)),
@@ -43,6 +52,18 @@ BACKBONES = {
         ),
     ),
     "image": (IMAGE, partial(tasks.vision_transformer, num_heads=HEADS, num_layers=1, eps=0.01)),
+    "image with registers": (
+        REGISTERS,
+        partial(tasks.vision_transformer, num_heads=HEADS, num_layers=1, eps=0.01),
+    ),
+    "image without a class token": (
+        Part("VisionTransformerConfig", {**IMAGE.arguments, "class_token": False}),
+        partial(tasks.vision_transformer, num_heads=HEADS, num_layers=1, eps=0.01),
+    ),
+    "image with a distillation token": (
+        Part("VisionTransformerConfig", {**IMAGE.arguments, "num_registers": 1, "register_positions": True}),
+        partial(tasks.vision_transformer, num_heads=HEADS, num_layers=1, eps=0.01),
+    ),
 }
 LEARNED = Part("LearnedPooling", {"embed_dim": EMBED, "num_heads": HEADS, "ffn_dim": FFN})
 
@@ -67,7 +88,7 @@ def head(name, made, oracle):
 def task_model(name, backbone, made, oracle):
     """A catalogue entry for a head on a backbone, with its oracle; rounding in bfloat16 would add up."""
     config, below = BACKBONES[backbone]
-    is_image = backbone == "image"
+    is_image = backbone.startswith("image")
     return Mechanism(
         name=f"{name} on {backbone}",
         family="models",
@@ -98,7 +119,39 @@ LAST_CLASSES = (
     partial(tasks.sequence_classifier, pool=tasks.last_token),
 )
 ATTENDED_CLASSES = classifier(pooling=LEARNED), partial(tasks.sequence_classifier, pool=by_attention)
+FIRST_AND_MEAN_CLASSES = (
+    classifier(pooling=Part("FirstAndMeanPooling", {"skip": 3})),
+    partial(tasks.sequence_classifier, pool=partial(tasks.first_and_mean_pooling, skip=3)),
+)
+NORMED_CLASSES = (
+    classifier(
+        pooling=Part("NormedPooling", {"embed_dim": EMBED, "pooling": Part("MeanPooling", {"skip": 1})})
+    ),
+    partial(
+        tasks.sequence_classifier,
+        pool=partial(tasks.normed_pooling, pool=partial(tasks.mean_pooling, skip=1)),
+    ),
+)
+DISTILLED_CLASSES = Part("DistilledClassifier", {"num_classes": CLASSES}), tasks.distilled_classifier
 TOKEN_CLASSES = Part("TokenClassifier", {"num_classes": CLASSES}), tasks.token_classifier
+REPLACED = (
+    Part("TokenClassifier", {"num_classes": 1, "activation": "gelu"}),
+    partial(tasks.token_classifier, activation="gelu"),
+)
+NORMED = {
+    "activation": "gelu",
+    "hidden_bias": False,
+    "hidden_norm": Part("layer_norm", {"dim": EMBED, "eps": tasks.EPS, "bias": False}),
+}
+NORMED_CLASSES = (
+    classifier(pooling=Part("MeanPooling"), **NORMED),
+    partial(tasks.sequence_classifier, pool=tasks.mean_pooling, activation="gelu"),
+)
+NORMED_TOKENS = (
+    Part("TokenClassifier", {"num_classes": CLASSES, **NORMED}),
+    partial(tasks.token_classifier, activation="gelu"),
+)
+NORMED_ANSWERS = Part("QuestionAnswering", NORMED), partial(tasks.question_answering, activation="gelu")
 ANSWERS = Part("QuestionAnswering"), tasks.question_answering
 REWARD = Part("RewardHead"), partial(tasks.reward, pool=tasks.last_token)
 MEAN = Part("EmbeddingHead"), partial(tasks.embedding, pool=tasks.mean_pooling)
@@ -116,7 +169,22 @@ HEADS_ALONE = (
     head("classes by the first token", *FIRST_CLASSES),
     head("classes by the last token", *LAST_CLASSES),
     head("classes by attention", *ATTENDED_CLASSES),
+    head("classes by the first token and the mean", *FIRST_AND_MEAN_CLASSES),
+    head("classes by the normed mean", *NORMED_CLASSES),
+    head("classes by two tokens", *DISTILLED_CLASSES),
     head("classes of tokens", *TOKEN_CLASSES),
+    head("replaced tokens", *REPLACED),
+    head("classes by the mean, normed", *NORMED_CLASSES),
+    head("classes of tokens, normed", *NORMED_TOKENS),
+    head("answers, normed", *NORMED_ANSWERS),
+    head(
+        "masked language without biases",
+        Part(
+            "MaskedLanguageHead",
+            {**UNTIED[0].arguments, "vocab_size": SIZES["vocab"], "bias": False},
+        ),
+        UNTIED[1],
+    ),
     head("answers", *ANSWERS),
     head("reward", *REWARD),
     head("embedding by the mean", *MEAN),
@@ -133,6 +201,9 @@ TASK_MODELS = (
     task_model("classes by the first token", "encoder", *FIRST_CLASSES),
     task_model("classes by the last token", "language model", *LAST_CLASSES),
     task_model("classes by attention", "image", *ATTENDED_CLASSES),
+    task_model("classes by the first token and the mean", "image with registers", *FIRST_AND_MEAN_CLASSES),
+    task_model("classes by the normed mean", "image without a class token", *NORMED_CLASSES),
+    task_model("classes by two tokens", "image with a distillation token", *DISTILLED_CLASSES),
     task_model("classes of tokens", "encoder", *TOKEN_CLASSES),
     task_model("answers", "encoder", *ANSWERS),
     task_model("reward", "decoder", *REWARD),

@@ -13,13 +13,16 @@ from attention_bridge.pretrained import load_pretrained
 from parity_tests.helpers import families
 from parity_tests.helpers.family_cases.case import LENGTH, Case
 from parity_tests.helpers.family_proof import ARRAYS, Deviation, Proof, float64
+from parity_tests.helpers.sequence_proof import SequenceProof
 
+WITHOUT_ATTENTION = ("mamba", "mamba2")  # transformers gives other hidden states of these models
 PREFILL = 4  # tokens that a cached generation reads at once
 
 
 def proof(case: Case, directory: Path) -> Proof:
     """The proof of a model of any kind."""
-    return (TextProof if case.kind in ("encoder", "language") else Proof)(case, directory)
+    kinds: dict[str, type[Proof]] = {"encoder": TextProof, "language": TextProof, "sequence": SequenceProof}
+    return kinds.get(case.kind, Proof)(case, directory)
 
 
 class TextProof(Proof):
@@ -76,6 +79,7 @@ class TextProof(Proof):
         # A decoder without an output head whose embeddings are tied loads with logits.
         call = model.read if self.case.kind == "encoder" and hasattr(model, "read") else model
         found = call(array(self.tokens), array(self.there), positions=array(self.positions), **options)
+        found = found._replace(attentions=_of_attention(model, found.attentions))
         there = array(self.there)
         return {
             name: x * (there[:, None, :, None] & there[:, None, None] if x.ndim == 4 else there[..., None])
@@ -83,9 +87,15 @@ class TextProof(Proof):
         }
 
     def _row(self, model: Any, tokens: np.ndarray) -> dict[str, Any]:
+        _forget_lengths(model)
         given = torch.from_numpy(tokens).long()[None]
         options = {"output_hidden_states": True, "output_attentions": True}
-        return _results(model(given, attention_mask=torch.ones_like(given), **options))
+        if model.config.model_type in WITHOUT_ATTENTION:
+            del options["output_attentions"]
+        found = model(given, attention_mask=torch.ones_like(given), **options)
+        if model.config.model_type in WITHOUT_ATTENTION:  # the outputs of all layers, then the final norm's
+            found.hidden_states = (model.get_input_embeddings()(given), *found.hidden_states[:-1])
+        return _results(found)
 
     def _stepwise(self, model: Any, array: Callable[[Any], Any]) -> np.ndarray:
         """Logits of a cached generation: some tokens at once, then one by one."""
@@ -102,11 +112,29 @@ class TextProof(Proof):
         return np.where(self.there[..., None], np.concatenate(parts, 1), 0.0)
 
 
+def _of_attention(model: Any, maps: Any) -> Any:
+    """The maps of attention layers; transformers has none of recurrent layers."""
+    layers = getattr(model, "backbone", model).layers
+    if maps is None or not any("state" in getattr(layer, "takes", ()) for layer in layers):
+        return maps
+    given = [layer for layer in layers if getattr(layer, "attention", None) is not None]
+    return tuple(x for x, layer in zip(maps, given, strict=True) if "state" not in layer.takes)
+
+
+def _forget_lengths(model: Any) -> None:
+    """Reset the rotary frequencies that the reference has changed for longer texts."""
+    for each in model.modules():
+        if getattr(each, "rope_type", None) == "dynamic":
+            each.max_seq_len_cached = each.original_max_seq_len
+            each.inv_freq = each.original_inv_freq.clone()
+
+
 def _results(found: Any) -> dict[str, Any]:
     """Outputs by name; the last hidden state is left out, as some models give it before the norm, some after it."""
     results = {"output": found.logits if hasattr(found, "logits") else found.last_hidden_state}
     results |= {f"state {n}": x for n, x in enumerate((found.hidden_states or ())[:-1])}
-    return results | {f"map {n}": x for n, x in enumerate(found.attentions or ()) if x is not None}
+    maps = getattr(found, "attentions", None) or ()
+    return results | {f"map {n}": x for n, x in enumerate(maps) if x is not None}
 
 
 def _placed(x: torch.Tensor, there: np.ndarray) -> torch.Tensor:

@@ -319,6 +319,45 @@ class TestScaling:
         assert at == tuple(t / s for t, s in zip(plain, LONG["short_factor"], strict=True))
         assert above == tuple(t / s for t, s in zip(plain, LONG["long_factor"], strict=True))
 
+    @pytest.mark.parametrize("cached", [False, True])
+    @pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+    def test_frequencies_follow_the_length_of_each_row(self, kind, cached, rng):
+        short, long = (1.0, 1.5, 2.0), (1.25, 2.5, 4.0)
+        sizes = {"original_length": 4, "base": 50.0}
+
+        def at(length):
+            if kind == "dynamic":
+                return dynamic_ntk_frequencies(6, length, 3.0, **sizes)
+            return longrope_frequencies(6, length, short_factors=short, long_factors=long, **sizes)
+
+        options = {"ntk_factor": 3.0} if kind == "dynamic" else {"long_frequencies": at(5)}
+        options |= {"frequencies": at(4), "original_length": 4}
+        query, key = (heads(rng, 2, 3, n, 6) for n in (2, 6))
+        offsets = np.array([[4], [1]] if cached else [[0], [4]])
+        positions = torch.from_numpy(offsets + np.arange(2))
+        for name, (module, array) in {
+            "torch": (torch_attention, torch.as_tensor),
+            "jax": (jax_attention, jnp.asarray),
+        }.items():
+            with on_platform("cpu", float64=True):
+                given = [array(x.numpy()) for x in (query, key, positions)]
+                found = module.RotaryEmbedding(6, **options)(*given)
+                for row, length in enumerate(positions.max(-1).values + 1):
+                    one = module.RotaryEmbedding(6, frequencies=at(int(length)))
+                    expected = one(*(x[row : row + 1] for x in given))
+                    for x, y in zip(found[:2], expected[:2], strict=True):
+                        assert error(np.asarray(x[row]), np.asarray(y[0])) < 1e-12, (name, row)
+
+    def test_frequencies_follow_the_number_of_tokens(self, rng):
+        query = heads(rng, 1, 1, 5, 4)
+        changing = torch_attention.RotaryEmbedding(
+            4, original_length=3, long_frequencies=(0.5, 0.1), frequencies=(1.0, 0.2)
+        )
+        for length, frequencies in ((3, (1.0, 0.2)), (4, (0.5, 0.1))):
+            fixed = torch_attention.RotaryEmbedding(4, frequencies=frequencies)
+            x = query[:, :, :length]
+            assert torch.equal(changing(x, x).query, fixed(x, x).query)
+
     def test_ramp_with_another_start_is_detected(self):
         theirs, _ = theirs_scaled("yarn", 100, **ORIGINAL)
         off = yarn_frequencies(128, 4.0, original_length=4096, beta_fast=24.0)
@@ -623,6 +662,24 @@ IMPOSSIBLE = [
         lambda m: partial(m.dynamic_ntk_frequencies, 2, 9, 4.0, original_length=8),
         ValueError,
         "rotary_dim must be above 2, got 2",
+    ),
+    Case(
+        "no pair to stretch in an encoding",
+        lambda m: partial(m.RotaryEmbedding, 4, rotary_dim=2, original_length=8, ntk_factor=2.0),
+        ValueError,
+        "rotary_dim must be above 2 with ntk_factor, got 2",
+    ),
+    Case(
+        "a change with the length without a length",
+        lambda m: partial(m.RotaryEmbedding, 4, ntk_factor=2.0),
+        ValueError,
+        "original_length must be given with long_frequencies or ntk_factor, got None",
+    ),
+    Case(
+        "a long frequency too few",
+        lambda m: partial(m.RotaryEmbedding, 4, original_length=8, long_frequencies=(1.0,)),
+        ValueError,
+        "long_frequencies must hold 2 numbers for rotary_dim=4, got 1",
     ),
     Case(
         "a factor too few",

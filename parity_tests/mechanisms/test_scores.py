@@ -94,12 +94,12 @@ class TestQKNorm:
         reference = oracles.qk_norm_attention(
             {name: w.astype(np.float64) for name, w in weights.items()},
             x.astype(np.float64),
-            mask=(distance <= 2) & (distance >= -1),
+            mask=abs(distance) <= 1,
             num_heads=3,
             num_kv_heads=3,
             full_width=False,
         )
-        made = module(mirror, "QKNormAttention", weights, window=(2, 1), **SIZES)
+        made = module(mirror, "QKNormAttention", weights, window=2, **SIZES)
         assert_alike(run(mirror, made, x), reference)
         fused = run(mirror, lambda x: made(x, need_weights=False)[:1], x)
         assert_alike(fused, reference[:1])
@@ -338,10 +338,10 @@ ALL = (
 )
 IMPOSSIBLE = [
     Case(
-        "QKNormAttention, causal, with a window on both sides",
-        lambda m: lambda: m.QKNormAttention(6, 3, window=(2, 1), is_causal=True),
+        "QKNormAttention, keys of another layer, with norms after the positions",
+        lambda m: lambda: m.QKNormAttention(6, 3, shares_kv=True, after_position=True),
         ValueError,
-        "window must be an integer with is_causal=True, got (2, 1)",
+        "after_position must be False with shares_kv=True, whose keys have no norm, got True",
     ),
     *(
         Case(

@@ -461,10 +461,10 @@ REFUSED = [
 ]
 IMPOSSIBLE = [
     Case(
-        "patches that do not tile the image",
-        lambda m: partial(m.PatchEmbedding, (4, 6), (2, 4), 5, 7),
+        "an image smaller than a patch",
+        lambda m: partial(m.PatchEmbedding, (4, 6), (2, 7), 5, 7),
         ValueError,
-        "image_width must be divisible by patch_width, got image_width=6 and patch_width=4",
+        "image_size must hold a patch, got an image of (4, 6) and a patch of (2, 7)",
     ),
     *(
         Case(

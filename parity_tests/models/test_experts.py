@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
-from transformers import GptOssConfig, MixtralConfig, Qwen2MoeConfig
+from transformers import GptOssConfig, Llama4TextConfig, MixtralConfig, Qwen2MoeConfig
 from transformers.models.gpt_oss.modeling_gpt_oss import GptOssMLP
+from transformers.models.llama4.modeling_llama4 import Llama4TextMoe
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeSparseMoeBlock
 
@@ -43,6 +44,16 @@ def gpt_oss():
     return GptOssMLP(config), {"bias": True, "limit": 7.0}, {}
 
 
+def llama4():
+    """Sigmoid weights that multiply the inputs of the experts, and a shared expert of the same size."""
+    config = Llama4TextConfig(**SIZES, intermediate_size=FFN, num_local_experts=EXPERTS)
+    return (
+        Llama4TextMoe(config),
+        {"shared_dim": FFN, "scales_input": True},
+        {"normalised": False, "biased": False},
+    )
+
+
 def ours_of(theirs):
     """The weights of a transformers block under this package's names."""
     state = {name: numpy(x) for name, x in theirs.state_dict().items()}
@@ -57,6 +68,8 @@ def ours_of(theirs):
     clamped = "experts.gate_up_proj_bias" in state
     for n in range(EXPERTS):
         both, down = state["experts.gate_up_proj"][n], state["experts.down_proj"][n]
+        if isinstance(theirs, Llama4TextMoe):  # (in, out)
+            both, down = both.T, down.T
         parts = (both[:, ::2].T, both[:, 1::2].T) if clamped else np.split(both, 2)
         found |= {f"experts.{n}.{part}_proj.weight": x for part, x in zip(("gate", "up"), parts, strict=True)}
         found[f"experts.{n}.down_proj.weight"] = down.T if clamped else down
@@ -70,13 +83,14 @@ def ours_of(theirs):
 def run(mirror, weights, arguments, routing, x):
     """The output of this package's experts with these weights."""
     sizes = {"embed_dim": DIM, "ffn_dim": FFN, "num_experts": EXPERTS}
-    chosen = Part("SoftmaxRouting", {"num_chosen": CHOSEN, **routing})
+    name = "SigmoidRouting" if "biased" in routing else "SoftmaxRouting"
+    chosen = Part(name, {"num_chosen": CHOSEN, **routing})
     part = Part("MixtureOfExperts", {**sizes, "routing": chosen, **arguments})
     made = transfer(weights, build(part, mirror.package.__name__, {"rngs": nnx.Rngs(0)}))
     return numpy(made(mirror.array(x)))
 
 
-@pytest.mark.parametrize("made", [mixtral, qwen, gpt_oss])
+@pytest.mark.parametrize("made", [mixtral, qwen, gpt_oss, llama4])
 @each_mirror
 def test_experts_equal_those_of_transformers(mirror, made, rng):
     theirs, arguments, routing = made()
@@ -91,5 +105,5 @@ def test_experts_equal_those_of_transformers(mirror, made, rng):
     assert error(run(mirror, weights, arguments, routing, x), expected) <= BOUND
     if made is gpt_oss:  # these inputs exceed the limit
         assert error(run(mirror, weights, {**arguments, "limit": 1e6}, routing, x), expected) > 1000 * BOUND
-    wrong = {"normalised": not routing.get("normalised", True)}
+    wrong = {**routing, "normalised": not routing.get("normalised", True)}
     assert error(run(mirror, weights, arguments, wrong, x), expected) > 1000 * BOUND

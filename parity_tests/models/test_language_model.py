@@ -405,7 +405,7 @@ def test_hybrids_are_saved_and_loaded_in_the_other_framework(hybrid, tmp_path, r
     assert difference(other(jnp.asarray(tokens)).output, model(torch.from_numpy(tokens)).output) < 1e-5
 
 
-ARRANGED = ("pre", "post", "sandwich", "output", "parallel", "parallel_shared_norm")
+ARRANGED = ("pre", "pre_feed_forward", "post", "sandwich", "output", "parallel", "parallel_shared_norm")
 
 
 def rms(scale, x):
@@ -442,6 +442,9 @@ def test_arrangements_equal_their_equations(mirror, arrangement, scale, rng):
 
     if arrangement == "pre":
         expected = x + scale * mix(norm("attention", x))
+        expected = expected + scale * ffn(norm("ffn", expected))
+    elif arrangement == "pre_feed_forward":
+        expected = x + scale * mix(x)
         expected = expected + scale * ffn(norm("ffn", expected))
     elif arrangement == "post":
         expected = norm("attention", x + scale * mix(x))

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.numpy import load_file
-from transformers import KimiLinearConfig, Mamba2Config, Qwen3NextConfig
+from transformers import KimiLinearConfig, Lfm2Config, Mamba2Config, Qwen3NextConfig
 from transformers.models.kimi_linear.modeling_kimi_linear import KimiLinearDeltaAttention
+from transformers.models.lfm2.modeling_lfm2 import Lfm2ShortConv
 from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextGatedDeltaNet
 
@@ -138,3 +139,15 @@ def mamba2(rng: np.random.Generator) -> Comparison:
     module = Part("Mamba2", {"embed_dim": EMBED, "num_heads": 6, "state_dim": 5, "num_groups": 3, **CHUNKS})
     output = theirs(torch.from_numpy(x))
     return Comparison(module, weights, {"x": x}, {"output": numpy(output)})
+
+
+@peer("GatedShortConvolution", "transformers Lfm2ShortConv")
+def lfm2(rng: np.random.Generator) -> Comparison:
+    config = Lfm2Config(
+        hidden_size=EMBED, num_hidden_layers=1, layer_types=["conv"], conv_L_cache=4, conv_bias=True
+    )
+    theirs = randomise(Lfm2ShortConv(config, layer_idx=0), rng)
+    x = rng.standard_normal((2, 9, EMBED)).astype(np.float32)
+    weights = weights_of(theirs, in_proj="in_proj", conv="conv", out_proj="out_proj")
+    module = Part("GatedShortConvolution", {"embed_dim": EMBED, "conv_width": 4, "bias": True})
+    return Comparison(module, weights, {"x": x}, {"output": numpy(theirs(torch.from_numpy(x)))})

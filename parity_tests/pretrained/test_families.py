@@ -25,22 +25,28 @@ from attention_bridge.weights import convert, stream, transfer
 from attention_bridge.weights.leaves import Spec
 from parity_tests.helpers import families, heads, meta_llama
 from parity_tests.helpers.families import CASES, SHORT, SHORT_IN_JAX
+from parity_tests.helpers.family_draws import drawn_cases, share
 
 ARRAYS = {"torch": torch.from_numpy, "jax": jnp.asarray}
 
 
+DRAWN = drawn_cases()  # one of each family
+QUICK = {"torch": {*SHORT, *share(DRAWN, 5)}, "jax": {*SHORT_IN_JAX}}
+SLOW = {"torch": {*CASES}, "jax": {*SHORT, *DRAWN}}  # `make prove-families` proves all cases in JAX, too
+
+
 def some(names):
     """Parameters for the named cases; cases outside the short run are slow."""
-    return [pytest.param(name, marks=families.marks(name, SHORT)) for name in names]
+    return [pytest.param(name, marks=families.marks(name, QUICK["torch"])) for name in names]
 
 
 def in_both(names):
-    """Parameters for each case and framework; in JAX, where each case compiles separately, the short run has fewer."""
-    short = {"torch": SHORT, "jax": SHORT_IN_JAX}
+    """Parameters for cases and frameworks; in JAX, where each case compiles separately, there are fewer."""
     return [
-        pytest.param(name, framework, marks=families.marks(name, short[framework]))
+        pytest.param(name, framework, marks=families.marks(name, QUICK[framework]))
         for name in names
         for framework in ARRAYS
+        if name in SLOW[framework]
     ]
 
 

@@ -253,10 +253,18 @@ REFUSALS = {
         CheckpointError,
         "must have a quantization_config with a quant_method that is dequantised",
     ),
-    "positions that depend on the length": (
-        lambda c: load_pretrained(c.write(rope_parameters={"rope_type": "dynamic", "factor": 2.0}), "torch"),
+    "a scaling of positions that is not known": (
+        lambda c: load_pretrained(c.write(rope_parameters={"rope_type": "twisted", "factor": 2.0}), "torch"),
         CheckpointError,
-        "must have a rope_type default, linear, llama3, yarn, got 'dynamic'",
+        "must have a rope_type default, linear, dynamic, llama3, yarn, longrope, proportional, got 'twisted'",
+    ),
+    "too few factors of frequencies": (
+        lambda c: load_pretrained(
+            c.write(rope_parameters={"rope_type": "longrope", "short_factor": [1.0], "long_factor": [1.0]}),
+            "torch",
+        ),
+        CheckpointError,
+        "numbers in short_factor, one per frequency, got",
     ),
     "a rope parameter that is not known": (
         lambda c: load_pretrained(c.write(rope_parameters={"rope_type": "default", "twist": 2.0}), "torch"),

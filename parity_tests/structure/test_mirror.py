@@ -26,7 +26,7 @@ import jax_attention
 import torch_attention
 from attention_bridge.catalogue import CATALOGUE, Part, select
 from attention_bridge.parity import instances
-from attention_bridge.pretrained.families.describe import layer_spec, model_spec
+from attention_bridge.pretrained.families.describe import layer_spec, model_spec, vision_layer
 from attention_bridge.weights import plan
 from parity_tests.helpers import described
 from parity_tests.helpers.task_models import TASK_MODELS
@@ -270,6 +270,26 @@ def small_model(name, m, f):
     image = m.VisionTransformerConfig(
         (4, 6), (2, 3), 5, 8, 2, 1, 9, embedding_norm=True, pooler=True, num_classes=7
     )
+
+    def sound(norm):
+        layer = m.LayerSpec(
+            m.Part("MultiHeadSelfAttention", {"num_heads": 3}),
+            m.Part("FeedForward", {"ffn_dim": 8}),
+            "post",
+            m.Part("layer_norm"),
+        )
+        return m.WaveformSpec(
+            6,
+            (layer,),
+            (5, 7),
+            (3, 2),
+            (2, 1),
+            conv_norm=norm,
+            position_kernel=4,
+            position_groups=2,
+            masked_frame=True,
+        )
+
     model, config = {
         "Encoder of ALBERT": lambda: (
             m.Encoder,
@@ -282,6 +302,8 @@ def small_model(name, m, f):
         ),
         "SpeechTransformer": lambda: (m.SpeechTransformer, m.SpeechConfig(11, 5, 6, stack, stack, 4, 7)),
         "VisionTransformer": lambda: (m.VisionTransformer, image),
+        "WaveformEncoder": lambda: (m.WaveformEncoder, sound("first")),
+        "WaveformEncoder with layer norms": lambda: (m.WaveformEncoder, sound("each")),
         "ContrastiveModel": lambda: (
             m.ContrastiveModel,
             m.ContrastiveConfig(m.DecoderConfig(**sizes), image, 4),
@@ -324,6 +346,33 @@ def built_part(part, m, f):
     return instances.build(part, "jax_attention" if "rngs" in f else "torch_attention", f)
 
 
+SIGLIP_SIZES = {"embed_dim": 6, "num_heads": 3, "norm_eps": 0.01, "ffn_dim": 8, "activation": "gelu"}
+SIGLIP_IMAGE = {
+    **SIGLIP_SIZES,
+    "image_size": (4, 6),
+    "patch_size": (2, 3),
+    "in_channels": 2,
+    "num_layers": 1,
+    "class_token": False,
+    "pooling": Part("LearnedPooling", {"num_heads": 2, "ffn_dim": 5}),
+}
+SIGLIP = Part(
+    "ContrastiveModel",
+    {
+        "config": Part(
+            "ContrastiveConfig",
+            {
+                "text": model_spec(11, 6, [vision_layer(SIGLIP_SIZES)], max_len=7, is_causal=False),
+                "image": Part("VisionTransformerConfig", SIGLIP_IMAGE),
+                "feature_dim": 6,
+                "text_pooling": Part("LastPosition"),
+                "text_bias": True,
+                "image_projection": False,
+                "score_bias": True,
+            },
+        )
+    },
+)
 HEAD_NORM = Part("head_layer_norm", {"num_heads": 2, "dim": 3})
 NORMS_OF_HEADS = {"embed_dim": 6, "num_heads": 2, "num_kv_heads": 2, "q_norm": HEAD_NORM, "k_norm": HEAD_NORM}
 MODULES = {
@@ -339,6 +388,9 @@ MODULES = {
         **f,
     ),
     "PatchEmbedding": lambda m, f: m.PatchEmbedding((4, 6), (2, 3), 5, 7, **f),
+    "PatchBias": lambda m, f: m.PatchBias(2, (2, 3), **f),
+    "PatchRotaryEmbedding": lambda m, f: m.PatchRotaryEmbedding(8, (2, 3)),
+    "ContrastiveModel of SigLIP": partial(built_part, SIGLIP),
     **{
         name: partial(small_model, name)
         for name in (
@@ -347,6 +399,8 @@ MODULES = {
             "RelativeEncoderDecoder",
             "SpeechTransformer",
             "VisionTransformer",
+            "WaveformEncoder",
+            "WaveformEncoder with layer norms",
             "ContrastiveModel",
         )
     },
@@ -466,7 +520,9 @@ class TestSignatures:
             "checked_call": 18,
             "EncoderConfig.__init__": 16,
             "ModelSpec.__init__": 20,
-            "RelativeEncoderDecoderConfig.__init__": 16,
+            "EncoderDecoderConfig.__init__": 17,
+            "RelativeEncoderDecoderConfig.__init__": 17,
+            "VisionTransformerConfig.__init__": 21,
         }
         for file in FILES:
             for name, thing in definitions(mirror, file).items():

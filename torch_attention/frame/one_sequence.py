@@ -38,8 +38,8 @@ class SelfAttentionFrame(nn.Module):
         has_heads: whether the weights have a head axis; without one there is a single head.
         head_dim: features of a query and a key.
         is_causal: whether each position attends only to itself and earlier positions.
-        window: number of visible keys, including the query's own, or a pair (before, after) that counts the visible
-            keys on both sides of the query's own; None for no limit.
+        window: number of visible keys, including the query's own; without causality, so many on each side; None for
+            no limit.
         num_sinks: number of first keys that are visible besides the window.
         position, scale, dropout: as in `Scaling`.
     """
@@ -51,7 +51,7 @@ class SelfAttentionFrame(nn.Module):
         head_dim: int,
         *,
         is_causal: bool = False,
-        window: int | tuple[int, int] | None = None,
+        window: int | None = None,
         num_sinks: int = 0,
         position: nn.Module | None = None,
         placed_dim: int | None = None,
@@ -89,7 +89,7 @@ class SelfAttentionFrame(nn.Module):
             position=self._scheme(call),
             num_heads=self.num_heads if self.has_heads else None,
             is_causal=self.is_causal,
-            window=self.window if isinstance(self.window, int) else None,  # a cache has none on both sides
+            window=self.window,
             num_sinks=self.num_sinks,
         )
         _check_of_elements("lengths", call.get("lengths"), "batch", (x.shape[0],), call.get("cache"))
@@ -147,9 +147,10 @@ class SelfAttentionFrame(nn.Module):
         keep = call.get("dropout_keep")
         if keep is not None and not self.has_heads:
             keep = keep[:, None]
+        window = self.window
         scoring: Restrictions = {
             "is_causal": self.is_causal,
-            "window": self.window,
+            "window": window if window is None or self.is_causal else (window - 1, window - 1),
             "query_offset": found.offset,
             "scale": self.scale,
             "query_lengths": call.get("lengths"),

@@ -18,6 +18,7 @@ from torch_attention.linear.gated_linear import (
 from torch_attention.linear.gated_linear import (
     recurrent_gated_linear_attention as recurrent_gated_linear_attention,
 )
+from torch_attention.linear.gated_short_conv import GatedShortConvolution as GatedShortConvolution
 from torch_attention.linear.kernel import LinearAttention as LinearAttention
 from torch_attention.linear.kernel import LinearState as LinearState
 from torch_attention.linear.kernel import bidirectional_linear_attention as bidirectional_linear_attention
@@ -45,6 +46,7 @@ from torch_attention.linear.retention import retention_decays as retention_decay
 from torch_attention.linear.retention import retention_frequencies as retention_frequencies
 from torch_attention.linear.retention import retention_weights as retention_weights
 from torch_attention.linear.short_conv import ConvolvedState as ConvolvedState
+from torch_attention.linear.short_conv import InputsState as InputsState
 from torch_attention.linear.state_space import Mamba2 as Mamba2
 from torch_attention.linear.state_space import chunked_state_space as chunked_state_space
 from torch_attention.linear.state_space import parallel_state_space as parallel_state_space

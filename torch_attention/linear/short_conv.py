@@ -34,6 +34,16 @@ class ConvolvedState(NamedTuple):
     inputs: Float[Tensor, "batch last features"]
 
 
+class InputsState(NamedTuple):
+    """Recurrent state of a layer that is only a short convolution.
+
+    Attributes:
+        inputs: last inputs of the convolution, `(batch, conv_width - 1, features)`.
+    """
+
+    inputs: Float[Tensor, "batch last features"]
+
+
 @checked
 def short_convolution(
     layer: nn.Module,
@@ -52,11 +62,21 @@ def short_convolution(
     Returns:
         Output `(batch, length, features)`, and the last inputs for the next state.
     """
-    batch, length, features = x.shape
+    extended, length = extended_by(state, x, conv_width), x.shape[1]  # batch last+length features
+    return silu(x if length == 0 else convolve(layer, extended)), extended[:, length:]
+
+
+@checked
+def extended_by(
+    state: ConvolvedState | InputsState | None,
+    x: Float[Tensor, "batch length features"],
+    conv_width: int,
+) -> Float[Tensor, "batch all features"]:
+    """The inputs of a short convolution: `x`, preceded by the inputs of the state or zeros."""
+    batch, _, features = x.shape
     zeros = torch.zeros((batch, conv_width - 1, features), dtype=x.dtype, device=x.device)
     before = zeros if state is None else state.inputs.to(x.dtype)  # batch last features
-    extended = torch.concatenate([before, x], dim=1)  # batch last+length features
-    return silu(x if length == 0 else convolve(layer, extended)), extended[:, length:]
+    return torch.concatenate([before, x], dim=1)  # batch last+length features
 
 
 @checked

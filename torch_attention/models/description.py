@@ -57,7 +57,8 @@ class LayerSpec:
     """Description of one layer of a model.
 
     Attributes:
-        mixer: token mixer: any causal attention or recurrent class of the catalogue.
+        mixer: token mixer: any causal attention or recurrent class of the catalogue; None for a layer of only a
+            feed-forward network, as in Nemotron-H.
         ffn: `FeedForward`, `GatedFeedForward` or `MixtureOfExperts`; None for no feed-forward network.
         arrangement: order of norms and residuals: a key of `ARRANGEMENTS`, such as `"pre"` or `"sandwich"`.
         norm: norm of the layer, `rms_norm` or `layer_norm`.
@@ -67,9 +68,15 @@ class LayerSpec:
         token_input: sublayer after the others that reads the token's vector for this layer, `TokenInput`; None for
             none.
         output_scale: whether the layer's output is multiplied by a learned number, as in Gemma 4.
+        output_norm: norm of the sublayers' outputs in the arrangement `"sandwich"`, such as `layer_scale`; None for
+            `norm`.
+
+    Raises:
+        ValueError: `output_norm` is given for another arrangement; or there is no mixer, and no feed-forward network
+            either, or another arrangement than `"pre"`.
     """
 
-    mixer: Part
+    mixer: Part | None
     ffn: Part | None = None
     arrangement: str = "pre"
     norm: Part = field(default_factory=lambda: Part("rms_norm"))
@@ -77,6 +84,16 @@ class LayerSpec:
     kv_layer: int | None = None
     token_input: Part | None = None
     output_scale: bool = False
+    output_norm: Part | None = None
+
+    def __post_init__(self) -> None:
+        if self.output_norm is not None and self.arrangement != "sandwich":
+            raise ValueError(f"output_norm must be None for the arrangement {self.arrangement!r}")
+        if self.mixer is None and (self.ffn is None or self.arrangement != "pre"):
+            raise ValueError(
+                "a layer with mixer=None must have a feed-forward network and the arrangement 'pre', "
+                f"got ffn={self.ffn} and {self.arrangement!r}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to dictionaries, lists, numbers and strings, as JSON stores them."""
@@ -95,6 +112,7 @@ class ModelSpec:
         norm: final norm; None for no norm.
         max_len: number of learned position embeddings; None for no position embeddings.
         embedding_norm: norm of the embeddings, before the first layer; None for no norm.
+        positions_last: whether position embeddings are added after `embedding_norm` (BlenderBot-small).
         first_position: index of the first token's row in the position embeddings; 2 in BART.
         position: positional encoding that all layers share, such as `T5Bias`; None for none.
         embedding_position: positional embedding that is added to the token embeddings, `SinusoidalEmbedding`; None for
@@ -122,6 +140,7 @@ class ModelSpec:
     norm: Part | None = field(default_factory=lambda: Part("rms_norm"))
     max_len: int | None = None
     embedding_norm: Part | None = None
+    positions_last: bool = False
     embed_scale: float = 1.0
     tied: bool = False
     head_bias: bool = False
@@ -191,7 +210,8 @@ def check_described(kind: Any, given: Any) -> None:
 
 
 def _within(name: str, given: Mapping[str, Any]) -> Any:
-    return described(SpecialTokens, given) if name == "special_tokens" else _part(given)
+    kind = {"special_tokens": SpecialTokens, "layer": LayerSpec}.get(name)
+    return _part(given) if kind is None else described(kind, given)
 
 
 def _part(given: Mapping[str, Any]) -> Part:

@@ -31,6 +31,7 @@ from torch_attention.models.token_mixers import (
     check_no_padding,
     check_shares_position,
     first_memory,
+    fixed_positions,
     is_padded_in_front,
 )
 from torch_attention.models.token_numbers import check_numbers, check_types
@@ -99,11 +100,13 @@ class LanguageModel(nn.Module):
         self.embedding_norm = (
             None if config.embedding_norm is None else build(config.embedding_norm, norm, {**factory})
         )
-        self.position: Any = None if config.position is None else build_position(config.position, {**factory})
+        self.position: Any = (
+            None if config.position is None else build_position(config.position, dim, {**factory})
+        )
         self.layers: Any = nn.ModuleList(build_layers(config, {**factory}))
         if self.position is not None:
             check_shares_position(self.layers)
-        self.has_fixed_positions = any(hasattr(layer.attention, "fixed_positions") for layer in self.layers)
+        self.has_fixed_positions = any(fixed_positions(layer.attention) for layer in self.layers)
         self.final_norm = None if config.norm is None else build(config.norm, norm, {**factory})
         self.head = (
             None if config.tied else linear(config.output_dim, config.vocab_size, bias=False, **factory)
@@ -232,6 +235,8 @@ class LanguageModel(nn.Module):
         x = self.token_embedding(tokens) * self.config.embed_scale  # batch length token_dim
         if self.embedding_proj is not None:
             x = self.embedding_proj(x)  # batch length embed
+        norm, last = self.embedding_norm, self.config.positions_last
+        x = normalise(norm, x) if last and norm is not None else x  # batch length embed
         if has_absolute_positions(self.config):
             where = places(tokens, positions, caches, self.config.max_len)  # length, or batch length
             where = where + self.config.first_position
@@ -241,7 +246,7 @@ class LanguageModel(nn.Module):
                 x = self.embedding_position(x, where)  # batch length embed
         if self.type_embedding is not None:
             x = x + self.type_embedding(torch.zeros_like(tokens) if token_types is None else token_types)
-        return x if self.embedding_norm is None else normalise(self.embedding_norm, x)
+        return x if last or norm is None else normalise(norm, x)
 
     @checked
     def logits(self, x: Float[Tensor, "*batch embed"]) -> Float[Tensor, "*batch vocab"]:

@@ -4,7 +4,7 @@ $$ x \leftarrow x + f(\mathrm{norm}(x)) \;\text{for}\; f = \mathrm{self}, \mathr
    s_{ij} = q_i^\top k_j + b_{h,\,\mathrm{bucket}(j - i)} $$
 
 Differences from `EncoderDecoder`: pre-norm layers with RMS norms, scores that are not divided by sqrt(d), and relative
-positions as a bias of the self-attention scores, one table for all layers of a stack.
+positions as a bias of the self-attention scores, one table for all layers of a stack (in UMT5 for each layer).
 """
 
 from dataclasses import dataclass, field
@@ -53,6 +53,7 @@ class RelativeEncoderDecoderConfig:
         gated: whether the feed-forward networks are gated (T5 1.1).
         norm_eps: epsilon added to the mean square in each normalisation.
         num_buckets, max_distance: as in `T5Bias`.
+        shared_position: whether the layers of a stack share one `T5Bias`; False for one in each layer (UMT5).
         tied: whether the output head shares the token embedding's weight (tied embeddings); False for a separate
             weight.
         logit_scale: factor on the input of the output head, `embed_dim ** -0.5` in T5 1.0.
@@ -71,6 +72,7 @@ class RelativeEncoderDecoderConfig:
     norm_eps: float = 1e-6
     num_buckets: int = 32
     max_distance: int = 128
+    shared_position: bool = True
     tied: bool = True
     logit_scale: float = 1.0
     special_tokens: SpecialTokens = field(default_factory=SpecialTokens)
@@ -100,8 +102,11 @@ class RelativeLayer(nn.Module):
         factory = Factory(device=device, dtype=dtype)
         dim, num_heads, eps = config.embed_dim, config.num_heads, config.norm_eps
         options: Any = {"head_dim": config.head_dim, "bias": False, "scale": 1.0, **factory}
+        position = None if config.shared_position else t5_bias(config, decodes, factory)
         self.self_norm = rms_norm(dim, eps=eps, **factory)
-        self.self_attention = GroupedQueryAttention(dim, num_heads, num_heads, is_causal=decodes, **options)
+        self.self_attention = GroupedQueryAttention(
+            dim, num_heads, num_heads, is_causal=decodes, position=position, **options
+        )
         if decodes:
             self.cross_norm = rms_norm(dim, eps=eps, **factory)
             self.cross_attention = MultiHeadCrossAttention(dim, dim, dim, num_heads, **options)
@@ -155,16 +160,15 @@ class RelativeEncoderDecoder(SequenceModel):
     ):
         super().__init__()
         factory = Factory(device=device, dtype=dtype)
-        dim, eps, num_heads = config.embed_dim, config.norm_eps, config.num_heads
-        ranges = {"num_buckets": config.num_buckets, "max_distance": config.max_distance}
+        dim, eps, shares = config.embed_dim, config.norm_eps, config.shared_position
         self.config = config
         self.token_embedding = embedding(config.vocab_size, dim, **factory)
-        self.encoder_position = T5Bias(num_heads, bidirectional=True, **ranges, **factory)
+        self.encoder_position = t5_bias(config, False, factory) if shares else None
         self.encoder_layers = nn.ModuleList(
             [RelativeLayer(config, False, **factory) for _ in range(config.num_encoder_layers)]
         )
         self.encoder_norm = rms_norm(dim, eps=eps, **factory)
-        self.decoder_position = T5Bias(num_heads, bidirectional=False, **ranges, **factory)
+        self.decoder_position = t5_bias(config, True, factory) if shares else None
         self.decoder_layers = nn.ModuleList(
             [RelativeLayer(config, True, **factory) for _ in range(config.num_decoder_layers)]
         )
@@ -231,3 +235,14 @@ class RelativeEncoderDecoder(SequenceModel):
     def _logits(self, x: Float[Tensor, "batch target embed"]) -> Float[Tensor, "batch target vocab"]:
         x = x * self.config.logit_scale  # batch target embed
         return similarities(self.token_embedding, x) if self.head is None else self.head(x)
+
+
+def t5_bias(config: RelativeEncoderDecoderConfig, decodes: bool, factory: Factory) -> T5Bias:
+    """Build the relative position bias of an encoder, or of a decoder, whose distances are never negative."""
+    return T5Bias(
+        config.num_heads,
+        num_buckets=config.num_buckets,
+        max_distance=config.max_distance,
+        bidirectional=not decodes,
+        **factory,
+    )

@@ -19,6 +19,7 @@ from torch_attention import (
     head_norms,
     heads,
     latents,
+    layer_scale,
     linear,
     low_rank,
     norms,
@@ -41,6 +42,7 @@ from torch_attention.models.tasks import (
 from torch_attention.ops.heads import Placed
 from torch_attention.outputs import AttentionOutput, CachedOutput, RecurrentOutput
 from torch_attention.positions import absolute, rotary_scaling
+from torch_attention.positions.distance_embedding import DistanceRows
 from torch_attention.sparse import lightning_indexer
 
 # Modules whose classes mix tokens.
@@ -89,7 +91,7 @@ class Role(NamedTuple):
         )
 
 
-NORM = Role("a norm, rms_norm or layer_norm", (norms, head_norms))
+NORM = Role("a norm, rms_norm or layer_norm", (norms, head_norms, layer_scale))
 FUNCTION = Role("a number or a function such as yarn_amplitude", (rotary_scaling,))
 
 # Roles of the parts of a model, and the arguments that the model supplies to each.
@@ -119,6 +121,7 @@ FILLED_IN = {
 OF_MODULES = {
     "attention": Role("attention with latents or grouped heads, such as MultiHeadLatentAttention", (heads,)),
     "embedding_position": Role("a positional embedding such as SinusoidalEmbedding", (absolute,)),
+    "hidden_norm": NORM,
     "indexer": Role("an indexer such as LightningIndexer", (lightning_indexer,)),
     "k_norm": NORM,
     "pooling": Role("a pooling of tokens such as MeanPooling", (pooling,)),
@@ -126,10 +129,10 @@ OF_MODULES = {
     "q_norm": NORM,
     "routing": Role("a routing of experts such as SoftmaxRouting", (routing,)),
 }
-OF_NUMBERS = {
-    "amplitude": FUNCTION,
-    "frequencies": FUNCTION._replace(expected="numbers or a function such as llama3_frequencies"),
-}
+# The positional encoding that the layers of a model share, which may be embeddings of distances.
+SHARED_POSITION = OF_MODULES["position"]._replace(results=frozenset({Placed, DistanceRows}))
+FREQUENCIES = FUNCTION._replace(expected="numbers or a function such as llama3_frequencies")
+OF_NUMBERS = {"amplitude": FUNCTION, "frequencies": FREQUENCIES, "long_frequencies": FREQUENCIES}
 
 
 def is_defined_in(room: ModuleType, thing: Any) -> bool:

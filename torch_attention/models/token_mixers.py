@@ -13,8 +13,8 @@ from torch_attention.ops.arrays import known_values
 from torch_attention.outputs import CachedOutput
 
 
-def build_mixer(part: Part, embed_dim: int, factory: dict[str, Any], *, is_causal: bool) -> Any:
-    """Build the token mixer of a layer.
+def build_mixer(part: Part | None, embed_dim: int, factory: dict[str, Any], *, is_causal: bool) -> Any:
+    """Build the token mixer of a layer; None without one.
 
     Args:
         part: description of the mixer.
@@ -25,6 +25,8 @@ def build_mixer(part: Part, embed_dim: int, factory: dict[str, Any], *, is_causa
     Raises:
         ValueError: the part is no token mixer, or is not causal although `is_causal` is True.
     """
+    if part is None:
+        return None
     mixer = build(part, {"embed_dim": embed_dim, "is_causal": is_causal}, factory)
     if is_causal and not getattr(mixer, "is_causal", bool({"cache", "state"} & call_arguments(mixer))):
         raise ValueError(
@@ -93,16 +95,18 @@ def mix(
 
 
 def first_memory(mixer: Any, capacity: int | None) -> Cache | None:
-    """Empty KV cache of a mixer; None for a recurrent layer, and for attention to another layer's keys and values.
+    """Empty KV cache of a mixer; None without one, and for a recurrent layer, whose state starts as None.
+
+    It is None, too, for attention to another layer's keys and values.
 
     Args:
-        mixer: attention or a recurrent layer.
+        mixer: attention, a recurrent layer, or None.
         capacity: number of tokens that the cache holds; None for a cache that grows.
 
     Raises:
         NotImplementedError: the mixer has no incremental decoding.
     """
-    if "state" in call_arguments(mixer) or getattr(mixer, "shares_kv", False):
+    if mixer is None or "state" in call_arguments(mixer) or getattr(mixer, "shares_kv", False):
         return None
     check_reads_on(mixer)
     return GrowingCache() if capacity is None else StaticCache(capacity)
@@ -111,7 +115,10 @@ def first_memory(mixer: Any, capacity: int | None) -> Cache | None:
 def check_memory(mixer: Any, memory: Any) -> None:
     """Raise TypeError unless `memory` is a KV cache for attention, or a state or None for a recurrent layer."""
     name = type(mixer).__name__
-    if getattr(mixer, "shares_kv", False):
+    if mixer is None:
+        if memory is not None:
+            raise TypeError(f"caches must hold None for a layer without a mixer, got {_kind(memory)}")
+    elif getattr(mixer, "shares_kv", False):
         if memory is not None:
             raise TypeError(f"caches must hold None for a {name} with shares_kv=True, got {_kind(memory)}")
     elif "state" in call_arguments(mixer):
@@ -121,10 +128,16 @@ def check_memory(mixer: Any, memory: Any) -> None:
         raise TypeError(f"caches must hold a cache for {name}, got {_kind(memory)}")
 
 
+def fixed_positions(mixer: Any) -> str | None:
+    """The reason why the places of tokens matter to a mixer, not only their distances; None if they do not."""
+    own = getattr(mixer, "fixed_positions", None)
+    return getattr(getattr(mixer, "position", None), "fixed_positions", None) if own is None else own
+
+
 def check_no_padding(layers: Any) -> None:
     """Raise NotImplementedError if a layer mixes by fixed positions, which left padding would shift."""
     for layer in layers:
-        reason = getattr(layer.attention, "fixed_positions", None)
+        reason = fixed_positions(layer.attention)
         if reason is not None:
             raise NotImplementedError(
                 f"{type(layer.attention).__name__} takes no padding in front of tokens that are read or written: "
@@ -135,7 +148,7 @@ def check_no_padding(layers: Any) -> None:
 def check_shares_position(layers: Any) -> None:
     """Raise ValueError unless the mixers of all layers take a positional encoding that the layers share."""
     for layer in layers:
-        if "position" not in call_arguments(layer.attention):
+        if layer.attention is not None and "position" not in call_arguments(layer.attention):
             raise ValueError(
                 "position must be None for a mixer that takes no positional encoding of the model, such as "
                 f"{type(layer.attention).__name__}; give it to the mixer"

@@ -198,9 +198,12 @@ def adds_bias(
     return place(position, query[:, :, :1], key[:, :, :1]).bias is not None
 
 
-def is_recent(query: Int[Tensor, "..."], key: Int[Tensor, "..."], *, window: int) -> Bool[Tensor, "..."]:
-    """Whether a key is among the last `window` keys up to the query's own, from their indices."""
-    return (key <= query) & (key > query - window)
+def is_recent(
+    query: Int[Tensor, "..."], key: Int[Tensor, "..."], *, window: int, is_causal: bool = True
+) -> Bool[Tensor, "..."]:
+    """Whether a key is among the last `window` keys up to the query's own, or the next ones, from their indices."""
+    near = key <= query if is_causal else key < query + window
+    return near & (key > query - window)
 
 
 def local_attention(

@@ -27,7 +27,7 @@ from torch_attention.checks import check_positive
 from torch_attention.frame import Scaling, SelfAttentionFrame, SelfCall, grouped_heads
 from torch_attention.layers import Factory
 from torch_attention.masks import chunked_mask
-from torch_attention.ops import merge_heads, split_heads
+from torch_attention.ops import at_least_float32, merge_heads, split_heads
 from torch_attention.outputs import AttentionOutput, CachedOutput
 from torch_attention.patterns.blocks import blocks_of, local_attention
 
@@ -42,6 +42,8 @@ class ChunkedAttention(SelfAttentionFrame):
         chunk_size: number of positions in a chunk; the last chunk may be shorter.
         num_kv_heads: number of key and value heads; must divide `num_heads`; None for `num_heads`.
         head_dim: features of a head; None for `embed_dim / num_heads`.
+        qk_norm_eps: constant added to the mean square in norms of queries and keys without a learned scale, as in Llama
+            4; None for no norms.
         position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         bias: whether the projections have biases.
@@ -62,6 +64,7 @@ class ChunkedAttention(SelfAttentionFrame):
         *,
         num_kv_heads: int | None = None,
         head_dim: int | None = None,
+        qk_norm_eps: float | None = None,
         bias: bool = True,
         out_bias: bool | None = None,
         device: torch.device | str | None = None,
@@ -73,6 +76,7 @@ class ChunkedAttention(SelfAttentionFrame):
         super().__init__(embed_dim, num_heads, heads.head_dim, is_causal=True, **options)
         factory = Factory(device=device, dtype=dtype)
         self.chunk_size = chunk_size
+        self.qk_norm_eps = qk_norm_eps
         projections = heads.projections(bias=bias, out_bias=out_bias, **factory)
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = projections
 
@@ -100,6 +104,8 @@ class ChunkedAttention(SelfAttentionFrame):
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
+        if self.qk_norm_eps is not None:  # a rotation keeps the mean square: the order does not matter
+            query, key = unit_rms(query, self.qk_norm_eps), unit_rms(key, self.qk_norm_eps)
         blocks = blocks_of(x.shape[1], 0, 0, size=self.chunk_size) if self.is_cut(**call) else None
         if blocks is not None:
             heads = local_attention(self, blocks, query, key, value, mask, sees=None, **call)
@@ -114,6 +120,12 @@ class ChunkedAttention(SelfAttentionFrame):
         )
         heads, weights = seen.with_mask(chunks).attend()
         return seen.answer(self.out_proj(merge_heads(heads)), weights)
+
+
+def unit_rms(x: Float[Tensor, "*batch dim"], eps: float) -> Float[Tensor, "*batch dim"]:
+    """Divide each vector by its root mean square, without a learned scale."""
+    wide = at_least_float32(x)
+    return (wide / torch.sqrt(torch.square(wide).mean(dim=-1, keepdim=True) + eps)).to(x.dtype)
 
 
 def main() -> None:

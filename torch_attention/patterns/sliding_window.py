@@ -6,6 +6,9 @@ $$ o_i = \sum_{i - W < j \le i} \alpha_{ij} v_j, \qquad
 One change from `CausalSelfAttention`: keys W or more positions before the query are masked, so a KV cache needs at most
 W keys. A stack of L layers still reaches L (W - 1) positions back (Mistral, Jiang et al. 2023).
 
+With `is_causal=False` the window has a second side, i - W < j < i + W, as in the local layers of ModernBERT (Warner et
+al. 2024).
+
 W counts the visible keys, including the query's own. Other libraries count differently:
 
 | library                                                       | value for `window=W` |
@@ -38,14 +41,15 @@ from torch_attention.patterns.blocks import adds_bias, blocks_of, is_recent, loc
 
 @checked
 class SlidingWindowAttention(SelfAttentionFrame):
-    """Causal self-attention to the last `window` positions, including the query's own (Child et al. 2019).
+    """Self-attention to the last `window` positions, including the query's own (Child et al. 2019).
 
     Args:
         embed_dim: features of input and output.
         num_heads: number of query heads.
-        window: number of visible keys, including the query's own.
+        window: number of visible keys, including the query's own; with `is_causal=False`, so many on each side.
         num_kv_heads: number of key and value heads; must divide `num_heads`; None for `num_heads`.
         head_dim: features of a head; None for `embed_dim / num_heads`.
+        is_causal: whether each position attends only to itself and earlier positions.
         position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         bias: whether the projections have biases.
@@ -66,6 +70,7 @@ class SlidingWindowAttention(SelfAttentionFrame):
         *,
         num_kv_heads: int | None = None,
         head_dim: int | None = None,
+        is_causal: bool = True,
         bias: bool = True,
         out_bias: bool | None = None,
         device: torch.device | str | None = None,
@@ -74,7 +79,7 @@ class SlidingWindowAttention(SelfAttentionFrame):
     ):
         check_window(window, is_causal=True)
         heads = grouped_heads(embed_dim, num_heads, num_kv_heads, head_dim)
-        super().__init__(embed_dim, num_heads, heads.head_dim, is_causal=True, window=window, **options)
+        super().__init__(embed_dim, num_heads, heads.head_dim, is_causal=is_causal, window=window, **options)
         factory = Factory(device=device, dtype=dtype)
         projections = heads.projections(bias=bias, out_bias=out_bias, **factory)
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = projections
@@ -85,7 +90,7 @@ class SlidingWindowAttention(SelfAttentionFrame):
         mask: Bool[Tensor, "..."] | None = None,
         **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
-        """Apply causal self-attention within a sliding window.
+        """Apply self-attention within a sliding window.
 
         The window is counted in sequence elements; `positions` only affect the positional encoding.
 
@@ -106,9 +111,10 @@ class SlidingWindowAttention(SelfAttentionFrame):
         is_plain = mask is None and call.get("dropout_keep") is None and not self.dropout.draws
         is_plain = is_plain and not adds_bias(self.position, query, key)
         is_cut = self.is_cut(**call) and not is_plain  # fused kernels take a window but no other pattern
-        blocks = blocks_of(x.shape[1], self.window - 1, 0) if is_cut else None
+        before = self.window - 1
+        blocks = blocks_of(x.shape[1], before, 0 if self.is_causal else before) if is_cut else None
         if blocks is not None:
-            sees = partial(is_recent, window=self.window)
+            sees = partial(is_recent, window=self.window, is_causal=self.is_causal)
             heads = local_attention(self, blocks, query, key, value, mask, sees=sees, **call)
             return AttentionOutput(self.out_proj(merge_heads(heads)), None)
         seen = self.see(query, KeyValue(key, value), mask, **call)

@@ -6,6 +6,9 @@ from torch_attention.positions.absolute import sinusoid as sinusoid
 from torch_attention.positions.alibi import ALiBi as ALiBi
 from torch_attention.positions.alibi import alibi_slopes as alibi_slopes
 from torch_attention.positions.deberta import DisentangledSelfAttention as DisentangledSelfAttention
+from torch_attention.positions.distance_embedding import DistanceEmbedding as DistanceEmbedding
+from torch_attention.positions.patches import PatchBias as PatchBias
+from torch_attention.positions.patches import PatchRotaryEmbedding as PatchRotaryEmbedding
 from torch_attention.positions.protocol import place as place
 from torch_attention.positions.rotary import RotaryEmbedding as RotaryEmbedding
 from torch_attention.positions.rotary import rotary_frequencies as rotary_frequencies

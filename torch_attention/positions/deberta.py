@@ -3,7 +3,8 @@ r"""Disentangled attention: content-to-content, content-to-position and position
 $$ s_{ij} = \left[ q_i^\top k_j + q_i^\top K^r_{\delta(i, j)} + k_j^\top Q^r_{\delta(i, j)} \right] / \sqrt{3 d} $$
 
 One change from `MultiHeadSelfAttention`: every distance bucket has an embedding as wide as a token's, projected to
-queries Q^r and keys K^r. The sum of three kinds of scores is scaled by 1 / sqrt(3d).
+queries Q^r and keys K^r. The sum of n kinds of scores is scaled by 1 / sqrt(nd), and `terms` chooses the kinds. The
+layers of DeBERTa share one table of distance embeddings, a `DistanceEmbedding`.
 
 The paper writes δ(j, i) in the third term. Its authors' code, and so all weights trained with it, use the row of
 δ(i, j) there too, and so does this module.
@@ -12,11 +13,13 @@ The paper writes δ(j, i) in the third term. Its authors' code, and so all weigh
 |----------|-----------------|---------------------------------------------------------------------------------|
 | δ(i, j)  | `num_buckets`   | bucket of i - j, plus `num_buckets`, clipped to the `2 num_buckets` rows        |
 |          | `max_distance`  | distance at which the buckets end, see `deberta_bucket`                         |
+|          | `terms`         | `"c2p"` for the second kind of scores, `"p2c"` for the third                     |
 | K^r, Q^r |                 | `k_proj` and `q_proj` of `relative_embedding`, or `relative_k_proj`, `..._q_proj` |
 | d        | `num_heads`     | `embed_dim / num_heads`                                                         |
 """
 
-import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -28,26 +31,14 @@ from torch_attention.checks import check_divisible, check_pairs, check_sequence
 from torch_attention.layers import Dropout, Factory, embedding, linear
 from torch_attention.ops import attend, merge_heads, split_heads
 from torch_attention.outputs import AttentionOutput
+from torch_attention.positions.distance_embedding import (
+    DistanceEmbedding,
+    DistanceRows,
+    deberta_bucket,
+    distance_rows,
+)
 from torch_attention.positions.protocol import check_shape, distances, look_up
 from torch_attention.positions.shaw import relative_scores
-
-
-@checked
-def deberta_bucket(distance: int, *, num_buckets: int, max_distance: int) -> int:
-    """Signed bucket of a distance i - j (He et al. 2021, the code of DeBERTa-v2).
-
-    With m = num_buckets // 2, distances up to m have a bucket each, and x > m has bucket
-    m + ceil((m - 1) log(x / m) / log((max_distance - 1) / m)). The ceiling is computed in integers, because a rounded
-    logarithm could cross an integer.
-    """
-    middle, apart, last = num_buckets // 2, abs(distance), max_distance - 1
-    if apart <= middle:
-        return distance
-    step = math.ceil((middle - 1) * math.log(apart / middle) / math.log(last / middle))  # may be off by one
-    contained = sum(
-        apart ** (middle - 1) * middle**s <= last**s * middle ** (middle - 1) for s in (step - 1, step)
-    )
-    return (middle + step + 1 - contained) * (1 if distance > 0 else -1)
 
 
 @checked
@@ -57,15 +48,18 @@ class DisentangledSelfAttention(nn.Module):
     Args:
         embed_dim: features of input, output and distance embeddings.
         num_heads: number of heads; must divide `embed_dim`.
-        num_buckets: number of distance buckets per direction; even, at least 4.
+        num_buckets: number of distance buckets per direction; even, at least 4; None for a bucket of each distance.
         max_distance: distance at which the buckets end; above `num_buckets / 2 + 1`.
+        terms: kinds of position scores: `"c2p"`, content-to-position, and `"p2c"`, position-to-content.
+        shares_embedding: whether the call gives the distance embeddings as `position`, which layers share; then
+            `num_buckets` and `max_distance` are not used.
         share_projections: whether distance embeddings use the content projections (DeBERTa-v2, v3), or projections of
             their own (DeBERTa, the paper).
         bias: whether the projections have biases.
         dropout: dropout rate of the attention weights in training.
 
     Raises:
-        ValueError: sizes do not match, or a rate outside [0, 1).
+        ValueError: sizes do not match, an unknown kind of scores, or a rate outside [0, 1).
     """
 
     def __init__(
@@ -73,8 +67,10 @@ class DisentangledSelfAttention(nn.Module):
         embed_dim: int,
         num_heads: int,
         *,
-        num_buckets: int = 256,
+        num_buckets: int | None = 256,
         max_distance: int = 512,
+        terms: Sequence[str] = ("c2p", "p2c"),
+        shares_embedding: bool = False,
         share_projections: bool = True,
         bias: bool = True,
         dropout: float = 0.0,
@@ -83,12 +79,8 @@ class DisentangledSelfAttention(nn.Module):
     ):
         super().__init__()
         check_divisible(embed_dim=embed_dim, num_heads=num_heads)
-        check_divisible(num_buckets=num_buckets, sides=2)
-        if num_buckets < 4 or max_distance <= num_buckets // 2 + 1:
-            raise ValueError(
-                "num_buckets must be at least 4 and max_distance above num_buckets / 2 + 1, "
-                f"got num_buckets={num_buckets} and max_distance={max_distance}"
-            )
+        if not terms or {*terms} - {"c2p", "p2c"} or len({*terms}) < len(terms):
+            raise ValueError(f"terms must be 'c2p', 'p2c' or both, got {tuple(terms)}")
         factory = Factory(device=device, dtype=dtype)
         self.embed_dim = embed_dim
         self.num_heads = num_heads
@@ -97,17 +89,20 @@ class DisentangledSelfAttention(nn.Module):
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.relative_embedding = embedding(2 * num_buckets, embed_dim, **factory)
-        own = not share_projections
-        self.relative_q_proj = linear(embed_dim, embed_dim, bias=bias, **factory) if own else None
-        self.relative_k_proj = linear(embed_dim, embed_dim, bias=bias, **factory) if own else None
-        self.rows = tuple(range(2 * num_buckets))
         # Indexed by j - i, from -max_distance to max_distance.
-        buckets = [
-            deberta_bucket(-distance, num_buckets=num_buckets, max_distance=max_distance)
-            for distance in range(-max_distance, max_distance + 1)
-        ]
-        self.row_of = tuple(min(max(bucket + num_buckets, 0), 2 * num_buckets - 1) for bucket in buckets)
+        self.row_of = () if shares_embedding else distance_rows(num_buckets, max_distance)
+        self.rows = tuple(range(2 * (max_distance if num_buckets is None else num_buckets)))
+        self.relative_embedding = (
+            None if shares_embedding else embedding(len(self.rows), embed_dim, **factory)
+        )
+        own = not share_projections
+        self.relative_q_proj = (
+            linear(embed_dim, embed_dim, bias=bias, **factory) if own and "p2c" in terms else None
+        )
+        self.relative_k_proj = (
+            linear(embed_dim, embed_dim, bias=bias, **factory) if own and "c2p" in terms else None
+        )
+        self.terms = tuple(terms)
         self.dropout = Dropout(dropout)
 
     def forward(
@@ -116,22 +111,28 @@ class DisentangledSelfAttention(nn.Module):
         mask: Bool[Tensor, "..."] | None = None,
         *,
         positions: Int[Tensor, "..."] | None = None,
+        position: nn.Module | None = None,
         need_weights: bool = True,
         dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
     ) -> AttentionOutput:
-        """Apply disentangled self-attention; arguments, result and errors as in `MultiHeadSelfAttention`."""
+        """Apply disentangled self-attention; other arguments, result and errors as in `MultiHeadSelfAttention`.
+
+        Args:
+            position: the `DistanceEmbedding` of a layer with `shares_embedding`; None otherwise.
+        """
         check_sequence("x", x, self.embed_dim)
         check_pairs(x, x, mask, dropout_keep, self.num_heads)
         check_shape("positions", positions, x)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
-        scale = (3 * self.head_dim) ** -0.5
+        scale = ((1 + len(self.terms)) * self.head_dim) ** -0.5
+        rows = self._distance_rows(query, key, positions, position)
         heads, weights = attend(
             query,
             key,
             value,
-            scale * self._distance_scores(query, key, positions),
+            scale * self._distance_scores(query, key, rows),
             mask,
             scale=scale,
             need_weights=need_weights,
@@ -140,21 +141,41 @@ class DisentangledSelfAttention(nn.Module):
         )
         return AttentionOutput(self.out_proj(merge_heads(heads)), weights)
 
-    def _distance_scores(
+    def _distance_rows(
         self,
         query: Float[Tensor, "batch heads length head_dim"],
         key: Float[Tensor, "batch heads length head_dim"],
         positions: Int[Tensor, "..."] | None,
-    ) -> Float[Tensor, "batch heads length length"]:
+        position: nn.Module | None,
+    ) -> DistanceRows:
+        """Distance embeddings, and the row of each pair."""
+        if self.relative_embedding is None and isinstance(position, DistanceEmbedding):
+            return position(query, key, positions, positions)
+        if self.relative_embedding is None or position is not None:
+            expected = "the DistanceEmbedding of all layers" if self.relative_embedding is None else "None"
+            kind = None if position is None else type(position).__name__
+            raise ValueError(f"position must be {expected}, got {kind}")
         table = self.relative_embedding(torch.as_tensor(self.rows, device=query.device))  # rows embed
-        by_query = self.q_proj(table) if self.relative_q_proj is None else self.relative_q_proj(table)
-        by_key = self.k_proj(table) if self.relative_k_proj is None else self.relative_k_proj(table)
-        by_query = rearrange(by_query, "rows (heads d) -> heads rows d", d=self.head_dim)
-        by_key = rearrange(by_key, "rows (heads d) -> heads rows d", d=self.head_dim)
-        row = look_up(distances(query, key, positions, positions), self.row_of)  # 1|batch 1 query key
-        content_to_position = relative_scores(query, by_key, row)  # batch heads query key
-        position_to_content = relative_scores(key, by_query, row.swapaxes(-1, -2))  # batch heads key query
-        return content_to_position + position_to_content.swapaxes(-1, -2)
+        return DistanceRows(table, look_up(distances(query, key, positions, positions), self.row_of))
+
+    def _distance_scores(
+        self,
+        query: Float[Tensor, "batch heads length head_dim"],
+        key: Float[Tensor, "batch heads length head_dim"],
+        rows: DistanceRows,
+    ) -> Float[Tensor, "batch heads length length"]:
+        """Sum of the position scores, without their scale."""
+        scores: Any = 0.0
+        if "c2p" in self.terms:
+            proj = self.k_proj if self.relative_k_proj is None else self.relative_k_proj
+            by_key = rearrange(proj(rows.table), "rows (heads d) -> heads rows d", d=self.head_dim)
+            scores = scores + relative_scores(query, by_key, rows.row)  # batch heads query key
+        if "p2c" in self.terms:
+            proj = self.q_proj if self.relative_q_proj is None else self.relative_q_proj
+            by_query = rearrange(proj(rows.table), "rows (heads d) -> heads rows d", d=self.head_dim)
+            by_pair = relative_scores(key, by_query, rows.row.swapaxes(-1, -2))  # batch heads key query
+            scores = scores + by_pair.swapaxes(-1, -2)
+        return scores
 
 
 def main() -> None:

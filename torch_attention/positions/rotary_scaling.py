@@ -14,8 +14,8 @@ Methods without an amplitude function use 1. All results are Python floats; none
 | `longrope_frequencies`     | divides each by its own factor, found by search              | Ding et al. 2024   |
 | `proportional_frequencies` | keeps high ones and sets low ones to zero                    | Google 2026        |
 
-`dynamic_ntk_frequencies` and `longrope_frequencies` depend on the sequence length. When a sequence exceeds the length
-that they were computed for, build a new `RotaryEmbedding`.
+`dynamic_ntk_frequencies` and `longrope_frequencies` depend on the sequence length. For sequences of any length, give
+`RotaryEmbedding` an `original_length` with `ntk_factor` or `long_frequencies`.
 """
 
 import math

@@ -93,10 +93,11 @@ def _head_axes(model: Part) -> dict[str, int]:
     sizes = config
     if "layers" in config:
         every = [
-            {**config, **layer.arguments["mixer"].arguments, "position": None, "window": None}
-            for layer in config["layers"]
+            {**config, **mixer.arguments, "position": None, "window": None}
+            for mixer in (layer.arguments["mixer"] for layer in config["layers"])
+            if mixer is not None
         ]
-        sizes = every[0] if all(each == every[0] for each in every) else {}
+        sizes = every[0] if every and all(each == every[0] for each in every) else {}
     if not {"num_heads", "embed_dim"} <= sizes.keys() or "kv_lora_rank" in sizes:
         return {}
     head_dim = sizes.get("head_dim") or sizes["embed_dim"] // sizes["num_heads"]

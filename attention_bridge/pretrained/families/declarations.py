@@ -50,6 +50,7 @@ FUNCTIONS = (
     "rms_norm",
     "layer_norm",
     "head_layer_norm",
+    "layer_scale",
     "linear_frequencies",
     "dynamic_ntk_frequencies",
     "yarn_frequencies",

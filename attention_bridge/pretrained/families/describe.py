@@ -13,8 +13,6 @@ from typing import Any
 
 from attention_bridge.catalogue.part import Part
 
-Window = int | tuple[int, int] | None
-
 
 @dataclass(frozen=True)
 class Heads:
@@ -46,13 +44,13 @@ class Heads:
     unit_offset: bool = False
     others: Mapping[str, Any] = field(default_factory=dict)
 
-    def mixer(self, position: Part | None, window: Window = None) -> Part:
+    def mixer(self, position: Part | None, window: int | None = None) -> Part:
         """Describe the attention class for these heads.
 
         Args:
             position: positional encoding; None for none.
-            window: number of visible keys, including the query's own, or a pair (before, after) that counts the visible
-                keys on both sides of the query's own; None for no limit.
+            window: number of visible keys, including the query's own; in an encoder, so many on each side; None for no
+                limit.
         """
         given: dict[str, Any] = {
             "num_heads": self.num_heads,
@@ -93,7 +91,7 @@ def rotary_decoder(
     activation: str = "silu",
     ffn_bias: bool = False,
     sandwich: bool = False,
-    windows: Sequence[Window] = (),
+    windows: Sequence[int | None] = (),
     local_rope: Part | None = None,
     embed_scale: float = 1.0,
     logit_softcap: float | None = None,
@@ -217,7 +215,42 @@ def latent_decoder(
     return model_spec(vocab_size, embed_dim, layers, norm=norm, tied=tied)
 
 
-def layer_spec(mixer: Part, ffn: Part | None, arrangement: str, norm: Part, **others: Any) -> Part:
+def vision_layer(
+    sizes: Mapping[str, Any],
+    *,
+    gated: bool = False,
+    scaled: bool = False,
+    position: Part | None = None,
+    shared_position: bool = False,
+    ffn_bias: bool = True,
+) -> Part:
+    """Describe a layer of a Vision Transformer.
+
+    Args:
+        sizes: fields of the `VisionTransformerConfig`.
+        gated: whether the feed-forward network is gated.
+        scaled: whether there is a LayerScale.
+        position: positional encoding; None for none.
+        shared_position: whether the layers share a positional encoding of the model.
+        ffn_bias: whether the feed-forward projections have biases.
+    """
+    heads: dict[str, Any] = {"num_heads": sizes["num_heads"]} | ({"position": position} if position else {})
+    mixer = Part("MultiHeadSelfAttention", heads)
+    if shared_position:
+        per_head = {"num_kv_heads": heads["num_heads"], "head_dim": sizes["embed_dim"] // heads["num_heads"]}
+        mixer = Part("GroupedQueryAttention", {**heads, **per_head, "bias": True})
+    norm = Part("layer_norm", {"eps": sizes["norm_eps"]})
+    ffn = {"ffn_dim": sizes["ffn_dim"], "activation": sizes["activation"], "bias": ffn_bias}
+    return layer_spec(
+        mixer,
+        Part("GatedFeedForward" if gated else "FeedForward", ffn),
+        "sandwich" if scaled else "pre",
+        norm,
+        **({"output_norm": Part("layer_scale")} if scaled else {}),
+    )
+
+
+def layer_spec(mixer: Part | None, ffn: Part | None, arrangement: str, norm: Part, **others: Any) -> Part:
     """Describe one layer."""
     parts = {"mixer": mixer, "ffn": ffn, "arrangement": arrangement, "norm": norm}
     return Part("LayerSpec", {**parts, **others})

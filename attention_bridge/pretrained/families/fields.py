@@ -125,6 +125,7 @@ HARMLESS = frozenset(
         "qa_dropout",
         "resid_pdrop",
         "return_dict",
+        "router_aux_loss_coef",
         "sep_token_id",
         "sentence_transformers",
         "seq_aux",

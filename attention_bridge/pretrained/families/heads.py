@@ -19,8 +19,10 @@ IMAGES = "image-classification"
 MASKED = "fill-mask"
 QUESTIONS = "question-answering"
 SEQUENCES = "text-classification"
+SOUNDS = "audio-classification"
+SPEECH = "automatic-speech-recognition"
 TOKENS = "token-classification"
-TASKS = (FEATURES, MASKED, IMAGES, QUESTIONS, SEQUENCES, GENERATION, TOKENS)
+TASKS = (FEATURES, MASKED, IMAGES, QUESTIONS, SEQUENCES, GENERATION, TOKENS, SPEECH, SOUNDS)
 
 
 @dataclass(frozen=True)
@@ -69,70 +71,176 @@ class Head:
         return names - {"head.decoder.weight"} == self.own
 
 
+Options = Callable[[Fields], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """The hidden layer of a head, before its last linear layer.
+
+    Attributes:
+        layer: name of the linear layer.
+        activation: activation after it; None for the configuration's `hidden_act`.
+        norm: name of a norm after the activation, without a bias; the layer then has no bias either. None for no norm.
+        options: function of the configuration that returns further arguments of the mirrors' head; None for none.
+    """
+
+    layer: str
+    activation: str | None = None
+    norm: str | None = None
+    options: Options | None = None
+
+    def layers(self) -> dict[str, str]:
+        """The names of its layers in the file, and in the mirrors' head."""
+        return {self.layer: "hidden_proj"} | ({} if self.norm is None else {self.norm: "hidden_norm"})
+
+    def tensors(self) -> tuple[str, ...]:
+        """The names of its tensors in the file."""
+        return _both(self.layer) if self.norm is None else (f"{self.layer}.weight", f"{self.norm}.weight")
+
+    def arguments(self, fields: Fields) -> dict[str, Any]:
+        """Its arguments of the mirrors' head."""
+        found = {} if self.options is None else self.options(fields)
+        if "activation" in found:
+            return found
+        return found | {"activation": self.activation or fields.word("hidden_act", words=ACTIVATIONS)}
+
+
 def sequence_head(
     classifier: str,
     *,
-    hidden: str | None = None,
+    hidden: str | Hidden | None = None,
     activation: str | None = None,
     pooling: str | None = None,
     bias: bool = True,
+    task: str = SEQUENCES,
     classes: tuple[str, ...] = ("ForSequenceClassification", "ForMultipleChoice"),
 ) -> Head:
     """A classifier of whole sequences.
 
     Args:
         classifier: name of its last linear layer.
-        hidden: name of the linear layer before it; None for none.
-        activation: activation after `hidden`; None without it.
+        hidden: the hidden layer before it, or the name of its linear layer; None for none.
+        activation: activation after `hidden`, if it is a name; None for the configuration's.
         pooling: class of the pooling, such as `LastToken`; None for the first token.
         bias: whether the last layer has a bias.
+        task: one of `TASKS`.
         classes: ends of the names of the classes that write it.
     """
     options: dict[str, Any] = {} if bias else {"bias": False}
     options |= {} if pooling is None else {"pooling": Part(pooling)}
-    options |= {} if activation is None else {"activation": activation}
-    layers = (
-        {classifier: "classifier"} if hidden is None else {hidden: "hidden_proj", classifier: "classifier"}
-    )
+    absent = () if bias else (f"{classifier}.bias",)
 
     def part(fields: Fields, tensors: Tensors) -> Part:
         return Part(
             "SequenceClassifier", {"num_classes": _rows(f"{classifier}.weight", fields, tensors), **options}
         )
 
-    weights = tuple(f"{name}.weight" for name in layers)
-    biases = tuple(f"{name}.bias" for name in layers if bias or name != classifier)
-    return Head(
-        SEQUENCES,
-        classes,
-        _rules(layers),
-        weights + biases,
-        part,
-        absent=() if bias else (f"{classifier}.bias",),
-    )
+    return _classifier(task, classes, classifier, hidden, activation, part, bias=bias, absent=absent)
 
 
-def token_head(classifier: str) -> Head:
-    """A classifier of each token, whose linear layer has this name."""
+def image_head(
+    classifier: str = "classifier",
+    pooling: Callable[[Fields], Part | None] = lambda fields: None,
+    norm: str | None = None,
+) -> Head:
+    """A classifier of images, whose linear layer has this name.
+
+    Args:
+        classifier: name of its linear layer.
+        pooling: function of the configuration that describes the pooling; its result is None for the class token.
+        norm: name of the norm of a `NormedPooling`; None for none.
+    """
+
+    def part(fields: Fields, tensors: Tensors) -> Part:
+        chosen = pooling(fields)
+        options = {} if chosen is None else {"pooling": chosen}
+        classes = _rows(f"{classifier}.weight", fields, tensors)
+        return Part("SequenceClassifier", {"num_classes": classes, **options})
+
+    layers = {classifier: "classifier"} if norm is None else {classifier: "classifier", norm: "pooling.norm"}
+    names = tuple(name for layer in layers for name in _both(layer))
+    return Head(IMAGES, ("ForImageClassification",), _rules(layers), names, part)
+
+
+def distilled_head(classifier: str, distillation: str) -> Head:
+    """The classifiers of the class token and the distillation token, whose linear layers have these names."""
+
+    def part(fields: Fields, tensors: Tensors) -> Part:
+        return Part("DistilledClassifier", {"num_classes": _rows(f"{classifier}.weight", fields, tensors)})
+
+    rules = _rules({classifier: "classifier", distillation: "distillation_classifier"})
+    names = (*_both(classifier), *_both(distillation))
+    return Head(IMAGES, ("ForImageClassificationWithTeacher",), rules, names, part)
+
+
+def token_head(
+    classifier: str,
+    *,
+    hidden: str | Hidden | None = None,
+    activation: str | None = None,
+    task: str = TOKENS,
+    classes: tuple[str, ...] = ("ForTokenClassification",),
+    absent: tuple[str, ...] = (),
+) -> Head:
+    """A classifier of each token or frame; arguments as in `sequence_head` and `Head`."""
 
     def part(fields: Fields, tensors: Tensors) -> Part:
         return Part("TokenClassifier", {"num_classes": _rows(f"{classifier}.weight", fields, tensors)})
 
-    layers = {classifier: "classifier"}
-    return Head(TOKENS, ("ForTokenClassification",), _rules(layers), _both(classifier), part)
+    return _classifier(task, classes, classifier, hidden, activation, part, absent=absent)
 
 
-def question_head(name: str = "qa_outputs") -> Head:
+def question_head(name: str = "qa_outputs", *, hidden: Hidden | None = None) -> Head:
     """Scores of each token as start and end of an answer, from a linear layer of this name."""
 
     def part(fields: Fields, tensors: Tensors) -> Part:
         return Part("QuestionAnswering")
 
-    return Head(QUESTIONS, ("ForQuestionAnswering",), _rules({name: "span_proj"}), _both(name), part)
+    return _classifier(QUESTIONS, ("ForQuestionAnswering",), name, hidden, None, part, last="span_proj")
+
+
+def _classifier(
+    task: str,
+    classes: tuple[str, ...],
+    classifier: str,
+    hidden: str | Hidden | None,
+    activation: str | None,
+    part: Callable[[Fields, Tensors], Part],
+    *,
+    last: str = "classifier",
+    bias: bool = True,
+    absent: tuple[str, ...] = (),
+) -> Head:
+    """A head with a last linear layer and perhaps a hidden layer before it."""
+    given = Hidden(hidden, activation) if isinstance(hidden, str) else hidden
+    before = {} if given is None else given.layers()
+    tensors = _both(classifier) if bias else (f"{classifier}.weight",)
+
+    def whole(fields: Fields, tensors: Tensors) -> Part:
+        found = part(fields, tensors)
+        more = {} if given is None else given.arguments(fields)
+        return Part(found.name, {**found.arguments, **more})
+
+    return Head(
+        task,
+        classes,
+        _rules({**before, classifier: last}),
+        (*(() if given is None else given.tensors()), *tensors),
+        whole,
+        absent=absent,
+    )
 
 
 def masked_head(
-    transform: str, norm: str, bias: str, decoder: str, embedding: str, *, activation: str | None = None
+    transform: str,
+    norm: str,
+    bias: str,
+    decoder: str,
+    embedding: str,
+    *,
+    activation: str | None = None,
+    options: Options | None = None,
 ) -> Head:
     """A masked language modelling head.
 
@@ -142,25 +250,30 @@ def masked_head(
         decoder: name of its output layer.
         embedding: name of the weight of the token embedding, which the output layer repeats unless its values differ.
         activation: activation of the transform; None for the configuration's.
+        options: function of the configuration that returns the arguments of the mirrors' head, for a transform and a
+            norm without biases; None for a transform and a norm with biases, and the configuration's epsilon.
     """
     weight = Tied(f"{decoder}.weight", embedding, "tied embeddings")
 
     def part(fields: Fields, tensors: Tensors) -> Part:
-        found = activation or fields.word("hidden_act", "activation", words=ACTIVATIONS)
-        options: dict[str, Any] = {
-            "activation": found,
-            "norm_eps": fields.number("layer_norm_eps", default=1e-12),
-        }
+        if options is None:
+            found: dict[str, Any] = {
+                "activation": activation or fields.word("hidden_act", "activation", words=ACTIVATIONS),
+                "norm_eps": fields.number("layer_norm_eps", default=1e-12),
+            }
+        else:
+            found = {**options(fields), "bias": False}
         untied = tensors.differ(weight.name, weight.to) or "head.decoder.weight" in tensors
-        return Part("MaskedLanguageHead", options | ({"tied": False} if untied else {}))
+        return Part("MaskedLanguageHead", found | ({"tied": False} if untied else {}))
 
+    weights = f"{transform}.weight", f"{norm}.weight"
     rules = (*_rules({transform: "transform", norm: "norm"}), Rule(bias, "head.decoder_bias"))
     repeated = f"{decoder}.bias"
     return Head(
         MASKED,
         ("ForMaskedLM", "ForPreTraining", "LMHeadModel", "ForCausalLM"),
         rules,
-        (*_both(transform), *_both(norm), bias),
+        (*(_both(transform) + _both(norm) if options is None else weights), bias),
         part,
         decoder=weight,
         bias=None if repeated == bias else Tied(repeated, bias, "the bias of the head"),

@@ -49,4 +49,6 @@ def _of_architecture(name: str, is_multimodal: bool, known: Collection[str]) -> 
     stem = re.sub(r"(LMHead)?(Model|For[A-Z]\w*)$", "", name).lower()
     # Gemma 3 is a text model and a multimodal model, whose configuration holds its text model's.
     kinds = [kind for kind in known if kind.endswith("_text") is not is_multimodal]
-    return {kind.replace("_", "").removesuffix("text").lower(): kind for kind in (*known, *kinds)}.get(stem)
+    return {re.sub("[_-]", "", kind).removesuffix("text").lower(): kind for kind in (*known, *kinds)}.get(
+        stem
+    )

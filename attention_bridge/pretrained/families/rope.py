@@ -11,7 +11,10 @@ from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained.families.fields import Fields
 from attention_bridge.pretrained.families.shown import shown
 
-SCALED = ("linear", "llama3", "proportional", "yarn")
+SCALED = ("linear", "dynamic", "llama3", "yarn", "longrope", "proportional")
+ORIGINAL = "original_max_position_embeddings"
+# Frequencies of time, height and width of images; the three positions of a text token are equal.
+SECTIONS = ("mrope_section", "mrope_interleaved")
 
 
 def rope(
@@ -27,7 +30,7 @@ def rope(
         others: further arguments of `RotaryEmbedding`.
 
     Raises:
-        CheckpointError: the kind of scaling is unknown or depends on the length of the input.
+        CheckpointError: the kind of scaling is unknown, or its parameters are impossible.
     """
     given = parameters(fields, layers)
     if rotary_dim < 2 or rotary_dim % 2:
@@ -35,12 +38,17 @@ def rope(
             f"{fields.source} must rotate an even number of a head's features, got {rotary_dim}"
         )
     base = given.number("rope_theta", default=fields.number("rope_theta", "rotary_emb_base", default=10000.0))
-    proportion = given.number("partial_rotary_factor", default=1.0)
+    share = given.number("partial_rotary_factor", default=None)
+    given.seen.update(SECTIONS)
     kind = _kind(given)
     if kind == "default":
         arguments: dict[str, Any] = {"base": base}
     elif kind == "proportional":
-        arguments = {"base": base, "frequencies": _proportional(given, rotary_dim, proportion, base)}
+        share = fields.number("partial_rotary_factor", default=1.0) if share is None else share
+        rotary_dim = rotary_dim if head_dim is None else head_dim
+        arguments = _proportional(given, share, rotary_dim, base)
+    elif kind == "longrope":
+        arguments = _longrope(given, fields, rotary_dim, base)
     else:
         arguments = _scaled(kind, given, fields, rotary_dim, base)
     given.refuse_unread("rope parameters that are not understood", _NAMES[kind])
@@ -48,6 +56,19 @@ def rope(
     if head_dim not in (None, rotary_dim):
         sizes = {"head_dim": head_dim, "rotary_dim": rotary_dim}
     return Part("RotaryEmbedding", {**sizes, **arguments, **others})
+
+
+def rotary_share(fields: Fields, default: float) -> float:
+    """The share of a head's features that are rotated, `partial_rotary_factor`.
+
+    Raises:
+        CheckpointError: it is not a positive number of at most 1.
+    """
+    share = fields.number("partial_rotary_factor", default=default)
+    share = parameters(fields).number("partial_rotary_factor", default=share)
+    if share > 1.0:
+        raise CheckpointError(f"{fields.source} must have a partial_rotary_factor of at most 1, got {share}")
+    return share
 
 
 def parameters(fields: Fields, layers: str | None = None) -> Fields:
@@ -78,14 +99,16 @@ def _kind(given: Fields) -> str:
 _NAMES: dict[str, set[str]] = {
     "default": set(),
     "linear": {"factor"},
+    "dynamic": {"factor", ORIGINAL},
     "proportional": {"factor"},
-    "llama3": {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"},
+    "longrope": {"factor", "short_factor", "long_factor", ORIGINAL, "attention_factor"},
+    "llama3": {"factor", "low_freq_factor", "high_freq_factor", ORIGINAL},
     "yarn": {
         "factor",
         "beta_fast",
         "beta_slow",
         "truncate",
-        "original_max_position_embeddings",
+        ORIGINAL,
         "attention_factor",
         "mscale",
         "mscale_all_dim",
@@ -99,10 +122,14 @@ def _scaled(kind: str, given: Fields, fields: Fields, rotary_dim: int, base: flo
     arguments: dict[str, Any] = {"rotary_dim": rotary_dim, "factor": given.number("factor"), "base": base}
     if kind == "linear":
         return {"base": base, "frequencies": Part("linear_frequencies", arguments)}
-    name = "original_max_position_embeddings"
-    arguments["original_length"] = (
-        fields.size("max_position_embeddings") if given.raw(name) is None else given.size(name)
-    )
+    if kind == "dynamic":
+        if rotary_dim == 2:
+            raise CheckpointError(
+                f"{fields.source} must rotate more than 2 features of a head for rope_type dynamic, got 2"
+            )
+        lengths = {"original_length": fields.size("max_position_embeddings")}
+        return {"base": base, "ntk_factor": arguments["factor"], **lengths}
+    arguments["original_length"] = _original(given, fields)
     below, above = ("low_freq_factor", "high_freq_factor") if kind == "llama3" else ("beta_slow", "beta_fast")
     low, high = (1.0, 4.0) if kind == "llama3" else (1.0, 32.0)
     low, high = given.number(below, default=low), given.number(above, default=high)
@@ -122,16 +149,53 @@ def _scaled(kind: str, given: Fields, fields: Fields, rotary_dim: int, base: flo
     }
 
 
-def _proportional(given: Fields, head_dim: int, proportion: float, base: float) -> Part:
-    """The frequencies of proportional RoPE, which turns a proportion of the pairs."""
-    if proportion > 1.0:
+def _original(given: Fields, fields: Fields) -> int:
+    """The length that a scaled model was trained on, in the RoPE parameters or for the whole model (Phi-3)."""
+    default = given.size(ORIGINAL) if given.raw(ORIGINAL) is not None else None
+    default = fields.size("max_position_embeddings") if default is None else default
+    return fields.size(ORIGINAL, default=default)
+
+
+def _proportional(given: Fields, share: float, head_dim: int, base: float) -> dict[str, Any]:
+    """Frequencies of a proportion of the pairs of a whole head (Gemma 4)."""
+    if share > 1.0:
+        raise CheckpointError(f"{given.source} must have a partial_rotary_factor of at most 1, got {share}")
+    arguments = {"head_dim": head_dim, "proportion": share, "factor": given.number("factor", default=1.0)}
+    return {"base": base, "frequencies": Part("proportional_frequencies", {**arguments, "base": base})}
+
+
+def _longrope(given: Fields, fields: Fields, rotary_dim: int, base: float) -> dict[str, Any]:
+    """Frequencies divided by one factor each, with other factors above the original length (Phi-3)."""
+    length = _original(given, fields)
+    factor = given.number("factor", default=None)
+    factor = fields.size("max_position_embeddings") / length if factor is None else factor
+    if length == 1 and factor > 1.0:
+        raise CheckpointError(f"{fields.source} must have an {ORIGINAL} above 1 for longrope, got 1")
+    divisors = {
+        f"{name}s": _divisors(given, name, rotary_dim // 2) for name in ("short_factor", "long_factor")
+    }
+    sizes = {"rotary_dim": rotary_dim, "original_length": length, "base": base, **divisors}
+    amplitude = given.number("attention_factor", default=None)
+    short, above = (Part("longrope_frequencies", {**sizes, "length": n}) for n in (length, length + 1))
+    return {
+        "base": base,
+        "frequencies": short,
+        "long_frequencies": above,
+        "original_length": length,
+        "amplitude": Part("longrope_amplitude", {"factor": factor, "original_length": length})
+        if amplitude is None
+        else amplitude,
+    }
+
+
+def _divisors(given: Fields, name: str, count: int) -> tuple[float, ...]:
+    """One positive number per frequency."""
+    values = given.raw(name)
+    if not isinstance(values, list | tuple) or len(values) != count:
         raise CheckpointError(
-            f"{given.source} must have a partial_rotary_factor of at most 1, got {shown(proportion)}"
+            f"{given.source} must have {count} numbers in {name}, one per frequency, got {shown(values)}"
         )
-    arguments: dict[str, Any] = {"head_dim": head_dim, "proportion": proportion, "base": base}
-    if (factor := given.number("factor", default=1.0)) != 1.0:
-        arguments["factor"] = factor
-    return Part("proportional_frequencies", arguments)
+    return tuple(Fields({name: value}, given.source).number(name) for value in values)
 
 
 def yarn_amplitude(given: Fields) -> float:

@@ -24,7 +24,7 @@ from attention_bridge.weights.rule import Rule
 
 LANGUAGE_MODELS = ("Decoder", "LanguageModel")
 CAUSAL = ("ForCausalLM", "LMHeadModel")  # ends of the names of classes that compute the next token's logits
-BACKBONES = (*LANGUAGE_MODELS, "Encoder", "VisionTransformer")
+BACKBONES = (*LANGUAGE_MODELS, "Encoder", "VisionTransformer", "WaveformEncoder")
 # Ends of JAX's parameter names, and their names in the canonical layout.
 LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 
@@ -52,7 +52,7 @@ def with_task(reading: Reading, heads: Sequence[Head], fields: Fields, given: Te
     tensors = given.spell(reading.layout)
     reading = _untied(reading, tensors)
     heads = heads if reading.model.name in BACKBONES else ()
-    own = _of_mirrors(given)
+    own = None if _is_outside(given, reading.layout) else _of_mirrors(given)
     found = [head for head in heads if (head.is_in(tensors) if own is None else head.is_in_mirror(own))]
     without = own is not None and not found
     lacks_logits = without or _lacks_logits(reading, tensors)
@@ -84,6 +84,11 @@ def has_only(tensors: Tensors, part: str, other: str) -> bool:
 def without(layout: Layout, *names: str) -> Layout:
     """The layout without the rules of these name patterns."""
     return replace(layout, rules=tuple(rule for rule in layout.rules if rule.theirs not in names))
+
+
+def _is_outside(given: Tensors, layout: Layout) -> bool:
+    """Whether names of the layout itself begin with `backbone.`, as in Mamba."""
+    return any(name.startswith("backbone.") and layout.moves(name) for name in given)
 
 
 def _of_mirrors(given: Tensors) -> frozenset[str] | None:
@@ -170,12 +175,13 @@ def _headless(reading: Reading) -> Reading:
 
 
 def _body(layout: Layout) -> Layout:
-    """The layout of a model as a backbone, which has neither an output head nor a pooler."""
-    kept = tuple(rule for rule in layout.rules if not rule.hub.startswith(("head.", "head_bias", "pooler.")))
+    """The layout of a model as a backbone, which has neither an output head nor a pooler nor a pooling."""
+    parts = ("head.", "head_bias", "pooler.", "pooling.")
+    kept = tuple(rule for rule in layout.rules if not rule.hub.startswith(parts))
     heads = tuple(
         Unused(rule.theirs, "the output head")
         for rule in layout.rules
-        if rule.hub.startswith(("head.", "head_bias"))
+        if rule.hub.startswith(parts) and not rule.hub.startswith("pooler.")
     )
     return replace(layout, rules=kept, unused=(*layout.unused, *heads)).within("backbone")
 
@@ -184,6 +190,8 @@ def _task_model(reading: Reading, head: Part, tied: tuple[Any, ...] = ()) -> Rea
     backbone = reading.model.arguments["config"]
     if "pooler" in backbone.arguments:
         backbone = replace(backbone, arguments={**backbone.arguments, "pooler": False})
+    if "pooling" in backbone.arguments:
+        backbone = replace(backbone, arguments={**backbone.arguments, "pooling": None})
     description = Part("TaskSpec", {"backbone": backbone, "head": head})
     return replace(
         reading,

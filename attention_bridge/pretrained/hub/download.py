@@ -41,6 +41,7 @@ DESCRIPTIONS = (
 WEIGHTS = (
     ("model*.safetensors", "model*.safetensors.index.json"),
     ("pytorch_model*.bin", "pytorch_model*.bin.index.json"),
+    ("flax_model*.msgpack", "flax_model*.msgpack.index.json"),
     ("adapter_model.safetensors", "adapter_model.bin"),
 )
 
@@ -48,7 +49,8 @@ WEIGHTS = (
 def local_directory(source: str | os.PathLike[str], revision: str | None = None) -> Path:
     """The path of a checkpoint on this machine; one from the Hugging Face Hub is downloaded to its cache.
 
-    Of a repository its configuration, its tokenizer and one kind of weights are downloaded: safetensors, else `.bin`.
+    Of a repository its configuration, its tokenizer and one kind of weights are downloaded: safetensors, else `.bin`,
+    else Flax's `.msgpack`.
     A file of another kind, such as GGUF, is downloaded only if it is named: "owner/name/file.gguf".
 
     Args:

@@ -66,13 +66,15 @@ def classify(model: TextModel, text: str, pair: str | None = None) -> list[Label
 def label_tokens(model: TextModel, text: str) -> list[TokenLabel]:
     """The most probable label of each token of a text, without the special tokens.
 
+    With one class, such as the replaced tokens of ELECTRA's discriminator, the probability is a sigmoid.
+
     Raises:
         InputError: the model is no token classifier.
     """
     kinds.check(model.model, "classify", ("TokenClassifier",), model.directory)
     (row,) = model.tokenizer.encodings([text])
     (scores,) = model.run(calls.logits, model.tokenizer.padded([row]))
-    chances = softmax(scores[0])
+    chances = 1 / (1 + np.exp(-scores[0])) if scores.shape[2] == 1 else softmax(scores[0])
     names = labels(model, chances.shape[1])
     best = chances.argmax(axis=1)
     return [

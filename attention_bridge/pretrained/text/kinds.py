@@ -18,6 +18,7 @@ KINDS = {
     "RelativeEncoderDecoder": ("an encoder-decoder", "generate"),
     "RecurrentSeq2Seq": ("an encoder-decoder", "generate"),
     "SpeechTransformer": ("a speech model, whose input is audio", ""),
+    "WaveformEncoder": ("a speech model, whose input is audio", ""),
     "VisionTransformer": ("an image model", ""),
     "ContrastiveModel": ("a model of images and texts", ""),
     "MaskedLanguageHead": ("a masked language model", "fill-mask"),

@@ -1,9 +1,12 @@
 """`hf.bart`: Hugging Face `BartForConditionalGeneration`, or `BartModel`, whose names have no prefix `model.`.
 
-`hf.bart_decoder` is the decoder alone, `BartForCausalLM`.
+Marian, M2M-100, mBART, Pegasus, BlenderBot and PLBart have the same names. `hf.bart_biased` has a bias of the logits
+that is not zero. `hf.bart_decoder` is the decoder alone, `BartForCausalLM`.
 
 https://github.com/huggingface/transformers/blob/main/src/transformers/models/bart/modeling_bart.py
 """
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -40,6 +43,7 @@ HF_BART = Layout(
         Rule("model.shared.weight", "token_embedding.weight"),
         Rule("model.{encoder,decoder}.embed_positions.weight", "{encoder,decoder}_position_embedding.weight"),
         Rule("model.{encoder,decoder}.layernorm_embedding.{name}", "{encoder,decoder}_embedding_norm.{name}"),
+        Rule("model.{encoder,decoder}.layer_norm.{name}", "{encoder,decoder}_norm.{name}"),
         *stack_rules("encoder"),
         *stack_rules("decoder"),
     ),
@@ -59,6 +63,13 @@ HF_BART = Layout(
         Unused(name, "a task head, not part of the encoder-decoder")
         for name in ("classification_head.{rest}", "qa_outputs.{rest}")
     ),
+)
+
+HF_BART_BIASED = replace(
+    HF_BART,
+    name="hf.bart_biased",
+    rules=(*HF_BART.rules, Rule("final_logits_bias", "head_bias", "1 vocab -> vocab")),
+    constants=(),
 )
 
 
@@ -86,6 +97,7 @@ HF_BART_DECODER = Layout(
     rules=(
         Rule("model.decoder.embed_{tokens,positions}.weight", "{token,position}_embedding.weight"),
         Rule("model.decoder.layernorm_embedding.{name}", "embedding_norm.{name}"),
+        Rule("model.decoder.layer_norm.{name}", "final_norm.{name}"),
         *decoder_rules(),
     ),
     spellings=(("decoder.{rest}", "model.decoder.{rest}"),),

@@ -29,6 +29,14 @@ EMBEDDINGS = (
     Rule("embeddings.{word,position,token_type}_embeddings.weight", "{token,position,type}_embedding.weight"),
     Rule("embeddings.LayerNorm.{name}", "embedding_norm.{name}"),
 )
+# The rules of a layer besides the projections of queries, keys and values.
+SUBLAYERS = (
+    Rule("encoder.layer.{n}.attention.output.dense.{name}", "layers.{n}.attention.out_proj.{name}"),
+    Rule("encoder.layer.{n}.attention.output.LayerNorm.{name}", "layers.{n}.attention_norm.{name}"),
+    Rule("encoder.layer.{n}.intermediate.dense.{name}", "layers.{n}.ffn.up_proj.{name}"),
+    Rule("encoder.layer.{n}.output.dense.{name}", "layers.{n}.ffn.down_proj.{name}"),
+    Rule("encoder.layer.{n}.output.LayerNorm.{name}", "layers.{n}.ffn_norm.{name}"),
+)
 
 HF_BERT = Layout(
     "hf.bert",
@@ -38,11 +46,7 @@ HF_BERT = Layout(
             "encoder.layer.{n}.attention.self.{query,key,value}.{name}",
             "layers.{n}.attention.{q,k,v}_proj.{name}",
         ),
-        Rule("encoder.layer.{n}.attention.output.dense.{name}", "layers.{n}.attention.out_proj.{name}"),
-        Rule("encoder.layer.{n}.attention.output.LayerNorm.{name}", "layers.{n}.attention_norm.{name}"),
-        Rule("encoder.layer.{n}.intermediate.dense.{name}", "layers.{n}.ffn.up_proj.{name}"),
-        Rule("encoder.layer.{n}.output.dense.{name}", "layers.{n}.ffn.down_proj.{name}"),
-        Rule("encoder.layer.{n}.output.LayerNorm.{name}", "layers.{n}.ffn_norm.{name}"),
+        *SUBLAYERS,
         Rule("pooler.dense.{name}", "pooler.{name}"),
     ),
     spellings=(

@@ -10,7 +10,8 @@ from attention_bridge.weights.layouts.hf_bert import counted
 from attention_bridge.weights.rule import Rule
 
 
-def _tower(theirs: str, ours: str) -> tuple[Rule, ...]:
+def tower(theirs: str, ours: str) -> tuple[Rule, ...]:
+    """The rules of a tower's layers, for the paths of the tower in the file and in the mirrors' model."""
     theirs, ours = f"{theirs}.encoder.layers.{{n}}.", f"{ours}.layers.{{n}}."
     return (
         Rule(f"{theirs}layer_norm{{1,2}}.{{name}}", f"{ours}{{attention,ffn}}_norm.{{name}}"),
@@ -23,7 +24,7 @@ def _tower(theirs: str, ours: str) -> tuple[Rule, ...]:
 
 TEXT = (
     Rule("text_model.embeddings.{token,position}_embedding.weight", "text.{token,position}_embedding.weight"),
-    *_tower("text_model", "text"),
+    *tower("text_model", "text"),
     Rule("text_model.final_layer_norm.{name}", "text.final_norm.{name}"),
 )
 IMAGE = (
@@ -31,7 +32,7 @@ IMAGE = (
     Rule("vision_model.embeddings.position_embedding.weight", "image.patches.positions"),
     Rule("vision_model.embeddings.patch_embedding.weight", "image.patches.patch_proj.weight"),
     Rule("vision_model.{pre_layrnorm,post_layernorm}.{name}", "image.{embedding,final}_norm.{name}"),
-    *_tower("vision_model", "image"),
+    *tower("vision_model", "image"),
 )
 CONSTANTS = tuple(
     Constant(f"{tower}_model.embeddings.position_ids", counted, "always 0, 1, 2, ...")

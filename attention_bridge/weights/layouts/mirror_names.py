@@ -51,6 +51,7 @@ LINEARS = (
     "score_proj",
     "selected_k_proj",
     "selected_v_proj",
+    "shared_gate",
     "span_proj",
     "start_proj",
     "text_proj",

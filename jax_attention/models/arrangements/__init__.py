@@ -4,11 +4,13 @@ from jax_attention.models.arrangements.output_norm import OutputNorm as OutputNo
 from jax_attention.models.arrangements.parallel import Parallel as Parallel
 from jax_attention.models.arrangements.parallel import ParallelSharedNorm as ParallelSharedNorm
 from jax_attention.models.arrangements.post_norm import PostNorm as PostNorm
+from jax_attention.models.arrangements.pre_norm import FeedForwardPreNorm as FeedForwardPreNorm
 from jax_attention.models.arrangements.pre_norm import PreNorm as PreNorm
 from jax_attention.models.arrangements.sandwich import Sandwich as Sandwich
 
 ARRANGEMENTS = {
     "pre": PreNorm,
+    "pre_feed_forward": FeedForwardPreNorm,
     "post": PostNorm,
     "sandwich": Sandwich,
     "output": OutputNorm,

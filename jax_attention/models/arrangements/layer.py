@@ -37,7 +37,7 @@ class Layer(nnx.Module):
     """Token mixer and optional feed-forward network; base class of the arrangements, which add norms.
 
     Args:
-        mixer: attention module or recurrent layer, stored as `attention`.
+        mixer: attention module or recurrent layer, stored as `attention`; None for none.
         ffn: feed-forward network; None for no feed-forward network.
         residual_scale: factor on the output of each sublayer before the residual addition.
 
@@ -53,7 +53,7 @@ class Layer(nnx.Module):
 
     def __init__(self, mixer: Any, ffn: Any, residual_scale: float = 1.0):
         self.attention = mixer
-        self.takes = call_arguments(mixer)
+        self.takes = frozenset() if mixer is None else call_arguments(mixer)
         self.ffn = ffn
         self.residual_scale = residual_scale
 

@@ -15,14 +15,25 @@ from torch_attention.outputs import CachedOutput
 
 
 class Sandwich(Layer):
-    """Sandwich-norm layer, x = x + norm'(f(norm(x))), as in Gemma 2 and 3; `norm()` makes a norm layer."""
+    """Sandwich-norm layer, x = x + norm'(f(norm(x))), as in Gemma 2 and 3.
 
-    def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any], residual_scale: float = 1.0):
+    `norm()` makes a norm layer, and `output_norm()` one of the outputs; None for `norm()`.
+    """
+
+    def __init__(
+        self,
+        mixer: Any,
+        ffn: Any,
+        norm: Callable[[], Any],
+        residual_scale: float = 1.0,
+        output_norm: Callable[[], Any] | None = None,
+    ):
         super().__init__(mixer, ffn, residual_scale)
+        output_norm = norm if output_norm is None else output_norm
         self.attention_norm = norm()
-        self.attention_output_norm = norm()
+        self.attention_output_norm = output_norm()
         self.ffn_norm: Any = None if ffn is None else norm()
-        self.ffn_output_norm: Any = None if ffn is None else norm()
+        self.ffn_output_norm: Any = None if ffn is None else output_norm()
 
     def forward(
         self,

@@ -35,6 +35,7 @@ class MaskedLanguageHead(nn.Module):
         token_dim: features of the token embedding, where they are fewer (ALBERT); None for `embed_dim`.
         activation: activation of the transform.
         norm_eps: epsilon added to the variance in the normalisation.
+        bias: whether the transform and the norm have biases.
         tied: whether the output layer shares the token embedding's weight (tied embeddings); False for a separate
             weight.
 
@@ -52,6 +53,7 @@ class MaskedLanguageHead(nn.Module):
         token_dim: int | None = None,
         activation: str = "gelu",
         norm_eps: float = 1e-12,
+        bias: bool = True,
         tied: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -62,9 +64,9 @@ class MaskedLanguageHead(nn.Module):
         self.embed_dim = embed_dim
         self.vocab_size = vocab_size
         self.token_dim = token_dim
-        self.transform = linear(embed_dim, token_dim, **factory)
+        self.transform = linear(embed_dim, token_dim, bias=bias, **factory)
         self.activation = activation_function(activation)
-        self.norm = layer_norm(token_dim, eps=norm_eps, **factory)
+        self.norm = layer_norm(token_dim, eps=norm_eps, bias=bias, **factory)
         self.decoder = None if tied else linear(token_dim, vocab_size, bias=False, **factory)
         self.decoder_bias = constant_parameter(vocab_size, value=0.0, **factory)
 

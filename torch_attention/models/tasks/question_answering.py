@@ -1,6 +1,8 @@
 r"""Extractive question answering: scores of each token as the start and the end of the answer.
 
-$$ (s_i, e_i) = W x_i + b $$
+$$ (s_i, e_i) = W f(U x_i + u) + b $$
+
+Without an activation f there is no hidden layer: $W x_i + b$, as in BERT.
 """
 
 from typing import ClassVar
@@ -9,10 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from torch_attention.activations import activation_function
 from torch_attention.arguments import checked
 from torch_attention.checks import check_sequence
 from torch_attention.layers import Factory, linear
 from torch_attention.models.tasks.results import SpanOutput
+from torch_attention.norms import normalise
 
 
 @checked
@@ -21,7 +25,13 @@ class QuestionAnswering(nn.Module):
 
     Args:
         embed_dim: number of features per position.
-        bias: whether the linear layer has a bias.
+        activation: activation of the hidden layer, such as `"gelu"`; None for no hidden layer.
+        hidden_bias: whether the hidden layer has a bias.
+        hidden_norm: norm after the hidden layer, such as `norms.layer_norm(embed_dim)`; None for none.
+        bias: whether the last linear layer has a bias.
+
+    Raises:
+        ValueError: the activation is unknown.
     """
 
     returns: ClassVar = SpanOutput
@@ -30,6 +40,9 @@ class QuestionAnswering(nn.Module):
         self,
         embed_dim: int,
         *,
+        activation: str | None = None,
+        hidden_bias: bool = True,
+        hidden_norm: nn.Module | None = None,
         bias: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -37,6 +50,11 @@ class QuestionAnswering(nn.Module):
         super().__init__()
         factory = Factory(device=device, dtype=dtype)
         self.embed_dim = embed_dim
+        self.activation = None if activation is None else activation_function(activation)
+        self.hidden_proj = (
+            None if activation is None else linear(embed_dim, embed_dim, bias=hidden_bias, **factory)
+        )
+        self.hidden_norm = hidden_norm
         self.span_proj = linear(embed_dim, 2, bias=bias, **factory)
 
     def forward(
@@ -44,5 +62,8 @@ class QuestionAnswering(nn.Module):
     ) -> tuple[Float[Tensor, "batch length"], Float[Tensor, "batch length"]]:
         """Compute start and end scores at each position of the last hidden states `x`."""
         check_sequence("x", x, self.embed_dim)
+        if self.hidden_proj is not None and self.activation is not None:
+            x = self.activation(self.hidden_proj(x))  # batch length embed
+            x = x if self.hidden_norm is None else normalise(self.hidden_norm, x)
         scores = self.span_proj(x)  # batch length 2
         return scores[..., 0], scores[..., 1]

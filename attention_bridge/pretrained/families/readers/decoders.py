@@ -137,7 +137,7 @@ def read_falcon(fields: Fields, tensors: Tensors) -> Reading:
 def _plain_rope(fields: Fields, rotary_dim: int, head_dim: int) -> Part:
     """A rotary embedding without scaling of positions."""
     found = rope(fields, rotary_dim, head_dim=head_dim)
-    if "frequencies" in found.arguments:
+    if found.arguments.keys() & {"frequencies", "ntk_factor"}:
         raise CheckpointError(f"{fields.source} must have a rope_type default, got one that scales positions")
     return found
 

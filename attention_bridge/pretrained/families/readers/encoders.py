@@ -1,4 +1,4 @@
-"""Readers of encoders: BERT, RoBERTa, DistilBERT, ALBERT."""
+"""Readers of encoders: BERT, RoBERTa and its relatives, DistilBERT, ALBERT."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layouts.hf_albert import HF_ALBERT
 from attention_bridge.weights.layouts.hf_bert import HF_BERT, HF_DISTILBERT
 
+ROBERTAS = ("roberta", "xlm-roberta", "camembert")
+
 
 def read_bert(fields: Fields, tensors: Tensors) -> Reading:
-    """Read a BERT configuration (Devlin et al. 2018) or a RoBERTa one (Liu et al. 2019).
+    """Read a BERT configuration (Devlin et al. 2018) or a RoBERTa one (Liu et al. 2019; Conneau et al. 2019).
 
     RoBERTa's positions begin at `pad_token_id + 1` and do not count padding.
     """
-    sizes, first = _sizes(fields), 0
-    if fields.given.get("model_type") == "roberta":
+    sizes, first = encoder_sizes(fields), 0
+    if fields.given.get("model_type") in ROBERTAS:
         sizes["uncounted_token"] = fields.whole("pad_token_id", default=1)
         first = sizes["uncounted_token"] + 1
     positions = fields.size("max_position_embeddings")
@@ -37,7 +39,7 @@ def read_bert(fields: Fields, tensors: Tensors) -> Reading:
             max_len=max_len,
             num_types=types,
             first_position=first,
-            pooler=_has_pooler(tensors, "pooler.dense.weight"),
+            pooler=has_pooler(tensors, "pooler.dense.weight"),
         ),
         HF_BERT,
     )
@@ -51,12 +53,12 @@ def read_albert(fields: Fields, tensors: Tensors) -> Reading:
     return Reading(
         model(
             "Encoder",
-            **_sizes(fields),
+            **encoder_sizes(fields),
             max_len=fields.size("max_position_embeddings"),
             num_types=fields.size("type_vocab_size"),
             token_dim=fields.size("embedding_size"),
             shared_layers=True,
-            pooler=_has_pooler(tensors, "pooler.weight"),
+            pooler=has_pooler(tensors, "pooler.weight"),
         ),
         HF_ALBERT,
     )
@@ -83,12 +85,13 @@ def read_distilbert(fields: Fields, tensors: Tensors) -> Reading:
     )
 
 
-def _has_pooler(tensors: Tensors, theirs: str) -> bool:
+def has_pooler(tensors: Tensors, theirs: str) -> bool:
     """Whether there is a pooler, by its name in the file or in a mirror."""
     return any(tensors.ends_with(name) for name in (theirs, "pooler.weight", "pooler.kernel"))
 
 
-def _sizes(fields: Fields) -> dict[str, Any]:
+def encoder_sizes(fields: Fields) -> dict[str, Any]:
+    """The sizes, activation and epsilon of an `Encoder`, from the fields of BERT."""
     fields.only("position_embedding_type", "absolute")
     fields.raw("tie_word_embeddings")
     dim, heads = fields.dim_and_heads(("hidden_size",), ("num_attention_heads",))
@@ -154,7 +157,7 @@ ALBERT_HEADS = (
 
 FAMILIES = (
     Family("hf.bert", ("bert",), read_bert, BERT_HEADS),
-    Family("hf.bert", ("roberta",), read_bert, ROBERTA_HEADS),
+    Family("hf.bert", ROBERTAS, read_bert, ROBERTA_HEADS),
     Family("hf.distilbert", ("distilbert",), read_distilbert, DISTILBERT_HEADS),
     Family("hf.albert", ("albert",), read_albert, ALBERT_HEADS),
 )

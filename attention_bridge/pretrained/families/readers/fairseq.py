@@ -44,14 +44,10 @@ def read_opt(fields: Fields, tensors: Tensors) -> Reading:
 def read_xglm(fields: Fields, tensors: Tensors) -> Reading:
     """Read an XGLM configuration (Lin et al. 2021), with sinusoidal positions."""
     dim, heads = fields.dim_and_heads(("d_model", "hidden_size"), ("attention_heads", "num_attention_heads"))
-    if dim % 2 or dim < 4:
-        raise CheckpointError(f"{fields.source} must have an even d_model of at least 4, got {dim}")
     padding = fields.raw("pad_token_id")
     if padding not in (None, 0, 1):  # the reference clears the row of this number in its table of positions
         raise CheckpointError(f"{fields.source} must have a pad_token_id of 0, 1 or null, got {padding!r}")
     fields.size("max_position_embeddings", default=None)
-    # The frequencies are 10000^(-i / (pairs - 1)), with pairs - 1 instead of pairs.
-    base = 10000.0 ** ((dim / 2) / (dim / 2 - 1))
     return _reading(
         fields,
         Heads(dim, heads, heads, dim // heads, qkv_bias=True, out_bias=True),
@@ -61,8 +57,16 @@ def read_xglm(fields: Fields, tensors: Tensors) -> Reading:
         arrangement="pre",
         activation=fields.word("activation_function", words=ACTIVATIONS),
         embed_scale=dim**0.5 if fields.flag("scale_embedding", True) else 1.0,
-        embedding_position=Part("SinusoidalEmbedding", {"base": base, "interleaved": False}),
+        embedding_position=sinusoidal(fields, "d_model", dim),
     )
+
+
+def sinusoidal(fields: Fields, name: str, dim: int) -> Part:
+    """Sinusoidal positions with the frequencies 10000^(-i / (pairs - 1)), with pairs - 1 instead of pairs."""
+    if dim % 2 or dim < 4:
+        raise CheckpointError(f"{fields.source} must have an even {name} of at least 4, got {dim}")
+    base = 10000.0 ** ((dim / 2) / (dim / 2 - 1))
+    return Part("SinusoidalEmbedding", {"base": base, "interleaved": False})
 
 
 def read_biogpt(fields: Fields, tensors: Tensors) -> Reading:

@@ -35,7 +35,7 @@ def read_vit(fields: Fields, tensors: Tensors) -> Reading:
     return Reading(
         model(
             "VisionTransformer",
-            **_image_sizes(fields, patch_size=16, activation="gelu", norm_eps=1e-12),
+            **image_sizes(fields, patch_size=16, activation="gelu", norm_eps=1e-12),
             pooler=any(
                 tensors.ends_with(name) for name in ("pooler.dense.weight", "pooler.weight", "pooler.kernel")
             ),
@@ -114,7 +114,7 @@ def _image_tower(fields: Fields) -> Part:
     return Part(
         "VisionTransformerConfig",
         {
-            **_image_sizes(fields, patch_size=32, activation="quick_gelu", norm_eps=1e-5),
+            **image_sizes(fields, patch_size=32, activation="quick_gelu", norm_eps=1e-5),
             "embedding_norm": True,
         },
     )
@@ -131,8 +131,10 @@ def _tower_alone(tower: Part, layout: Layout, tensors: Tensors, projection: str,
     return Reading(Part("TaskModel", {"config": Part("TaskSpec", {"backbone": tower, "head": head})}), layout)
 
 
-def _image_sizes(fields: Fields, *, patch_size: int, activation: str, norm_eps: float) -> dict[str, Any]:
-    """The sizes of an image encoder; arguments are the family's defaults."""
+def image_sizes(
+    fields: Fields, *, patch_size: int, activation: str, norm_eps: float, ffn_dim: int | None = None
+) -> dict[str, Any]:
+    """The sizes of an image encoder; arguments are the family's defaults, and `ffn_dim` if no field has it."""
     dim, heads = fields.dim_and_heads(("hidden_size",), ("num_attention_heads",), defaults=(768, 12))
     image, patch = _pair(fields, "image_size", 224), _pair(fields, "patch_size", patch_size)
     if image[0] < patch[0] or image[1] < patch[1]:
@@ -146,7 +148,7 @@ def _image_sizes(fields: Fields, *, patch_size: int, activation: str, norm_eps: 
         "embed_dim": dim,
         "num_heads": heads,
         "num_layers": fields.layers("num_hidden_layers", default=12),
-        "ffn_dim": fields.size("intermediate_size", default=3072),
+        "ffn_dim": fields.size("intermediate_size", default=3072) if ffn_dim is None else ffn_dim,
         "activation": fields.word("hidden_act", words=ACTIVATIONS, default=activation),
         "norm_eps": fields.number("layer_norm_eps", default=norm_eps),
     }

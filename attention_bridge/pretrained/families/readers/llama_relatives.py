@@ -15,7 +15,7 @@ from attention_bridge.pretrained.families.describe import Heads, layer_spec
 from attention_bridge.pretrained.families.family import Family, Reading
 from attention_bridge.pretrained.families.fields import Fields
 from attention_bridge.pretrained.families.heads import decoder_heads
-from attention_bridge.pretrained.families.rope import parameters, rope
+from attention_bridge.pretrained.families.rope import rope, rotary_share
 from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layout import Layout
 from attention_bridge.weights.layouts.hf_glm import HF_GLM, HF_GLM4
@@ -157,20 +157,11 @@ def _read(
     sizes = grouped_heads(fields)
     heads = Heads(fields.size("hidden_size"), **sizes, **biases)
     norm = Part("rms_norm", {"eps": fields.number("rms_norm_eps")}) if norm is None else norm
-    rotary_dim = int(sizes["head_dim"] * _share(fields, share))
+    rotary_dim = int(sizes["head_dim"] * rotary_share(fields, share))
     turned: dict[str, Any] = {"interleaved": True} if interleaved else {}
     position = rope(fields, rotary_dim, head_dim=sizes["head_dim"], **turned)
     layer = layer_spec(heads.mixer(position), gated_ffn(fields) if ffn is None else ffn, arrangement, norm)
     return decoder(fields, [layer] * fields.layers("num_hidden_layers"), layout, norm=norm, tied=tied)
-
-
-def _share(fields: Fields, default: float) -> float:
-    """The share of a head's features that are rotated."""
-    share = fields.number("partial_rotary_factor", default=default)
-    share = parameters(fields).number("partial_rotary_factor", default=share)
-    if share > 1.0:
-        raise CheckpointError(f"{fields.source} must have a partial_rotary_factor of at most 1, got {share}")
-    return share
 
 
 HEADS = decoder_heads("score")

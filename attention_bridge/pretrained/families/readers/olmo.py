@@ -1,4 +1,4 @@
-"""Readers of OLMo 2 and 3."""
+"""Readers of OLMo 2 and 3, and of FlexOlmo."""
 
 from __future__ import annotations
 
@@ -6,21 +6,32 @@ from attention_bridge.catalogue.part import Part
 from attention_bridge.pretrained.families.decoder_fields import grouped_heads, layer_types
 from attention_bridge.pretrained.families.decoder_reading import decoder, gated_ffn
 from attention_bridge.pretrained.families.describe import layer_spec
+from attention_bridge.pretrained.families.expert_reading import mixture, stored_layout
 from attention_bridge.pretrained.families.family import Family, Reading
 from attention_bridge.pretrained.families.fields import Fields
 from attention_bridge.pretrained.families.heads import decoder_heads
 from attention_bridge.pretrained.families.rope import rope
 from attention_bridge.pretrained.families.tensors import Tensors
-from attention_bridge.weights.layouts.hf_olmo import HF_OLMO2
+from attention_bridge.weights.layout import Layout
+from attention_bridge.weights.layouts.hf_olmo import HF_FLEX_OLMO, HF_FLEX_OLMO_STACKED, HF_OLMO2
 
 WINDOWED, FULL = "sliding_attention", "full_attention"
 
 
 def read_olmo2(fields: Fields, tensors: Tensors) -> Reading:
-    """Read a configuration of OLMo 2 (OLMo et al. 2024) or 3, which has windows in three of four layers.
+    """Read a configuration of OLMo 2 (OLMo et al. 2024) or 3, which has windows in three of four layers."""
+    return _read(fields, gated_ffn(fields), HF_OLMO2)
 
-    The outputs of sublayers are normalised, and queries and keys over all heads jointly.
-    """
+
+def read_flex_olmo(fields: Fields, tensors: Tensors) -> Reading:
+    """Read a FlexOlmo configuration (Shi et al. 2025): OLMo 2 with mixtures of experts."""
+    rule = {"normalised": fields.flag("norm_topk_prob", False)}
+    experts = mixture(fields, "SoftmaxRouting", ffn_dim="intermediate_size", rule=rule)
+    return _read(fields, experts, stored_layout(tensors, HF_FLEX_OLMO, HF_FLEX_OLMO_STACKED))
+
+
+def _read(fields: Fields, ffn: Part, layout: Layout) -> Reading:
+    """Read a decoder whose sublayers' outputs are normalised, and queries and keys over all heads jointly."""
     num_layers, sizes = fields.layers("num_hidden_layers"), grouped_heads(fields)
     third = fields.given.get("model_type") == "olmo3"
     windows = _windows(fields, num_layers) if third else (None,) * num_layers
@@ -30,7 +41,6 @@ def read_olmo2(fields: Fields, tensors: Tensors) -> Reading:
     }
     norm = Part("rms_norm", {"eps": fields.number("rms_norm_eps")})
     shared = {**sizes, "bias": fields.flag("attention_bias", False), "eps": norm.arguments["eps"]}
-    ffn = gated_ffn(fields)
     layers = [
         layer_spec(
             Part(
@@ -43,7 +53,7 @@ def read_olmo2(fields: Fields, tensors: Tensors) -> Reading:
         )
         for window in windows
     ]
-    return decoder(fields, layers, HF_OLMO2, norm=norm)
+    return decoder(fields, layers, layout, norm=norm)
 
 
 def _windows(fields: Fields, num_layers: int) -> tuple[int | None, ...]:
@@ -53,4 +63,7 @@ def _windows(fields: Fields, num_layers: int) -> tuple[int | None, ...]:
     return tuple(window if kind == WINDOWED else None for kind in kinds)
 
 
-FAMILIES = (Family("hf.olmo2", ("olmo2", "olmo3"), read_olmo2, decoder_heads("score")),)
+FAMILIES = (
+    Family("hf.olmo2", ("olmo2", "olmo3"), read_olmo2, decoder_heads("score")),
+    Family("hf.flex_olmo", ("flex_olmo",), read_flex_olmo),
+)

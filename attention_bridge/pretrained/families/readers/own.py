@@ -20,7 +20,16 @@ from attention_bridge.weights.layouts.torch_attention import TORCH_ATTENTION
 MODEL_TYPE = "attention_bridge"
 JAX_LEAVES = ("embedding", "kernel", "scale")  # names of parameters in the JAX mirror alone
 WORDS = {
-    "arrangement": ("pre", "post", "sandwich", "output", "parallel", "parallel_shared_norm"),
+    "conv_norm": ("first", "each"),
+    "arrangement": (
+        "pre",
+        "pre_feed_forward",
+        "post",
+        "sandwich",
+        "output",
+        "parallel",
+        "parallel_shared_norm",
+    ),
     "kernel": ("elu", "relu", "softmax"),
 }
 # Arguments that the model supplies, by the role of a part.
@@ -31,9 +40,11 @@ KNOWN = {
     "token_input": ("embed_dim", "input_dim"),
     "layer_embedding": ("embed_dim", "num_layers"),
     "embedding_norm": ("dim",),
+    "output_norm": ("dim",),
     "embedding_position": ("embed_dim",),
     "head": ("embed_dim", "vocab_size"),
     "pooling": ("embed_dim",),
+    "text_pooling": ("embed_dim",),
 }
 ANY_NUMBER = ("scale", "shift")
 FROM_ZERO = (
@@ -44,12 +55,17 @@ FROM_ZERO = (
     "eos",
     "first_position",
     "kv_layer",
+    "min_step",
     "eps",
     "norm_eps",
     "num_dense_layers",
+    "num_prefix",
+    "num_registers",
     "num_shared",
     "num_sinks",
+    "num_types",
     "pad",
+    "skip",
     "uncounted_token",
 )  # others are positive
 
@@ -82,6 +98,8 @@ def as_json(value: Any) -> Any:
     named = {name: as_json(each) for name, each in value.arguments.items()}
     if value.name == "TaskSpec":  # its backbone may be of several classes
         named["backbone"] = {"class": value.arguments["backbone"].name, **named["backbone"]}
+    if value.name == "ContrastiveConfig":  # its text tower, too
+        named["text"] = {"class": value.arguments["text"].name, **named["text"]}
     if value.name in (*DESCRIPTIONS, "SpecialTokens"):
         return named
     if value.name in configurations():

@@ -1,30 +1,22 @@
-"""Readers of decoders with RMS norms and rotary positions: Llama, Mistral, Qwen, DeepSeek."""
+"""Readers of decoders with RMS norms and rotary positions: Llama, Mistral, Qwen."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from attention_bridge.catalogue.part import Part
 from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained.families.decoder_fields import (
     grouped_heads,
     layer_types,
     with_tied,
 )
-from attention_bridge.pretrained.families.describe import (
-    Heads,
-    Window,
-    language_model,
-    latent_decoder,
-    rotary_decoder,
-)
+from attention_bridge.pretrained.families.describe import Heads, language_model, rotary_decoder
 from attention_bridge.pretrained.families.family import Family, Reading
 from attention_bridge.pretrained.families.fields import ACTIVATIONS, LARGEST, Fields
 from attention_bridge.pretrained.families.heads import decoder_heads
-from attention_bridge.pretrained.families.rope import parameters, rope, yarn_scale
+from attention_bridge.pretrained.families.rope import rope
 from attention_bridge.pretrained.families.shown import shown
 from attention_bridge.pretrained.families.tensors import Tensors
-from attention_bridge.weights.layouts.hf_deepseek import HF_DEEPSEEK_V3
 from attention_bridge.weights.layouts.hf_llama import HF_LLAMA
 from attention_bridge.weights.layouts.meta_llama import META_LLAMA
 
@@ -41,67 +33,6 @@ def read_llama(fields: Fields, tensors: Tensors) -> Reading:
     bias = fields.flag("attention_bias", False)
     heads = {"qkv_bias": bias or kind == "qwen2", "out_bias": bias, "qk_norm": kind == "qwen3"}
     return rotary_model(fields, heads, {"ffn_bias": fields.flag("mlp_bias", False)})
-
-
-def read_deepseek(fields: Fields, tensors: Tensors) -> Reading:
-    """Read a DeepSeek-V3 configuration (DeepSeek-AI 2024), without the layers for multi-token prediction."""
-    for name, value in (("attention_bias", False), ("hidden_act", "silu"), ("moe_layer_freq", 1)):
-        fields.only(name, value)
-    fields.only("scoring_func", "sigmoid")
-    fields.only("topk_method", "noaux_tc")
-    for name in (
-        "num_key_value_heads",
-        "qk_head_dim",
-        "head_dim",
-    ):  # redundant: the other sizes determine them
-        fields.size(name, default=None)
-    tied = fields.flag("tie_word_embeddings", False)
-    nope, turned = fields.size("qk_nope_head_dim"), fields.size("qk_rope_head_dim")
-    position = rope(fields, turned, interleaved=fields.flag("rope_interleave", True))
-    scale = (nope + turned) ** -0.5 * yarn_scale(parameters(fields))
-    fields.size("max_position_embeddings", default=None)
-    mixer = {
-        "num_heads": fields.size("num_attention_heads"),
-        "kv_lora_rank": fields.size("kv_lora_rank"),
-        "q_lora_rank": fields.size("q_lora_rank", default=None),
-        "nope_head_dim": nope,
-        "rope_head_dim": turned,
-        "value_head_dim": fields.size("v_head_dim"),
-        "position": position,
-        "scale": scale,
-    }
-    ffn_dim, shared = fields.size("moe_intermediate_size"), fields.size("n_shared_experts")
-    experts = {
-        "ffn_dim": ffn_dim,
-        "num_experts": fields.size("n_routed_experts", "num_local_experts"),
-        "routing": Part(
-            "SigmoidRouting",
-            {
-                "num_chosen": fields.size("num_experts_per_tok"),
-                "num_groups": fields.size("n_group"),
-                "num_chosen_groups": fields.size("topk_group"),
-                "normalised": fields.flag("norm_topk_prob", True),
-                "routed_scale": fields.number("routed_scaling_factor"),
-            },
-        ),
-        "shared_dim": shared * ffn_dim,
-    }
-    return Reading(
-        language_model(
-            latent_decoder(
-                mixer,
-                embed_dim=fields.size("hidden_size"),
-                vocab_size=fields.size("vocab_size"),
-                num_layers=fields.layers("num_hidden_layers"),
-                ffn_dim=fields.size("intermediate_size"),
-                experts=Part("MixtureOfExperts", experts),
-                num_dense_layers=fields.whole("first_k_dense_replace", default=0),
-                norm_eps=fields.number("rms_norm_eps"),
-                tied=tied,
-            )
-        ),
-        with_tied(HF_DEEPSEEK_V3, tied, "lm_head.weight", EMBEDDINGS),
-    )
 
 
 def read_meta(fields: Fields, tensors: Tensors) -> Reading:
@@ -189,7 +120,7 @@ def rotary_model(
     )
 
 
-def _windows(fields: Fields, num_layers: int, pattern: int, *, is_causal: bool) -> tuple[Window, ...]:
+def _windows(fields: Fields, num_layers: int, pattern: int, *, is_causal: bool) -> tuple[int | None, ...]:
     """The window of each layer; by default, every `pattern`-th layer has no window.
 
     An encoder has half of the window on each side.
@@ -213,7 +144,7 @@ def _windows(fields: Fields, num_layers: int, pattern: int, *, is_causal: bool) 
             for n in range(num_layers)
         ]
     kinds = layer_types(fields, num_layers, kinds, ("full_attention", "sliding_attention"))
-    reach = window if is_causal else (window // 2, window // 2)
+    reach = window if is_causal else window // 2 + 1  # on each side, with the query's own key
     return tuple(reach if kind == "sliding_attention" else None for kind in kinds)
 
 
@@ -221,5 +152,4 @@ HEADS = decoder_heads("score")
 FAMILIES = (
     Family("hf.llama", ("llama", "mistral", "qwen2", "qwen3"), read_llama, HEADS),
     Family("meta.llama", ("meta.llama",), read_meta),
-    Family("hf.deepseek_v3", ("deepseek_v3",), read_deepseek, HEADS),
 )

@@ -1,0 +1,87 @@
+"""`hf.mamba2`, `hf.bamba`, `hf.granite_hybrid` and `hf.nemotron_h`: Mamba-2 alone, or among layers of attention.
+
+https://github.com/huggingface/transformers/blob/main/src/transformers/models/mamba2/modeling_mamba2.py
+"""
+
+from attention_bridge.weights.layout import Layout, Unused
+from attention_bridge.weights.layouts.hf_gpt2 import DECODER_HEADS
+from attention_bridge.weights.layouts.hf_llama import DROPPED, LAYER, RULES, SPELLINGS
+from attention_bridge.weights.rule import Rule
+
+
+def mamba2_rules(path: str) -> tuple[Rule, ...]:
+    """The rules of a Mamba-2 mixer at this path of a layer."""
+    return (
+        Rule(
+            path + "{in_proj,conv1d,out_proj}.{name}", "layers.{n}.attention.{in_proj,conv,out_proj}.{name}"
+        ),
+        Rule(path + "norm.weight", "layers.{n}.attention.norm_scale"),
+        Rule(path + "{A_log,D,dt_bias}", "layers.{n}.attention.{A_log,D,dt_bias}"),
+    )
+
+
+HF_MAMBA2 = Layout(
+    "hf.mamba2",
+    rules=(
+        Rule("backbone.embeddings.weight", "token_embedding.weight"),
+        *mamba2_rules("backbone.layers.{n}.mixer."),
+        Rule("backbone.layers.{n}.norm.weight", "layers.{n}.attention_norm.weight"),
+        Rule("backbone.norm_f.weight", "final_norm.weight"),
+        Rule("lm_head.weight", "head.weight"),
+    ),
+    spellings=(
+        *((f"{part}.{{rest}}", f"backbone.{part}.{{rest}}") for part in ("embeddings", "layers", "norm_f")),
+        ("backbone.embedding.weight", "backbone.embeddings.weight"),
+    ),
+    unused=DECODER_HEADS,
+)
+
+HF_BAMBA = Layout(
+    "hf.bamba",
+    rules=(
+        Rule(LAYER + "{input_layernorm,pre_ff_layernorm}.weight", "layers.{n}.{attention,ffn}_norm.weight"),
+        *mamba2_rules(LAYER + "mamba."),
+        Rule(LAYER + "feed_forward.{gate,up,down}_proj.{name}", "layers.{n}.ffn.{gate,up,down}_proj.{name}"),
+        Rule("model.final_layernorm.weight", "final_norm.weight"),
+        *RULES,
+    ),
+    spellings=(*SPELLINGS, ("final_layernorm.weight", "model.final_layernorm.weight")),
+    dropped=DROPPED,
+    unused=DECODER_HEADS,
+)
+
+HF_GRANITE_HYBRID = Layout(
+    "hf.granite_hybrid",
+    rules=(
+        Rule(LAYER + "{input,post_attention}_layernorm.weight", "layers.{n}.{attention,ffn}_norm.weight"),
+        *mamba2_rules(LAYER + "mamba."),
+        Rule(
+            LAYER + "shared_mlp.input_linear.weight",
+            "layers.{n}.ffn.{gate,up}_proj.weight",
+            "(two rows) columns -> two rows columns",
+        ),
+        Rule(LAYER + "shared_mlp.output_linear.weight", "layers.{n}.ffn.down_proj.weight"),
+        *RULES,
+    ),
+    spellings=SPELLINGS,
+    dropped=DROPPED,
+    unused=DECODER_HEADS,
+)
+
+HF_NEMOTRON_H = Layout(
+    "hf.nemotron_h",
+    rules=(
+        Rule("backbone.embeddings.weight", "token_embedding.weight"),
+        *mamba2_rules("backbone.layers.{n}.mixer."),
+        Rule(
+            "backbone.layers.{n}.mixer.{q,k,v,o}_proj.weight",
+            "layers.{n}.attention.{q,k,v,out}_proj.weight",
+        ),
+        Rule("backbone.layers.{n}.mixer.{up,down}_proj.{name}", "layers.{n}.ffn.{up,down}_proj.{name}"),
+        Rule("backbone.layers.{n}.norm.weight", "layers.{n}.attention_norm.weight"),
+        Rule("backbone.norm_f.weight", "final_norm.weight"),
+        Rule("lm_head.weight", "head.weight"),
+    ),
+    spellings=(("model.{rest}", "backbone.{rest}"), *HF_MAMBA2.spellings),
+    unused=(*DECODER_HEADS, Unused("mtp.{rest}", "predicts several tokens at once, not part of the model")),
+)

@@ -1,0 +1,32 @@
+"""Tiny models of GTE."""
+
+import transformers as t
+
+from parity_tests.helpers.family_cases.case import SIZES, Case
+
+MODULES = ("gte",)
+PLAIN = {
+    **SIZES,
+    "hidden_size": 24,
+    "num_attention_heads": 4,
+    "pad_token_id": 0,
+    "max_position_embeddings": 16,
+}
+
+
+def case(model=t.GteModel, **fields):
+    """A model with these fields changed."""
+    return Case("hf.gte", "encoder", model, t.GteConfig, {**PLAIN, **fields})
+
+
+LINEAR = {"rope_type": "linear", "rope_theta": 70.0, "factor": 3.0}
+CASES = {
+    "gte": case(),
+    "gte, three types, eps": case(type_vocab_size=3, layer_norm_eps=0.1, vocab_size=37),
+    "gte, masked language model": case(t.GteForMaskedLM, hidden_act="relu"),
+    "gte, linear scaling": case(rope_parameters=LINEAR, hidden_act="gelu_new"),
+    "gte, base 30, three layers": case(
+        rope_parameters={"rope_type": "default", "rope_theta": 30.0}, num_hidden_layers=3
+    ),
+    "gte, one head": case(num_attention_heads=1, hidden_size=10, num_hidden_layers=1, intermediate_size=7),
+}

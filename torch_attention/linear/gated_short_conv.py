@@ -1,0 +1,115 @@
+r"""Gated short convolution: a depthwise convolution between two multiplicative gates (Liquid AI 2025, LFM2).
+
+$$ y_t = W_{\mathrm{out}} \left(C_t \odot \sum_{i=0}^{w-1} c_i \odot (B \odot X)_{t-w+1+i}\right),
+   \qquad [B, C, X] = W_{\mathrm{in}}\, x $$
+
+It is the convolution of `short_conv` without an activation, with gates in place of a recurrence: a token reads only the
+w - 1 tokens before it. As linear attention with one head per feature, C is the query, B the key and X the value, and
+the weights are C_t c_{w-1-(t-s)} B_s. The recurrent state is the last w - 1 inputs of the convolution.
+
+| symbol  | argument or parameter                          |
+|---------|------------------------------------------------|
+| w       | `conv_width`                                   |
+| c       | the weight of `conv`                           |
+| B, C, X | three parts of `in_proj(x)`, in this order     |
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from torch_attention.arguments import checked
+from torch_attention.arrays import einsum
+from torch_attention.checks import check_positive
+from torch_attention.layers import Factory, conv1d, convolve, linear
+from torch_attention.linear.short_conv import InputsState, cut, extended_by, visible_only
+from torch_attention.linear.states import check_read
+from torch_attention.outputs import AttentionOutput, RecurrentOutput
+
+
+@checked
+class GatedShortConvolution(nn.Module):
+    """Causal depthwise convolution over a few tokens, between two gates, as in LFM2 (Liquid AI 2025).
+
+    Args:
+        embed_dim: features of input and output.
+        conv_width: width of the short convolution, in tokens.
+        bias: whether the projections and the convolution have biases.
+
+    Raises:
+        ValueError: `conv_width` is below 1.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        *,
+        conv_width: int = 3,
+        bias: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        check_positive(conv_width=conv_width)
+        factory = Factory(device=device, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.conv_width = conv_width
+        self.in_proj = linear(embed_dim, 3 * embed_dim, bias=bias, **factory)
+        self.conv = conv1d(embed_dim, embed_dim, conv_width, groups=embed_dim, bias=bias, **factory)
+        self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch length embed"],
+        mask: Bool[Tensor, "..."] | None = None,
+        *,
+        state: InputsState | None = None,
+        need_weights: bool = False,
+    ) -> RecurrentOutput:
+        """Apply a causal, gated short convolution.
+
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, `(batch, 1, 1, length)`, False for padding; None for no mask. Masked tokens enter the
+                short convolution as zeros.
+            state: recurrent state of the earlier tokens; None for an empty one.
+            need_weights: whether to return the attention weights, the matrix that maps values to outputs.
+
+        Returns:
+            Output `(batch, length, embed_dim)`, the state after the last token, and weights
+            `(batch, embed_dim, length, length)`, with one head per feature, or None.
+        """
+        check_read(x, self.embed_dim, mask, state, (self.conv_width - 1, self.embed_dim))
+        length = x.shape[1]
+        key, query, value = cut(self.in_proj(visible_only(x, mask)), *(self.embed_dim,) * 3)
+        extended = extended_by(state, visible_only(key * value, mask), self.conv_width)
+        mixed = query if length == 0 else query * convolve(self.conv, extended)  # batch length embed
+        weights = self._weights(query, visible_only(key, mask)) if need_weights else None
+        return RecurrentOutput(self.out_proj(mixed), InputsState(extended[:, length:]), weights)
+
+    def _weights(
+        self, query: Float[Tensor, "batch length embed"], key: Float[Tensor, "batch length embed"]
+    ) -> Float[Tensor, "batch embed length length"]:
+        """Attention weights: the responses of the convolution to each token, times both gates."""
+        length, before = query.shape[1], self.conv_width - 1
+        each = torch.eye(length, dtype=query.dtype, device=query.device)[..., None]  # source length 1
+        zeros = torch.zeros((length, before, self.embed_dim), dtype=query.dtype, device=query.device)
+        impulses = torch.concatenate([zeros, each + torch.zeros_like(query[:1])], dim=1)
+        if length == 0:
+            return einsum("btf,bsf->bfts", query, key)
+        responses = convolve(self.conv, impulses) - convolve(self.conv, torch.zeros_like(impulses))
+        return einsum("btf,stf,bsf->bfts", query, responses, key)
+
+
+def main() -> None:
+    """Show the attention weights of the first feature of a layer."""
+    from torch_attention.demonstration import draw, fill, show
+
+    words = ["the", "cat", "sat", "still"]
+    layer = fill(GatedShortConvolution(embed_dim=6))
+    output, _, weights = layer(draw(1, 4, 6), need_weights=True)
+    show("GatedShortConvolution", AttentionOutput(output, weights), words, words)
+
+
+if __name__ == "__main__":
+    main()

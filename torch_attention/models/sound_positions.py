@@ -1,0 +1,69 @@
+r"""Convolutional positional embedding, as in wav2vec 2.0 (Baevski et al. 2020, section 2; Mohamed et al. 2019).
+
+$$ y = x + \mathrm{gelu}(C * x + b), \qquad C_k = g_k\, V_k / \lVert V_k \rVert $$
+
+A convolution sees the neighbours of each frame, and so its position among them. Its kernel is stored with
+weight normalisation (Salimans & Kingma 2016): per tap k a length and a direction.
+
+| symbol | argument or parameter                              |
+|--------|----------------------------------------------------|
+| V      | `direction`, `(embed, embed / num_groups, kernel)` |
+| g      | `length`, one number per tap                       |
+| b      | `bias`                                             |
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from torch_attention.activations import activation_function
+from torch_attention.arguments import checked
+from torch_attention.checks import check_divisible, check_sequence
+from torch_attention.layers import Factory, constant_parameter, convolve_with, parameter
+
+
+@checked
+class ConvolutionalEmbedding(nn.Module):
+    """Positional embedding by a grouped convolution with a weight-normalised kernel (Baevski et al. 2020).
+
+    Args:
+        embed_dim: features of the sequence.
+        kernel_size: number of frames that the convolution sees, the frame itself in their middle; the middle of an even
+            number is the right one of two.
+        num_groups: number of groups of features that the convolution keeps apart; must divide `embed_dim`.
+        activation: activation of the convolution's output, as in `FeedForward`.
+
+    Raises:
+        ValueError: `num_groups` does not divide `embed_dim`, or the activation is unknown.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        kernel_size: int,
+        num_groups: int = 1,
+        *,
+        activation: str = "gelu",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        factory = Factory(device=device, dtype=dtype)
+        check_divisible(embed_dim=embed_dim, num_groups=num_groups)
+        self.embed_dim = embed_dim
+        self.kernel_size = kernel_size
+        self.num_groups = num_groups
+        self.activation = activation_function(activation)
+        self.direction = parameter(embed_dim, embed_dim // num_groups, kernel_size, **factory)
+        self.length = constant_parameter(kernel_size, value=1.0, **factory)
+        self.bias = constant_parameter(embed_dim, value=0.0, **factory)
+
+    def forward(self, x: Float[Tensor, "batch length embed"]) -> Float[Tensor, "batch length embed"]:
+        """Add the positional embedding to `x`, which must be zero at padding."""
+        check_sequence("x", x, self.embed_dim)
+        direction = self.direction[...]  # embed group_embed kernel
+        norm = torch.sqrt((direction * direction).sum(dim=(0, 1)))  # kernel
+        kernel = direction * (self.length[...] / norm)  # embed group_embed kernel
+        padding = self.kernel_size // 2
+        added = convolve_with(kernel, self.bias[...], x, padding=padding, groups=self.num_groups)
+        return x + self.activation(added[:, : x.shape[1]])  # batch length embed
