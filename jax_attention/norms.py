@@ -43,11 +43,18 @@ class _OffsetLayerNorm(nnx.LayerNorm):
 
 @checked
 def layer_norm(
-    dim: int, *, eps: float = 1e-5, bias: bool = True, unit_offset: bool = False, **factory: Unpack[Factory]
+    dim: int,
+    *,
+    eps: float = 1e-5,
+    bias: bool = True,
+    unit_offset: bool = False,
+    learned: bool = True,
+    **factory: Unpack[Factory],
 ) -> nnx.LayerNorm:
     """Layer normalisation over the last axis with the plain, biased variance (Ba et al. 2016).
 
-    With `unit_offset`, the factor is 1 + scale, as in Nemotron (Parmar et al. 2024).
+    With `unit_offset`, the factor is 1 + scale, as in Nemotron (Parmar et al. 2024). Without `learned`, the norm has no
+    scale and no bias, as in OLMo (Groeneveld et al. 2024).
     """
     if unit_offset:
         return _OffsetLayerNorm(
@@ -58,7 +65,9 @@ def layer_norm(
             use_fast_variance=False,
             **factory,
         )
-    return nnx.LayerNorm(dim, epsilon=eps, use_bias=bias, use_fast_variance=False, **factory)
+    return nnx.LayerNorm(
+        dim, epsilon=eps, use_bias=bias and learned, use_scale=learned, use_fast_variance=False, **factory
+    )
 
 
 class _OffsetRMSNorm(nnx.RMSNorm):

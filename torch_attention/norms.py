@@ -38,17 +38,24 @@ class _OffsetLayerNorm(nn.LayerNorm):
 
 @checked
 def layer_norm(
-    dim: int, *, eps: float = 1e-5, bias: bool = True, unit_offset: bool = False, **factory: Unpack[Factory]
+    dim: int,
+    *,
+    eps: float = 1e-5,
+    bias: bool = True,
+    unit_offset: bool = False,
+    learned: bool = True,
+    **factory: Unpack[Factory],
 ) -> nn.LayerNorm:
     """Layer normalisation over the last axis with the plain, biased variance (Ba et al. 2016).
 
-    With `unit_offset`, the factor is 1 + scale, as in Nemotron (Parmar et al. 2024).
+    With `unit_offset`, the factor is 1 + scale, as in Nemotron (Parmar et al. 2024). Without `learned`, the norm has no
+    scale and no bias, as in OLMo (Groeneveld et al. 2024).
     """
     if unit_offset:
         norm = _OffsetLayerNorm(dim, eps=eps, bias=bias, **factory)
         nn.init.zeros_(norm.weight)
         return norm
-    return nn.LayerNorm(dim, eps=eps, bias=bias, **factory)
+    return nn.LayerNorm(dim, eps=eps, elementwise_affine=learned, bias=bias, **factory)
 
 
 class _OffsetRMSNorm(nn.RMSNorm):

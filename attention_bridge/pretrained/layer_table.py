@@ -46,6 +46,7 @@ MODEL = {
     "position": None,
     "embedding_position": None,
     "layer_embedding": None,
+    "mask_token": None,
     "token_dim": None,
     "special_tokens": Part("SpecialTokens"),
 }
@@ -58,6 +59,7 @@ RARE = (
     "position",
     "embedding_position",
     "layer_embedding",
+    "mask_token",
     "token_dim",
     "head_bias",
     "logit_scale",

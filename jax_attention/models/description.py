@@ -119,6 +119,8 @@ class ModelSpec:
             none.
         layer_embedding: embedding of each token for each layer, `LayerEmbedding`, which the layers' `token_input`
             reads; None for none.
+        mask_token: token whose embedding is zero, for which the other embeddings are scaled up, as in ESM-2; None for
+            none.
         token_dim: features of the token embedding and of the last hidden states, which linear layers project to and
             from `embed_dim` (OPT 350M); None for `embed_dim`, without projections.
         embed_scale: factor on the token embeddings.
@@ -152,6 +154,7 @@ class ModelSpec:
     position: Part | None = None
     embedding_position: Part | None = None
     layer_embedding: Part | None = None
+    mask_token: int | None = None
     token_dim: int | None = None
     special_tokens: SpecialTokens = field(default_factory=SpecialTokens)
 

@@ -108,6 +108,43 @@ class TestNormsOfHeads:
         expected = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
         assert error(shown, expected) < CLOSE
 
+    @pytest.mark.parametrize("clip", [None, 0.4])
+    @pytest.mark.parametrize("after", [False, True])
+    def test_clip_and_norms_after_positions_equal_numpy(self, after, clip, mirror, array, rng):
+        w = weights(rng, "GroupedQueryAttention", embed_dim=EMBED, num_heads=2, num_kv_heads=1)
+        scales = {name: rng.standard_normal(6) for name in ("q_norm", "k_norm")}
+        w |= {f"{name}.weight": x for name, x in scales.items()}
+        sizes = {"embed_dim": EMBED, "num_heads": 2, "num_kv_heads": 1, "clip": clip}
+        position = Part("RotaryEmbedding", {"head_dim": 6, "base": 50.0})
+        norms = dict.fromkeys(scales, Part("rms_norm", {"dim": 6, "eps": 0.1}))
+        grouped = mirror(
+            "GroupedQueryAttention", w, **norms, **sizes, position=position, norm_after_position=after
+        )
+        x = rng.standard_normal((BATCH, LENGTH, EMBED))
+        angles = np.arange(LENGTH)[:, None] * 50.0 ** (-np.arange(3) / 3)
+
+        def heads(name):
+            y = x @ w[f"{name}_proj.weight"].T + w[f"{name}_proj.bias"]
+            y = y if clip is None else np.clip(y, -clip, clip)
+            y = y.reshape(BATCH, LENGTH, -1, 6).swapaxes(1, 2)
+            steps = [
+                lambda y: scales[f"{name}_norm"] * y / np.sqrt((y * y).mean(-1, keepdims=True) + 0.1),
+                lambda y: np.concatenate(
+                    [
+                        y[..., :3] * np.cos(angles) - y[..., 3:] * np.sin(angles),
+                        y[..., 3:] * np.cos(angles) + y[..., :3] * np.sin(angles),
+                    ],
+                    -1,
+                ),
+            ]
+            for step in steps[::-1] if after else steps:
+                y = step(y)
+            return y
+
+        scores = heads("q") @ heads("k").swapaxes(-1, -2) / np.sqrt(6)
+        expected = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+        assert error(numpy(grouped(array(x)).weights), expected) < CLOSE
+
 
 class TestHeadsThatShare:
     @pytest.mark.slow

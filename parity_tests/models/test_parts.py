@@ -289,3 +289,18 @@ def test_parts_can_be_imported(models):
     missing = {name for name in _parts() if not hasattr(package, name) and not hasattr(models, name)}
     assert missing == set()
     assert models.Part("rms_norm").name in vars(models)
+
+
+@pytest.mark.parametrize("mirror", MODELS)
+def test_layer_norm_that_is_not_learned_has_no_parameters(mirror, rng):
+    norms = importlib.import_module(f"{mirror}_attention.norms")
+    x = rng.standard_normal((3, 5)).astype(np.float32)
+    array = torch.as_tensor if mirror == "torch" else jnp.asarray
+    norm = norms.layer_norm(5, eps=0.1, learned=False, **options(MODELS[mirror]))
+    centred = x - x.mean(-1, keepdims=True)
+    expected = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 0.1)
+    np.testing.assert_allclose(np.asarray(norms.normalise(norm, array(x))), expected, atol=1e-6)
+    parameters = (
+        list(norm.parameters()) if mirror == "torch" else nnx.to_flat_state(nnx.state(norm, nnx.Param))
+    )
+    assert not list(parameters)

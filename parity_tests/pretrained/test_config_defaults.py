@@ -40,7 +40,7 @@ def test_absent_field_means_what_the_reference_reads(name):
     for field in whole.keys() - SHOWN:
         rest = {key: value for key, value in whole.items() if key != field}
         try:
-            reference = plain(case.config.from_dict(dict(rest)))
+            reference = plain(case.config.from_dict(case.config._decode_special_floats(dict(rest))))
         except Exception:  # the reference itself needs the field
             continue
         assert outcome(rest) == outcome(reference), field

@@ -64,6 +64,7 @@ OTHERS = (
     "original/params.json",
 )
 WEIGHTS = {
+    "Flax": ({"flax_model.msgpack"}, {"onnx/model.onnx"}),
     "one file": ({"model.safetensors"}, {"pytorch_model.bin", "onnx/model.onnx"}),
     "shards": (
         {
@@ -113,7 +114,7 @@ def test_name_may_have_a_revision_a_file_and_an_address(repository, tmp_path, so
 
 
 def test_repository_without_weights_raises(repository):
-    repository("config.json", *OTHERS)
+    repository("config.json", *(name for name in OTHERS if name != "flax_model.msgpack"))
     with pytest.raises(
         CheckpointError, match=r"has neither model\*.safetensors nor pytorch_model\*.bin: name one"
     ):

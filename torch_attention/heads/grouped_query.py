@@ -38,6 +38,8 @@ class GroupedQueryAttention(SelfAttentionFrame):
         head_dim: features of a head; None for `embed_dim / num_heads`.
         q_norm: norm of the queries of each head before `position`, such as `norms.rms_norm(head_dim)`; None for none.
         k_norm: norm of the keys, likewise; None for none.
+        norm_after_position: whether `q_norm` and `k_norm` follow the positional encoding (HunYuan).
+        clip: bound of the absolute values of queries, keys and values before these norms (OLMo, MPT); None for none.
         position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         is_causal: whether each position attends only to itself and earlier positions.
@@ -58,6 +60,8 @@ class GroupedQueryAttention(SelfAttentionFrame):
         head_dim: int | None = None,
         q_norm: nn.Module | None = None,
         k_norm: nn.Module | None = None,
+        norm_after_position: bool = False,
+        clip: float | None = None,
         is_causal: bool = False,
         bias: bool = True,
         out_bias: bool | None = None,
@@ -72,6 +76,10 @@ class GroupedQueryAttention(SelfAttentionFrame):
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = projections
         self.q_norm = q_norm
         self.k_norm = k_norm
+        self.norm_after_position = norm_after_position
+        if norm_after_position:
+            self.fixed_positions = "its norms after the positional encoding do not depend on distance alone"
+        self.clip = clip
 
     def forward(
         self,
@@ -93,14 +101,29 @@ class GroupedQueryAttention(SelfAttentionFrame):
             cache.
         """
         self.check(x, mask, **call)
-        query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
-        key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
-        value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
-        query = query if self.q_norm is None else normalise(self.q_norm, query)
-        key = key if self.k_norm is None else normalise(self.k_norm, key)
+        query, key, value = self.q_proj(x), self.k_proj(x), self.v_proj(x)  # batch length dim
+        if self.clip is not None:
+            query, key, value = [torch.clip(each, -self.clip, self.clip) for each in (query, key, value)]
+        query = split_heads(query, self.head_dim)  # batch heads length head_dim
+        key = split_heads(key, self.head_dim)  # batch kv_heads length head_dim
+        value = split_heads(value, self.head_dim)  # batch kv_heads length head_dim
+        if not self.norm_after_position:
+            query, key = self._normalised(query, key)
         seen = self.see(query, KeyValue(key, value), mask, **call)
+        if self.norm_after_position:
+            query, key = self._normalised(seen.query, seen.key)
+            seen = seen._replace(query=query, key=key)
         heads, weights = seen.attend()
         return seen.answer(self.out_proj(merge_heads(heads)), weights)
+
+    def _normalised(
+        self,
+        query: Float[Tensor, "batch heads query head_dim"],
+        key: Float[Tensor, "batch kv_heads key head_dim"],
+    ) -> tuple[Float[Tensor, "batch heads query head_dim"], Float[Tensor, "batch kv_heads key head_dim"]]:
+        """Normalise queries and keys, if there are norms."""
+        query = query if self.q_norm is None else normalise(self.q_norm, query)
+        return query, key if self.k_norm is None else normalise(self.k_norm, key)
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from torch_attention.models.arrangements.layer import LayerCall
 from torch_attention.models.depth import run_layers
 from torch_attention.models.description import ModelSpec
 from torch_attention.models.layer_builder import build_layers
+from torch_attention.models.mask_tokens import without_mask_tokens
 from torch_attention.models.part_builder import build, build_embedding_position, build_position
 from torch_attention.models.token_masks import token_mask
 from torch_attention.models.token_mixers import (
@@ -193,7 +194,7 @@ class LanguageModel(nn.Module):
                 check_memory(layer.attention, memory)
             check_padding_mask(mask, *tokens.shape)
 
-        x = self.embed(tokens, positions, caches, token_types)  # batch length embed
+        x = self.embed(tokens, positions, caches, token_types, mask)  # batch length embed
         call: LayerCall = {
             "positions": positions,
             "position": self.position,
@@ -230,9 +231,12 @@ class LanguageModel(nn.Module):
         positions: Int[Tensor, "..."] | None = None,
         caches: tuple[Cache | State | None, ...] | None = None,
         token_types: Int[Tensor, "batch length"] | None = None,
+        mask: Shaped[Tensor, "..."] | None = None,
     ) -> Float[Tensor, "batch length embed"]:
         """Compute the input of the first layer."""
         x = self.token_embedding(tokens) * self.config.embed_scale  # batch length token_dim
+        if self.config.mask_token is not None:
+            x = without_mask_tokens(x, tokens, mask, self.config.mask_token)
         if self.embedding_proj is not None:
             x = self.embedding_proj(x)  # batch length embed
         norm, last = self.embedding_norm, self.config.positions_last

@@ -52,6 +52,23 @@ def layer_types(fields: Fields, num_layers: int, kinds: object, known: Sequence[
     return tuple(kinds)
 
 
+def by_layer(layout: Layout, paths: Sequence[str]) -> Layout:
+    """The layout of a hybrid, whose kinds of layers have mixers of other names: each rule of a mixer for its layers.
+
+    Args:
+        layout: the layout, with rules for `model.layers.{n}.` and one of the paths.
+        paths: path of the mixer of each layer, such as `linear_attn.`.
+    """
+    rules: list[Any] = []
+    for rule in layout.rules:
+        path = next((each for each in paths if rule.theirs.startswith(f"model.layers.{{n}}.{each}")), None)
+        numbers = [str(n) for n, each in enumerate(paths) if each == path]
+        named = [(rule.theirs.replace("{n}", n), rule.hub.replace("{n}", n)) for n in numbers]
+        rules += [replace(rule, theirs=theirs, hub=hub) for theirs, hub in named] if path else [rule]
+    known = tuple(f"model.layers.{{n}}.{path}" for path in ("self_attn.", "linear_attn.", "mamba.", "conv."))
+    return replace(layout, rules=tuple(rule for rule in rules if not rule.theirs.startswith(known)))
+
+
 def with_tied(layout: Layout, tied: bool, head: str, embeddings: str) -> Layout:
     """The layout, with `head` declared as tied to `embeddings` if the model's embeddings are tied."""
     again = Tied(head, embeddings, "tied embeddings")

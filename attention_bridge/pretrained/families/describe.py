@@ -28,6 +28,7 @@ class Heads:
         qk_norm: whether queries and keys are normalised per head.
         norm_eps: added to the mean square in each norm.
         unit_offset: whether norms multiply by 1 + weight instead of weight.
+        clip: bound of the absolute values of queries, keys and values; None for none.
         others: further arguments of `QKNormAttention`.
     """
 
@@ -42,6 +43,7 @@ class Heads:
     qk_norm: bool = False
     norm_eps: float = 1e-6
     unit_offset: bool = False
+    clip: float | None = None
     others: Mapping[str, Any] = field(default_factory=dict)
 
     def mixer(self, position: Part | None, window: int | None = None) -> Part:
@@ -63,6 +65,8 @@ class Heads:
             given["out_bias"] = self.out_bias
         if self.scale is not None:
             given["scale"] = self.scale
+        if self.clip is not None:
+            given["clip"] = self.clip
         if window is not None:
             given["window"] = window
         if self.softcap is not None:

@@ -41,8 +41,8 @@ DESCRIPTIONS = (
 WEIGHTS = (
     ("model*.safetensors", "model*.safetensors.index.json"),
     ("pytorch_model*.bin", "pytorch_model*.bin.index.json"),
-    ("flax_model*.msgpack", "flax_model*.msgpack.index.json"),
     ("adapter_model.safetensors", "adapter_model.bin"),
+    ("flax_model*.msgpack", "flax_model*.msgpack.index.json"),
 )
 
 

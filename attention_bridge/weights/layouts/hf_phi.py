@@ -1,9 +1,15 @@
-"""`hf.phi`: Hugging Face `PhiForCausalLM`, whose output head has a bias. Rotary pairs are i and i + rotary_dim / 2.
+"""`hf.phi` and `hf.phi3`: Hugging Face `PhiForCausalLM` and `Phi3ForCausalLM`.
+
+Rotary pairs are i and i + rotary_dim / 2. Phi 3 and 4 have one tensor with all queries, all keys and all values: a
+single group with g=1, whose d is num_kv_heads * head_dim.
 
 https://github.com/huggingface/transformers/blob/main/src/transformers/models/phi/modeling_phi.py
+https://github.com/huggingface/transformers/blob/main/src/transformers/models/phi3/modeling_phi3.py
 """
 
+from attention_bridge.weights.grouped import GroupedRule
 from attention_bridge.weights.layout import Layout
+from attention_bridge.weights.layouts.hf_glm import HF_GLM
 from attention_bridge.weights.layouts.hf_gpt2 import DECODER_HEADS
 from attention_bridge.weights.layouts.hf_llama import DROPPED, LAYER
 from attention_bridge.weights.rule import Rule
@@ -25,6 +31,17 @@ HF_PHI = Layout(
         (f"{part}.{{rest}}", f"model.{part}.{{rest}}")
         for part in ("embed_tokens", "layers", "final_layernorm")
     ),
+    dropped=DROPPED,
+    unused=DECODER_HEADS,
+)
+
+HF_PHI3 = Layout(
+    "hf.phi3",
+    rules=(
+        GroupedRule(LAYER + "self_attn.qkv_proj.weight", "layers.{n}.attention.{q,k,v}_proj.weight"),
+        *HF_GLM.rules,
+    ),
+    spellings=HF_GLM.spellings,
     dropped=DROPPED,
     unused=DECODER_HEADS,
 )

@@ -52,7 +52,7 @@ def _alone(name: str, rules: tuple[Rule, ...], path: str, ours: str, parts: tupl
 
 HF_SIGLIP_TEXT = _alone(
     "hf.siglip_text",
-    tuple(Rule(each.theirs, each.hub.replace("text_proj.", "text.head.feature_proj.")) for each in READS),
+    tuple(Rule(each.theirs, each.hub.replace("text_proj.", "head.feature_proj.")) for each in READS),
     "backbone.",
     "text.",
     ("embeddings", "encoder", "final_layer_norm", "head"),

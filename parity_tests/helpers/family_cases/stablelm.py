@@ -21,6 +21,8 @@ CASES = {
         rope_parameters={"rope_type": "linear", "rope_theta": 70.0, "factor": 3.0}
     ),
     "stablelm, parallel": case(use_parallel_residual=True),
+    "stablelm, normed queries and keys": case(qk_layernorm=True),
+    "stablelm, one normed key": case(qk_layernorm=True, num_key_value_heads=1),
     "stablelm, biases, tied": case(use_qkv_bias=True, tie_word_embeddings=True),
     "stablelm, half turned, eps": case(
         rope_parameters={**PLAIN_ROPE, "partial_rotary_factor": 0.5},

@@ -7,7 +7,7 @@ from typing import Any
 
 from attention_bridge.catalogue.part import Part
 from attention_bridge.errors import CheckpointError
-from attention_bridge.pretrained.families.decoder_fields import grouped_heads, layer_types
+from attention_bridge.pretrained.families.decoder_fields import by_layer, grouped_heads, layer_types
 from attention_bridge.pretrained.families.decoder_reading import decoder, gated_ffn
 from attention_bridge.pretrained.families.describe import layer_spec
 from attention_bridge.pretrained.families.family import Family, Reading
@@ -132,7 +132,8 @@ def read_olmo_hybrid(fields: Fields, tensors: Tensors) -> Reading:
     # Files written by transformers name the norm after attention like the second norm of the other layers.
     names = [f"model.layers.{n}.{{}}.weight" for n, kind in enumerate(kinds) if kind == FULL]
     again = [(x.format("feedforward_layer_norm"), x.format("post_attention_layernorm")) for x in names]
-    layout = replace(HF_OLMO_HYBRID, spellings=(*HF_OLMO_HYBRID.spellings, *again))
+    layout = by_layer(HF_OLMO_HYBRID, ["self_attn." if kind == FULL else "linear_attn." for kind in kinds])
+    layout = replace(layout, spellings=(*layout.spellings, *again))
     return replace(decoder(fields, layers, layout, norm=norm), axes=axes)
 
 

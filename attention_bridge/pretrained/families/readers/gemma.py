@@ -36,10 +36,10 @@ def read_gemma(fields: Fields, tensors: Tensors) -> Reading:
 
 
 def read_gemma2(fields: Fields, tensors: Tensors) -> Reading:
-    """Read a configuration of Gemma 2 (Google 2024) or 3 (Google 2025).
+    """Read a configuration of Gemma 2 (Google 2024), VaultGemma (Sinha et al. 2025) or Gemma 3 (Google 2025).
 
-    Both have four norms per layer and windows; Gemma 2 has softcapped scores, Gemma 3 normalised queries and keys. With
-    `use_bidirectional_attention`, Gemma 3 is an encoder, EmbeddingGemma.
+    All have windows, and four norms per layer but for VaultGemma, which has two. Gemma 3 has normalised queries and
+    keys, the others have softcapped scores. With `use_bidirectional_attention`, Gemma 3 is an encoder, EmbeddingGemma.
     """
     third = fields.given.get("model_type") == "gemma3_text"
     bias = fields.flag("attention_bias", False)
@@ -57,7 +57,7 @@ def read_gemma2(fields: Fields, tensors: Tensors) -> Reading:
     }
     others = {
         **_gemma(fields),
-        "sandwich": True,
+        "sandwich": fields.given.get("model_type") != "vaultgemma",
         "is_causal": not sees_all,
         "logit_softcap": _softcap(fields, "final_logit_softcapping", None if third else 30.0),
     }
@@ -89,5 +89,6 @@ GEMMA3 = TextPart("gemma3_text", {"gemma3_text": read_gemma2}, IMAGE_FIELDS, (),
 FAMILIES = (
     Family("hf.llama", ("gemma",), read_gemma, HEADS),
     Family("hf.gemma", ("gemma2", "gemma3_text"), read_gemma2, HEADS),
+    Family("hf.gemma", ("vaultgemma",), read_gemma2),
     text_family("hf.gemma3", ("gemma3",), GEMMA3, HEADS),
 )

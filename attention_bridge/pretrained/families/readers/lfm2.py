@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attention_bridge.catalogue.part import Part
 from attention_bridge.errors import CheckpointError
-from attention_bridge.pretrained.families.decoder_fields import grouped_heads, layer_types
+from attention_bridge.pretrained.families.decoder_fields import by_layer, grouped_heads, layer_types
 from attention_bridge.pretrained.families.decoder_reading import decoder
 from attention_bridge.pretrained.families.describe import Heads, layer_spec
 from attention_bridge.pretrained.families.family import Family, Reading
@@ -35,17 +35,16 @@ def read_lfm2(fields: Fields, tensors: Tensors) -> Reading:
         ),
     }
     ffn = Part("GatedFeedForward", {"ffn_dim": _ffn_dim(fields), "activation": "silu", "bias": False})
-    layers = [
-        layer_spec(mixers[kind], ffn, "pre", heads.norm())
-        for kind in layer_types(fields, num_layers, given, (FULL, CONV))
-    ]
+    kinds = layer_types(fields, num_layers, given, (FULL, CONV))
+    layers = [layer_spec(mixers[kind], ffn, "pre", heads.norm()) for kind in kinds]
     tied = fields.flag("tie_embedding", fields.flag("tie_word_embeddings", True))  # the older name wins
     fields.given = {**fields.given, "tie_word_embeddings": tied}
     for name in ("block_dim", "block_mlp_init_scale", "block_norm_eps", "block_out_init_scale", "conv_dim",
                  "conv_dim_out", "block_use_swiglu", "block_use_xavier_init", "conv_use_xavier_init",
                  "use_pos_enc", "theta"):  # fmt: skip
         fields.raw(name)  # in published files; the reference ignores them
-    return decoder(fields, layers, HF_LFM2, norm=heads.norm())
+    layout = by_layer(HF_LFM2, ["self_attn." if kind == FULL else "conv." for kind in kinds])
+    return decoder(fields, layers, layout, norm=heads.norm())
 
 
 def _ffn_dim(fields: Fields) -> int:

@@ -5,6 +5,7 @@ Rotary pairs may be neighbours (interleaved) and cover a part of a head; biases,
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from attention_bridge.catalogue.part import Part
@@ -20,8 +21,9 @@ from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layout import Layout
 from attention_bridge.weights.layouts.hf_glm import HF_GLM, HF_GLM4
 from attention_bridge.weights.layouts.hf_llama import HF_LLAMA
-from attention_bridge.weights.layouts.hf_nemotron import HF_NEMOTRON
+from attention_bridge.weights.layouts.hf_nemotron import HF_NEMOTRON, hf_stablelm
 from attention_bridge.weights.layouts.hf_olmo import HF_OLMO2
+from attention_bridge.weights.layouts.hf_persimmon import HF_PERSIMMON
 
 WINDOWED, FULL = "sliding_attention", "full_attention"
 
@@ -87,17 +89,41 @@ def read_nemotron(fields: Fields, tensors: Tensors) -> Reading:
     return _read(fields, HF_NEMOTRON, qkv_bias=bias, out_bias=bias, norm=norm, ffn=ffn, share=0.5)
 
 
+def read_persimmon(fields: Fields, tensors: Tensors) -> Reading:
+    """Read a Persimmon configuration (Adept 2023): biases everywhere, squared ReLUs, norms of queries and keys."""
+    dim, heads = fields.dim_and_heads(("hidden_size",), ("num_attention_heads",))
+    norm = Part("layer_norm", {"eps": fields.number("layer_norm_eps")})
+    head_norm = replace(norm, arguments={"dim": dim // heads, **norm.arguments})
+    normalised = fields.flag("qk_layernorm", True)
+    reading = _read(
+        fields,
+        HF_PERSIMMON,
+        norm=norm,
+        ffn=plain_ffn(fields),
+        share=0.5,
+        head_norms=(head_norm, head_norm) if normalised else None,
+        qkv_bias=True,
+        out_bias=True,
+    )
+    return replace(reading, axes={"g": heads, "d": dim // heads})
+
+
 def read_stablelm(fields: Fields, tensors: Tensors) -> Reading:
     """Read a StableLM configuration (Bellagente et al. 2024)."""
-    fields.only("qk_layernorm", False)
-    norm = Part("layer_norm", {"eps": fields.number("layer_norm_eps")})
+    sizes, eps = grouped_heads(fields), fields.number("layer_norm_eps")
+    counts, head_norms = (sizes["num_heads"], sizes["num_kv_heads"]), None
+    if normalised := fields.flag("qk_layernorm", False):
+        options = {"dim": sizes["head_dim"], "eps": eps}
+        head_norms = tuple(Part("head_layer_norm", {"num_heads": n, **options}) for n in counts)
+    norm = Part("layer_norm", {"eps": eps})
     parallel = fields.flag("use_parallel_residual", False)
     return _read(
         fields,
-        HF_NEMOTRON,
+        hf_stablelm(*counts) if normalised else HF_NEMOTRON,
         qkv_bias=fields.flag("use_qkv_bias", False),
         norm=norm,
         share=0.25,
+        head_norms=head_norms,
         arrangement="parallel_shared_norm" if parallel else "pre",
     )
 
@@ -139,6 +165,7 @@ def _read(
     interleaved: bool = False,
     share: float = 1.0,
     tied: bool = False,
+    head_norms: tuple[Part, ...] | None = None,
     **biases: Any,
 ) -> Reading:
     """Read a decoder of equal layers.
@@ -152,6 +179,7 @@ def _read(
         interleaved: whether neighbouring features are rotary pairs.
         share: share of a head's features that are rotated, if the configuration says nothing.
         tied: whether the embeddings are tied, if the configuration says nothing.
+        head_norms: norms of queries and of keys; None for none.
         biases: biases of attention, as in `Heads`.
     """
     sizes = grouped_heads(fields)
@@ -160,7 +188,11 @@ def _read(
     rotary_dim = int(sizes["head_dim"] * rotary_share(fields, share))
     turned: dict[str, Any] = {"interleaved": True} if interleaved else {}
     position = rope(fields, rotary_dim, head_dim=sizes["head_dim"], **turned)
-    layer = layer_spec(heads.mixer(position), gated_ffn(fields) if ffn is None else ffn, arrangement, norm)
+    mixer = heads.mixer(position)
+    if head_norms is not None:
+        norms = dict(zip(("q_norm", "k_norm"), head_norms, strict=True))
+        mixer = replace(mixer, arguments={**mixer.arguments, **norms})
+    layer = layer_spec(mixer, gated_ffn(fields) if ffn is None else ffn, arrangement, norm)
     return decoder(fields, [layer] * fields.layers("num_hidden_layers"), layout, norm=norm, tied=tied)
 
 
@@ -172,6 +204,7 @@ FAMILIES = (
     Family("hf.seed_oss", ("seed_oss",), read_seed_oss, HEADS),
     Family("hf.arcee", ("arcee",), read_arcee, HEADS),
     Family("hf.nemotron", ("nemotron",), read_nemotron, HEADS),
+    Family("hf.persimmon", ("persimmon",), read_persimmon, HEADS),
     Family("hf.stablelm", ("stablelm",), read_stablelm, HEADS),
     Family("hf.exaone4", ("exaone4",), read_exaone4, HEADS),
 )

@@ -7,7 +7,12 @@ from typing import Any
 
 from attention_bridge.catalogue.part import Part
 from attention_bridge.errors import CheckpointError
-from attention_bridge.pretrained.families.decoder_fields import grouped_heads, layer_types, with_tied
+from attention_bridge.pretrained.families.decoder_fields import (
+    by_layer,
+    grouped_heads,
+    layer_types,
+    with_tied,
+)
 from attention_bridge.pretrained.families.decoder_reading import decoder, gated_ffn
 from attention_bridge.pretrained.families.describe import Heads, language_model, layer_spec, model_spec
 from attention_bridge.pretrained.families.family import Family, Reading
@@ -65,7 +70,8 @@ def read_bamba(fields: Fields, tensors: Tensors) -> Reading:
     mixers = [heads.mixer(position) if n in full else recurrent for n in range(num_layers)]
     ffn = gated_ffn(fields, bias=fields.flag("mlp_bias", False))
     layers = [layer_spec(mixer, ffn, "pre", heads.norm()) for mixer in mixers]
-    return decoder(fields, layers, HF_BAMBA, norm=heads.norm())
+    layout = by_layer(HF_BAMBA, ["self_attn." if n in full else "mamba." for n in range(num_layers)])
+    return decoder(fields, layers, layout, norm=heads.norm())
 
 
 def read_granite_hybrid(fields: Fields, tensors: Tensors) -> Reading:
@@ -103,14 +109,12 @@ def read_granite_hybrid(fields: Fields, tensors: Tensors) -> Reading:
         },
     )
     scale = fields.number("residual_multiplier")
-    layers = [
-        layer_spec(mixers[kind], ffn, "pre", heads.norm(), residual_scale=scale)
-        for kind in layer_types(fields, num_layers, _renamed(given), (LINEAR, FULL))
-    ]
+    kinds = layer_types(fields, num_layers, _renamed(given), (LINEAR, FULL))
+    layers = [layer_spec(mixers[kind], ffn, "pre", heads.norm(), residual_scale=scale) for kind in kinds]
     return decoder(
         fields,
         layers,
-        HF_GRANITE_HYBRID,
+        by_layer(HF_GRANITE_HYBRID, ["self_attn." if kind == FULL else "mamba." for kind in kinds]),
         norm=heads.norm(),
         embed_scale=fields.number("embedding_multiplier"),
         logit_scale=1.0 / fields.number("logits_scaling"),

@@ -70,7 +70,12 @@ def read_nemotron_h(fields: Fields, tensors: Tensors) -> Reading:
         for n, kind in enumerate(kinds)
         if kind == MLP
     ]
-    layout = replace(HF_NEMOTRON_H, rules=(*norms, *HF_NEMOTRON_H.rules))
+    outputs = [
+        Rule(f"backbone.layers.{n}.mixer.o_proj.weight", f"layers.{n}.attention.out_proj.weight")
+        for n, kind in enumerate(kinds)
+        if kind == FULL
+    ]
+    layout = replace(HF_NEMOTRON_H, rules=(*norms, *outputs, *HF_NEMOTRON_H.rules))
     return Reading(
         language_model(spec), with_tied(layout, tied, "lm_head.weight", "backbone.embeddings.weight")
     )

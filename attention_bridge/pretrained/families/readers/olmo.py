@@ -1,11 +1,11 @@
-"""Readers of OLMo 2 and 3, and of FlexOlmo."""
+"""Readers of OLMo 1, 2 and 3, and of FlexOlmo."""
 
 from __future__ import annotations
 
 from attention_bridge.catalogue.part import Part
 from attention_bridge.pretrained.families.decoder_fields import grouped_heads, layer_types
 from attention_bridge.pretrained.families.decoder_reading import decoder, gated_ffn
-from attention_bridge.pretrained.families.describe import layer_spec
+from attention_bridge.pretrained.families.describe import Heads, layer_spec
 from attention_bridge.pretrained.families.expert_reading import mixture, stored_layout
 from attention_bridge.pretrained.families.family import Family, Reading
 from attention_bridge.pretrained.families.fields import Fields
@@ -13,9 +13,21 @@ from attention_bridge.pretrained.families.heads import decoder_heads
 from attention_bridge.pretrained.families.rope import rope
 from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layout import Layout
+from attention_bridge.weights.layouts.hf_llama import HF_LLAMA
 from attention_bridge.weights.layouts.hf_olmo import HF_FLEX_OLMO, HF_FLEX_OLMO_STACKED, HF_OLMO2
 
 WINDOWED, FULL = "sliding_attention", "full_attention"
+
+
+def read_olmo(fields: Fields, tensors: Tensors) -> Reading:
+    """Read an OLMo configuration (Groeneveld et al. 2024): layer norms without parameters, and clipped projections."""
+    sizes, bias = grouped_heads(fields), fields.flag("attention_bias", False)
+    fields.raw("rms_norm_eps")
+    clip = fields.number("clip_qkv", default=None)
+    heads = Heads(fields.size("hidden_size"), **sizes, qkv_bias=bias, out_bias=bias, clip=clip)
+    norm = Part("layer_norm", {"eps": 1e-5, "learned": False})
+    layer = layer_spec(heads.mixer(rope(fields, sizes["head_dim"])), gated_ffn(fields), "pre", norm)
+    return decoder(fields, [layer] * fields.layers("num_hidden_layers"), HF_LLAMA, norm=norm)
 
 
 def read_olmo2(fields: Fields, tensors: Tensors) -> Reading:
@@ -63,7 +75,9 @@ def _windows(fields: Fields, num_layers: int) -> tuple[int | None, ...]:
     return tuple(window if kind == WINDOWED else None for kind in kinds)
 
 
+HEADS = decoder_heads("score")
 FAMILIES = (
-    Family("hf.olmo2", ("olmo2", "olmo3"), read_olmo2, decoder_heads("score")),
+    Family("hf.olmo", ("olmo",), read_olmo, HEADS),
+    Family("hf.olmo2", ("olmo2", "olmo3"), read_olmo2, HEADS),
     Family("hf.flex_olmo", ("flex_olmo",), read_flex_olmo),
 )

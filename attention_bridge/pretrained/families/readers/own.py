@@ -56,6 +56,7 @@ FROM_ZERO = (
     "first_position",
     "kv_layer",
     "min_step",
+    "mask_token",
     "eps",
     "norm_eps",
     "num_dense_layers",

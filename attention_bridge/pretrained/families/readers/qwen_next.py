@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from attention_bridge.catalogue.part import Part
-from attention_bridge.pretrained.families.decoder_fields import grouped_heads, layer_types
+from attention_bridge.pretrained.families.decoder_fields import by_layer, grouped_heads, layer_types
 from attention_bridge.pretrained.families.decoder_reading import decoder, gated_ffn
 from attention_bridge.pretrained.families.defaults import defaults_of
 from attention_bridge.pretrained.families.describe import layer_spec
@@ -39,7 +39,8 @@ def read_qwen3_next(fields: Fields, tensors: Tensors) -> Reading:
 def read_qwen3_5_text(fields: Fields, tensors: Tensors) -> Reading:
     """Read a configuration of the text model of Qwen3.5 (Qwen Team 2026), dense or with experts."""
     fields.raw("intermediate_size")  # of the dense model
-    ffn = _experts(fields, True) if "num_experts" in fields.given else gated_ffn(fields)
+    sparse = fields.given.get("model_type") == "qwen3_5_moe_text"
+    ffn = _experts(fields, True) if sparse else gated_ffn(fields)
     return _read(fields, [ffn] * fields.layers("num_hidden_layers"), HF_QWEN3_5)
 
 
@@ -50,6 +51,7 @@ def read_qwen3_5(fields: Fields, tensors: Tensors) -> Reading:
         fields.raw(name)
     if "tie_word_embeddings" in fields.given:
         text.given = {"tie_word_embeddings": fields.raw("tie_word_embeddings"), **text.given}
+    text.given = {**text.given, "model_type": f"{fields.given['model_type']}_text"}
     reading = read_qwen3_5_text(text, tensors)
     text.finish()
     return reading
@@ -112,6 +114,7 @@ def _read(fields: Fields, ffns: list[Part], layout: Layout) -> Reading:
     ]
     axes = {"d": head_dim, "key_heads": keys, "key_dim": key_dim, "value_dim": value_dim}
     axes["repeats"] = values // keys
+    layout = by_layer(layout, ["self_attn." if kind == FULL else "linear_attn." for kind in kinds])
     return replace(decoder(fields, layers, layout, norm=norm), axes=axes)
 
 

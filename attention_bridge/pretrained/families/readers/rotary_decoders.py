@@ -25,11 +25,16 @@ DEFAULT_WINDOW = 4096  # default of Mistral, Qwen, Gemma 2 and 3
 
 
 def read_llama(fields: Fields, tensors: Tensors) -> Reading:
-    """Read a configuration of Llama, Mistral, Qwen 2 or Qwen 3.
+    """Read a configuration of Llama, Mistral, Ministral, Qwen 2, Qwen 3 or InternLM 3.
 
-    Touvron et al. 2023; Jiang et al. 2023; Yang et al. 2024, 2025.
+    Touvron et al. 2023; Jiang et al. 2023; Yang et al. 2024, 2025; Cai et al. 2024.
     """
     kind = fields.given.get("model_type")
+    if kind == "internlm3":
+        names = {"qkv_bias": "attention_bias", "bias": "mlp_bias"}
+        fields.given = {names.get(name, name): value for name, value in fields.given.items()}
+    if kind == "ministral":
+        fields.only("attention_bias", False)
     bias = fields.flag("attention_bias", False)
     heads = {"qkv_bias": bias or kind == "qwen2", "out_bias": bias, "qk_norm": kind == "qwen3"}
     return rotary_model(fields, heads, {"ffn_bias": fields.flag("mlp_bias", False)})
@@ -126,13 +131,14 @@ def _windows(fields: Fields, num_layers: int, pattern: int, *, is_causal: bool) 
     An encoder has half of the window on each side.
     """
     kind, kinds = fields.given.get("model_type"), fields.raw("layer_types")
-    windowed = "sliding_window" in fields.given or kind in ("llama", "gemma")
+    plain = ("llama", "gemma", "internlm3")  # these models have no windows
+    windowed = "sliding_window" in fields.given or kind in plain
     window = fields.size("sliding_window", default=None) if windowed else DEFAULT_WINDOW
     fields.seen.add("sliding_window")
     from_layer = fields.whole("max_window_layers", default=28)
     if kind in ("qwen2", "qwen3") and not fields.flag("use_sliding_window", False):
         return ()
-    if window is None or kind in ("llama", "gemma"):  # these models have no windows
+    if window is None or kind in plain:
         return ()
     if kind == "mistral":  # it has windows in all layers
         kinds = None
@@ -150,6 +156,6 @@ def _windows(fields: Fields, num_layers: int, pattern: int, *, is_causal: bool) 
 
 HEADS = decoder_heads("score")
 FAMILIES = (
-    Family("hf.llama", ("llama", "mistral", "qwen2", "qwen3"), read_llama, HEADS),
+    Family("hf.llama", ("llama", "mistral", "ministral", "qwen2", "qwen3", "internlm3"), read_llama, HEADS),
     Family("meta.llama", ("meta.llama",), read_meta),
 )
