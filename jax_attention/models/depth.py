@@ -19,8 +19,8 @@ def run_layers(
     mask: Bool[Array, "..."] | None,
     memories: Sequence[Any],
     call: LayerCall,
-    inputs: Sequence[Any],
     *,
+    inputs: Sequence[Any] | None = None,
     scan_layers: bool,
     remat: bool,
 ) -> list[CachedOutput]:
@@ -32,7 +32,7 @@ def run_layers(
         mask: mask of every layer.
         memories: KV cache or recurrent state of each layer; None for a layer without one.
         call: other arguments of each layer's call.
-        inputs: vectors of the tokens for each layer, `(batch, length, dim)`; None for a layer without them.
+        inputs: vectors of the tokens for each layer, `(batch, length, dim)`; None for none.
         scan_layers: whether equal layers share one compiled program.
         remat: whether activations inside a layer are recomputed in the backward pass instead of stored.
     """
@@ -49,7 +49,7 @@ def run_layers(
             n = run[0]
             sharing: Any = {"shared": kept.get(layers[n].kv_layer), "shares": n in sources}
             given: LayerCall = {**call, "memory": memories[n], **sharing}
-            found.append(_run(layers[n], x, mask, given, inputs[n], remat))
+            found.append(_run(layers[n], x, mask, given, None if inputs is None else inputs[n], remat))
             if n in sources:
                 kept[n] = found[n].cache
                 found[n] = found[n]._replace(cache=kept[n].cache)

@@ -203,8 +203,6 @@ class LanguageModel(nnx.Module):
             "memory": None,
             "reads_on": caches is not None,
             "need_weights": need_weights,
-            "shared": None,
-            "shares": False,
         }
         inputs = None if self.layer_embedding is None else self.layer_embedding(tokens, x)
         read = run_layers(
@@ -213,7 +211,7 @@ class LanguageModel(nnx.Module):
             mask,
             caches or (None,) * len(self.layers),
             call,
-            inputs or (None,) * len(self.layers),
+            inputs=inputs,
             scan_layers=self.scan_layers,
             remat=self.remat,
         )

@@ -19,8 +19,8 @@ def run_layers(
     mask: Bool[Tensor, "..."] | None,
     memories: Sequence[Any],
     call: LayerCall,
-    inputs: Sequence[Any],
     *,
+    inputs: Sequence[Any] | None = None,
     scan_layers: bool,
     remat: bool,
 ) -> list[CachedOutput]:
@@ -32,7 +32,7 @@ def run_layers(
         mask: mask of every layer.
         memories: KV cache or recurrent state of each layer; None for a layer without one.
         call: other arguments of each layer's call.
-        inputs: vectors of the tokens for each layer, `(batch, length, dim)`; None for a layer without them.
+        inputs: vectors of the tokens for each layer, `(batch, length, dim)`; None for none.
         scan_layers: whether equal layers share one compiled program.
         remat: whether activations inside a layer are recomputed in the backward pass instead of stored.
     """
@@ -43,7 +43,13 @@ def run_layers(
         by_itself = scan_layers and not call["reads_on"] and not torch.compiler.is_compiling()
         run = _compiled() if by_itself else _run
         sharing = {"shared": kept.get(layer.kv_layer), "shares": n in sources}
-        given: Any = (layer, x, mask, {**call, "memory": memory, **sharing}, inputs[n])
+        given: Any = (
+            layer,
+            x,
+            mask,
+            {**call, "memory": memory, **sharing},
+            None if inputs is None else inputs[n],
+        )
         again = remat and torch.is_grad_enabled()
         found.append(checkpoint(run, *given, use_reentrant=False) if again else run(*given))
         if n in sources:

@@ -201,8 +201,6 @@ class LanguageModel(nn.Module):
             "memory": None,
             "reads_on": caches is not None,
             "need_weights": need_weights,
-            "shared": None,
-            "shares": False,
         }
         inputs = None if self.layer_embedding is None else self.layer_embedding(tokens, x)
         read = run_layers(
@@ -211,7 +209,7 @@ class LanguageModel(nn.Module):
             mask,
             caches or (None,) * len(self.layers),
             call,
-            inputs or (None,) * len(self.layers),
+            inputs=inputs,
             scan_layers=self.scan_layers,
             remat=self.remat,
         )

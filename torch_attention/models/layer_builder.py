@@ -18,25 +18,29 @@ def build_layers(config: ModelSpec, factory: dict[str, Any]) -> list[Layer]:
         ValueError: an arrangement or a part is unknown or does not fit, or a layer's `kv_layer` or `token_input`
             does not.
     """
+    input_dim = None if config.layer_embedding is None else config.layer_embedding.arguments["dim"]
     built: list[Layer] = []
     for spec in config.layers:
-        layer = build_layer(spec, config.embed_dim, factory, is_causal=config.is_causal)
+        layer = build_layer(spec, config.embed_dim, factory, is_causal=config.is_causal, input_dim=input_dim)
         _check_kv_layer(spec.kv_layer, layer, built)
-        layer.kv_layer = spec.kv_layer
-        if spec.token_input is not None:
-            if config.layer_embedding is None:
-                raise ValueError("token_input of a layer needs a layer_embedding of the model, got None")
-            known = {"embed_dim": config.embed_dim, "input_dim": config.layer_embedding.arguments["dim"]}
-            layer.token_input = build(spec.token_input, known, factory)
         built.append(layer)
     return built
 
 
-def build_layer(spec: LayerSpec, embed_dim: int, factory: dict[str, Any], *, is_causal: bool) -> Layer:
+def build_layer(
+    spec: LayerSpec, embed_dim: int, factory: dict[str, Any], *, is_causal: bool, input_dim: int | None = None
+) -> Layer:
     """Build a layer from its description.
 
+    Args:
+        spec: the description.
+        embed_dim: number of features per position.
+        factory: arguments of `Factory`.
+        is_causal: whether the mixer must be causal.
+        input_dim: features of the tokens' vectors for the layer, which `token_input` reads; None without them.
+
     Raises:
-        ValueError: an arrangement or a part is unknown or does not fit.
+        ValueError: an arrangement or a part is unknown or does not fit, or `token_input` has no vectors to read.
     """
     if spec.arrangement not in ARRANGEMENTS:
         raise ValueError(f"arrangement must be one of {', '.join(ARRANGEMENTS)}, got {spec.arrangement!r}")
@@ -47,6 +51,11 @@ def build_layer(spec: LayerSpec, embed_dim: int, factory: dict[str, Any], *, is_
     if spec.output_norm is not None:
         own["output_norm"] = partial(build, spec.output_norm, {"dim": embed_dim}, factory)
     layer: Layer = ARRANGEMENTS[spec.arrangement](mixer, ffn, norm, spec.residual_scale, **own)
+    layer.kv_layer = spec.kv_layer
+    if spec.token_input is not None:
+        if input_dim is None:
+            raise ValueError("token_input of a layer needs a layer_embedding of the model, got None")
+        layer.token_input = build(spec.token_input, {"embed_dim": embed_dim, "input_dim": input_dim}, factory)
     if spec.output_scale:
         layer.output_scale = constant_parameter(1, value=1.0, **factory)
     return layer

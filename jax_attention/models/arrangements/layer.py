@@ -1,6 +1,6 @@
 """Base class of the arrangements of a layer."""
 
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from flax import nnx
 from jax import Array
@@ -29,8 +29,8 @@ class LayerCall(TypedDict):
     memory: Any
     reads_on: bool
     need_weights: bool
-    shared: Any
-    shares: bool
+    shared: NotRequired[Any]
+    shares: NotRequired[bool]
 
 
 class Layer(nnx.Module):

@@ -1,6 +1,6 @@
 """Base class of the arrangements of a layer."""
 
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -28,8 +28,8 @@ class LayerCall(TypedDict):
     memory: Any
     reads_on: bool
     need_weights: bool
-    shared: Any
-    shares: bool
+    shared: NotRequired[Any]
+    shares: NotRequired[bool]
 
 
 class Layer(nn.Module):
