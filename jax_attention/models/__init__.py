@@ -16,11 +16,11 @@ from jax_attention.models.description import LayerSpec as LayerSpec
 from jax_attention.models.description import ModelSpec as ModelSpec
 from jax_attention.models.description import Part as Part
 from jax_attention.models.encoder import Encoder as Encoder
-from jax_attention.models.encoder import EncoderConfig as EncoderConfig
-from jax_attention.models.encoder import EncoderLayer as EncoderLayer
 from jax_attention.models.encoder_decoder import EncoderDecoder as EncoderDecoder
 from jax_attention.models.encoder_decoder import EncoderDecoderConfig as EncoderDecoderConfig
 from jax_attention.models.encoder_decoder import StackConfig as StackConfig
+from jax_attention.models.encoder_layer import EncoderConfig as EncoderConfig
+from jax_attention.models.encoder_layer import EncoderLayer as EncoderLayer
 from jax_attention.models.experts import MixtureOfExperts as MixtureOfExperts
 from jax_attention.models.generation import generate as generate
 from jax_attention.models.language import LanguageModel as LanguageModel

@@ -25,7 +25,7 @@ from jax_attention.checks import check_padding_mask, check_tokens
 from jax_attention.cross_attention import EncoderDecoderAttention
 from jax_attention.layers import Factory, constant_parameter, embedding, similarities
 from jax_attention.models.description import Part
-from jax_attention.models.encoder import EncoderConfig, EncoderLayer
+from jax_attention.models.encoder_layer import EncoderConfig, EncoderLayer
 from jax_attention.models.part_builder import build_embedding_position
 from jax_attention.models.sequence import SequenceModel, check_decoding, sequence_output
 from jax_attention.models.special_tokens import SpecialTokens

@@ -17,13 +17,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Int, Shaped
+from jaxtyping import Bool, Int, Shaped
 
 from jax_attention.arguments import checked
 from jax_attention.layers import Factory
 from jax_attention.models.decoder import Decoder, DecoderConfig
 from jax_attention.models.description import ModelSpec, Part, check_described, described, plain
-from jax_attention.models.encoder import Encoder, EncoderConfig
+from jax_attention.models.encoder import Encoder
+from jax_attention.models.encoder_layer import EncoderConfig
 from jax_attention.models.language import LanguageModel
 from jax_attention.models.module_classes import call_arguments
 from jax_attention.models.part_builder import build
@@ -116,6 +117,8 @@ class TaskModel(nnx.Module):
         token_types: Int[Array, "batch length"] | None = None,
         *,
         positions: Int[Array, "..."] | None = None,
+        boxes: Int[Array, "..."] | None = None,
+        global_tokens: Bool[Array, "batch length"] | None = None,
         need_weights: bool = False,
         need_hidden_states: bool = False,
     ) -> LogitsOutput | SpanOutput | RewardOutput | EmbeddingOutput | HiddenOutput:
@@ -127,6 +130,9 @@ class TaskModel(nnx.Module):
                 mask that the backbone takes; None for no mask.
             token_types: token type ids, for an encoder with types; None for all 0.
             positions: positions of the tokens; None counts only real tokens, so that left padding shifts no position.
+            boxes: box of each token on a page, `(batch, length, 4)`, for an encoder with boxes; None for all 0.
+            global_tokens: boolean mask, True where a token is global, for an encoder with such attention; None for the
+                encoder's own.
             need_weights: whether to return the attention weights of every layer.
             need_hidden_states: whether to return the hidden states: the first layer's input and every layer's output.
 
@@ -139,7 +145,8 @@ class TaskModel(nnx.Module):
             ValueError: shapes do not match, or the backbone does not take an argument.
             NotImplementedError: left padding is given to a layer that mixes by fixed positions.
         """
-        options = {"mask": mask, "token_types": token_types, "positions": positions}
+        options: dict[str, Any] = {"mask": mask, "token_types": token_types, "positions": positions}
+        options |= {"boxes": boxes, "global_tokens": global_tokens}
         for name, given in options.items():
             if given is not None and name not in self.backbone_takes:
                 raise ValueError(

@@ -83,7 +83,7 @@ class TextProof(Proof):
         there = array(self.there)
         return {
             name: x * (there[:, None, :, None] & there[:, None, None] if x.ndim == 4 else there[..., None])
-            for name, x in _results(found).items()
+            for name, x in _results(found, has_maps=self.case.has_maps).items()
         }
 
     def _row(self, model: Any, tokens: np.ndarray) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class TextProof(Proof):
         found = model(given, attention_mask=torch.ones_like(given), **options)
         if model.config.model_type in WITHOUT_ATTENTION:  # the outputs of all layers, then the final norm's
             found.hidden_states = (model.get_input_embeddings()(given), *found.hidden_states[:-1])
-        return _results(found)
+        return _results(found, has_maps=self.case.has_maps)
 
     def _stepwise(self, model: Any, array: Callable[[Any], Any]) -> np.ndarray:
         """Logits of a cached generation: some tokens at once, then one by one."""
@@ -129,11 +129,11 @@ def _forget_lengths(model: Any) -> None:
             each.inv_freq = each.original_inv_freq.clone()
 
 
-def _results(found: Any) -> dict[str, Any]:
+def _results(found: Any, *, has_maps: bool) -> dict[str, Any]:
     """Outputs by name; the last hidden state is left out, as some models give it before the norm, some after it."""
     results = {"output": found.logits if hasattr(found, "logits") else found.last_hidden_state}
     results |= {f"state {n}": x for n, x in enumerate((found.hidden_states or ())[:-1])}
-    maps = getattr(found, "attentions", None) or ()
+    maps = (getattr(found, "attentions", None) if has_maps else None) or ()
     return results | {f"map {n}": x for n, x in enumerate(maps) if x is not None}
 
 

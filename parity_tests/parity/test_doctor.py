@@ -24,7 +24,7 @@ from attention_bridge.errors import InputError
 from attention_bridge.parity.measure import error
 from parity_tests.helpers import faulty_layers as layers
 from parity_tests.helpers.faulty_layers import Case, Weights, half_rope, linear, random_weights
-from torch_attention.models.encoder import EncoderConfig, EncoderLayer
+from torch_attention.models.encoder_layer import EncoderConfig, EncoderLayer
 
 WINDOW, CAP = 3, 2.5
 QUERY, KEY = 5, 7

@@ -16,11 +16,11 @@ from torch_attention.models.description import LayerSpec as LayerSpec
 from torch_attention.models.description import ModelSpec as ModelSpec
 from torch_attention.models.description import Part as Part
 from torch_attention.models.encoder import Encoder as Encoder
-from torch_attention.models.encoder import EncoderConfig as EncoderConfig
-from torch_attention.models.encoder import EncoderLayer as EncoderLayer
 from torch_attention.models.encoder_decoder import EncoderDecoder as EncoderDecoder
 from torch_attention.models.encoder_decoder import EncoderDecoderConfig as EncoderDecoderConfig
 from torch_attention.models.encoder_decoder import StackConfig as StackConfig
+from torch_attention.models.encoder_layer import EncoderConfig as EncoderConfig
+from torch_attention.models.encoder_layer import EncoderLayer as EncoderLayer
 from torch_attention.models.experts import MixtureOfExperts as MixtureOfExperts
 from torch_attention.models.generation import generate as generate
 from torch_attention.models.language import LanguageModel as LanguageModel

@@ -3,10 +3,10 @@
 Token, position and type embeddings are added and normalised. Each layer is self-attention and a feed-forward
 network, each followed by a residual addition and a normalisation. An optional pooler reads the first position. Instead
 of position embeddings, or besides them, the layers may share a positional encoding: a `T5Bias` in MPNet (Song et al.
-2020), a `RotaryEmbedding` in RoFormer (Su et al. 2021).
+2020), a `RotaryEmbedding` in RoFormer (Su et al. 2021). With boxes, embeddings of each token's place on a page are
+added (LayoutLM: Xu et al. 2019).
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,128 +16,19 @@ from torch import Tensor, nn
 from torch_attention.arguments import checked
 from torch_attention.arrays import with_rank
 from torch_attention.checks import check_pairs, check_tokens
-from torch_attention.dropout_masks import LayerKeep, ModelKeep
-from torch_attention.feed_forward import FeedForward, GatedFeedForward
+from torch_attention.dropout_masks import ModelKeep
 from torch_attention.layers import Dropout, Factory, embedding, linear
-from torch_attention.models.description import Part
+from torch_attention.models.box_embedding import BoxEmbedding
+from torch_attention.models.encoder_layer import EncoderConfig, EncoderLayer
 from torch_attention.models.part_builder import build_position
 from torch_attention.models.token_masks import token_mask
+from torch_attention.models.token_mixers import check_shares_position
 from torch_attention.models.token_numbers import check_numbers, check_types
 from torch_attention.models.token_positions import places
 from torch_attention.norms import layer_norm, normalise
 from torch_attention.ops.arrays import known_above
-from torch_attention.outputs import AttentionOutput, EncoderOutput
+from torch_attention.outputs import EncoderOutput
 from torch_attention.positions.protocol import check_shape
-from torch_attention.self_attention import MultiHeadSelfAttention
-
-
-@checked
-@dataclass(frozen=True)
-class EncoderConfig:
-    """Sizes of an encoder.
-
-    Attributes:
-        vocab_size: number of tokens in the vocabulary.
-        embed_dim: number of features per position.
-        num_heads: number of attention heads per layer; must divide `embed_dim`.
-        num_layers: number of layers.
-        ffn_dim: hidden features of the feed-forward network.
-        max_len: number of positions with an embedding, the longest sequence; None for no position embeddings.
-        num_types: number of token types (sentence A, sentence B); 0 for none (DistilBERT).
-        activation: activation of the feed-forward network: `"relu"`, `"gelu"` (erf), `"gelu_tanh"`, `"quick_gelu"` or
-            `"silu"`.
-        norm_eps: epsilon added to the variance in each normalisation.
-        dropout: dropout rate of attention weights, embeddings and sublayer outputs in training.
-        pooler: whether the model has a pooler: a linear layer and tanh on the first position.
-        first_position: index of the first token's row in the position embedding; 2 in RoBERTa.
-        uncounted_token: token that positions do not count, which is the padding token of RoBERTa; None counts all
-            tokens.
-        position: positional encoding that all layers share, such as `T5Bias`; None for none.
-        gated: whether the feed-forward network has a gate.
-        bias: whether the projections of attention and feed-forward network have biases.
-        num_tasks: number of rows of the task embedding, whose first row is added to each token (ERNIE); None for none.
-        token_dim: features of the embeddings, which a linear layer projects to `embed_dim` (ALBERT); None for
-            embeddings of `embed_dim` features without a projection.
-        shared_layers: whether one layer runs `num_layers` times (ALBERT).
-    """
-
-    vocab_size: int
-    embed_dim: int
-    num_heads: int
-    num_layers: int
-    ffn_dim: int
-    max_len: int | None
-    num_types: int = 2
-    activation: str = "gelu"
-    norm_eps: float = 1e-12
-    dropout: float = 0.0
-    pooler: bool = True
-    first_position: int = 0
-    token_dim: int | None = None
-    shared_layers: bool = False
-    uncounted_token: int | None = None
-    position: Part | None = None
-    gated: bool = False
-    bias: bool = True
-    num_tasks: int | None = None
-
-
-@checked
-class EncoderLayer(nn.Module):
-    """Self-attention and feed-forward network, each as x = norm(x + f(x)) (Vaswani et al. 2017).
-
-    Args:
-        config: sizes and options of the model.
-
-    Raises:
-        ValueError: `embed_dim` is not divisible by `num_heads`, the activation is unknown, or the dropout rate is
-            outside [0, 1).
-    """
-
-    def __init__(
-        self,
-        config: EncoderConfig,
-        *,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ):
-        super().__init__()
-        factory = Factory(device=device, dtype=dtype)
-        dim, eps, bias = config.embed_dim, config.norm_eps, config.bias
-        feed_forward = GatedFeedForward if config.gated else FeedForward
-        self.attention = MultiHeadSelfAttention(
-            dim, config.num_heads, bias=bias, dropout=config.dropout, **factory
-        )
-        self.attention_norm = layer_norm(dim, eps=eps, **factory)
-        self.ffn = feed_forward(dim, config.ffn_dim, activation=config.activation, bias=bias, **factory)
-        self.ffn_norm = layer_norm(dim, eps=eps, **factory)
-        self.dropout = Dropout(config.dropout)
-
-    def forward(
-        self,
-        x: Float[Tensor, "batch length embed"],
-        mask: Bool[Tensor, "..."] | None = None,
-        *,
-        position: Any = None,
-        positions: Int[Tensor, "..."] | None = None,
-        need_weights: bool = True,
-        dropout_keep: LayerKeep | None = None,
-    ) -> AttentionOutput:
-        """Run one layer; arguments, result and errors as in `MultiHeadSelfAttention`."""
-        keep = dropout_keep or LayerKeep()
-        attended, weights = self.attention(
-            x,
-            mask,
-            position=position,
-            positions=None if position is None else positions,
-            need_weights=need_weights,
-            dropout_keep=keep.weights,
-        )
-        x = normalise(
-            self.attention_norm, x + self.dropout(attended, keep.attention_output)
-        )  # batch length embed
-        x = normalise(self.ffn_norm, x + self.dropout(self.ffn(x), keep.ffn_output))  # batch length embed
-        return AttentionOutput(x, weights)
 
 
 @checked
@@ -169,12 +60,19 @@ class Encoder(nn.Module):
         self.position_embedding = None if rows is None else embedding(rows, token_dim, **factory)
         self.type_embedding = embedding(config.num_types, token_dim, **factory) if config.num_types else None
         self.task_embedding = embedding(config.num_tasks, token_dim, **factory) if config.num_tasks else None
+        self.box_embedding = (
+            None
+            if config.num_coordinates is None
+            else BoxEmbedding(config.num_coordinates, token_dim, **factory)
+        )
         self.embedding_norm = layer_norm(token_dim, eps=config.norm_eps, **factory)
         self.embedding_proj = None if config.token_dim is None else linear(token_dim, dim, **factory)
-        self.layers = nn.ModuleList([EncoderLayer(config, **factory) for _ in range(own_layers)])
+        self.layers: Any = nn.ModuleList([EncoderLayer(config, **factory) for _ in range(own_layers)])
         self.position: Any = (
             None if config.position is None else build_position(config.position, dim, {**factory})
         )
+        if config.position is not None:
+            check_shares_position(self.layers)
         self.pooler = linear(dim, dim, **factory) if config.pooler else None
         self.dropout = Dropout(config.dropout)
 
@@ -185,6 +83,8 @@ class Encoder(nn.Module):
         token_types: Int[Tensor, "batch length"] | None = None,
         *,
         positions: Int[Tensor, "..."] | None = None,
+        boxes: Int[Tensor, "..."] | None = None,
+        global_tokens: Bool[Tensor, "batch length"] | None = None,
         need_weights: bool = False,
         need_hidden_states: bool = False,
         dropout_keep: ModelKeep | None = None,
@@ -197,6 +97,10 @@ class Encoder(nn.Module):
                 batches; None for no mask.
             token_types: token type ids, below `num_types`; None for all 0, or for a model without types.
             positions: positions of the tokens, `(length)` or `(batch, length)`; None for 0, 1, 2, and so on.
+            boxes: left, top, right and bottom coordinate of each token on a page, below `num_coordinates`,
+                `(batch, length, 4)`; None for all 0, or for a model without boxes.
+            global_tokens: boolean mask, True where a token is global, for attention with global tokens; None for none,
+                or with `global_first` for the first one.
             need_weights: whether to return the attention weights of every layer.
             need_hidden_states: whether to return the hidden states: the first layer's input and every layer's output.
             dropout_keep: boolean dropout masks, True keeps; used instead of sampling them.
@@ -215,12 +119,18 @@ class Encoder(nn.Module):
         mask = token_mask(mask, tokens.shape)
         check_types(token_types, tokens, self.config.num_types)
         check_shape("positions", positions, tokens)
-        length, max_len = tokens.shape[1], self.config.max_len
-        if max_len is not None and known_above(length, max_len):
-            raise ValueError(f"tokens must have at most max_len={max_len} positions, got {length}")
+        for name in ("max_tokens", "max_len"):
+            most, length = getattr(self.config, name), tokens.shape[1]
+            if most is not None and known_above(length, most):
+                raise ValueError(f"tokens must have at most {name}={most} positions, got {length}")
         check_pairs(tokens, tokens, mask, num_heads=self.config.num_heads)
         keep = dropout_keep or ModelKeep()
+        global_tokens = self._global_tokens(tokens, global_tokens)
         x = self._embed(tokens, token_types, positions)  # batch length token_dim
+        if self.box_embedding is not None:
+            x = x + self.box_embedding(boxes, tokens)  # batch length token_dim
+        elif boxes is not None:
+            raise ValueError("boxes must be None for a model with num_coordinates=None")
         x = self.dropout(normalise(self.embedding_norm, x), keep.embeddings)  # batch length token_dim
         x = x if self.embedding_proj is None else self.embedding_proj(x)  # batch length embed
         layers = list(self.layers) * (self.config.num_layers // len(self.layers))
@@ -233,6 +143,7 @@ class Encoder(nn.Module):
                 positions=positions,
                 need_weights=need_weights,
                 dropout_keep=layer_keep,
+                global_tokens=global_tokens,
             )  # batch length embed
             states.append(x)
             if weights is not None:
@@ -272,3 +183,14 @@ class Encoder(nn.Module):
             real = tokens != uncounted  # batch length
             return torch.where(real, real.cumsum(-1), 0) + (first - 1)  # batch length
         return places(tokens, positions, None, self.config.max_len) + first
+
+    def _global_tokens(
+        self, tokens: Int[Tensor, "batch length"], given: Bool[Tensor, "batch length"] | None
+    ) -> Bool[Tensor, "batch length"] | None:
+        """The global tokens of a call; None for attention without them."""
+        if "global_tokens" in self.layers[0].takes:
+            first = torch.broadcast_to(torch.arange(tokens.shape[1], device=tokens.device) == 0, tokens.shape)
+            return first if given is None and self.config.global_first else given
+        if given is not None:
+            raise ValueError("global_tokens must be None for attention without global tokens")
+        return None

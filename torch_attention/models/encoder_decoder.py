@@ -23,7 +23,7 @@ from torch_attention.checks import check_padding_mask, check_tokens
 from torch_attention.cross_attention import EncoderDecoderAttention
 from torch_attention.layers import Factory, constant_parameter, embedding, similarities
 from torch_attention.models.description import Part
-from torch_attention.models.encoder import EncoderConfig, EncoderLayer
+from torch_attention.models.encoder_layer import EncoderConfig, EncoderLayer
 from torch_attention.models.part_builder import build_embedding_position
 from torch_attention.models.sequence import SequenceModel, check_decoding, sequence_output
 from torch_attention.models.special_tokens import SpecialTokens

@@ -14,14 +14,15 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
-from jaxtyping import Int, Shaped
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
 from torch_attention.layers import Factory
 from torch_attention.models.decoder import Decoder, DecoderConfig
 from torch_attention.models.description import ModelSpec, Part, check_described, described, plain
-from torch_attention.models.encoder import Encoder, EncoderConfig
+from torch_attention.models.encoder import Encoder
+from torch_attention.models.encoder_layer import EncoderConfig
 from torch_attention.models.language import LanguageModel
 from torch_attention.models.module_classes import call_arguments
 from torch_attention.models.part_builder import build
@@ -114,6 +115,8 @@ class TaskModel(nn.Module):
         token_types: Int[Tensor, "batch length"] | None = None,
         *,
         positions: Int[Tensor, "..."] | None = None,
+        boxes: Int[Tensor, "..."] | None = None,
+        global_tokens: Bool[Tensor, "batch length"] | None = None,
         need_weights: bool = False,
         need_hidden_states: bool = False,
     ) -> LogitsOutput | SpanOutput | RewardOutput | EmbeddingOutput | HiddenOutput:
@@ -125,6 +128,9 @@ class TaskModel(nn.Module):
                 mask that the backbone takes; None for no mask.
             token_types: token type ids, for an encoder with types; None for all 0.
             positions: positions of the tokens; None counts only real tokens, so that left padding shifts no position.
+            boxes: box of each token on a page, `(batch, length, 4)`, for an encoder with boxes; None for all 0.
+            global_tokens: boolean mask, True where a token is global, for an encoder with such attention; None for the
+                encoder's own.
             need_weights: whether to return the attention weights of every layer.
             need_hidden_states: whether to return the hidden states: the first layer's input and every layer's output.
 
@@ -137,7 +143,8 @@ class TaskModel(nn.Module):
             ValueError: shapes do not match, or the backbone does not take an argument.
             NotImplementedError: left padding is given to a layer that mixes by fixed positions.
         """
-        options = {"mask": mask, "token_types": token_types, "positions": positions}
+        options: dict[str, Any] = {"mask": mask, "token_types": token_types, "positions": positions}
+        options |= {"boxes": boxes, "global_tokens": global_tokens}
         for name, given in options.items():
             if given is not None and name not in self.backbone_takes:
                 raise ValueError(

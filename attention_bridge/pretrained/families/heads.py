@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,7 @@ class Head:
         absent: names of tensors that a checkpoint with this head does not have.
         decoder: weight of an output layer that repeats the token embedding, unless its values differ; None for none.
         bias: bias of that layer, which repeats another one unless its values differ; None for none.
+        backbone: fields of the backbone's configuration that the reference implementation has with this head.
     """
 
     task: str
@@ -48,6 +49,7 @@ class Head:
     absent: tuple[str, ...] = ()
     decoder: Tied | None = None
     bias: Tied | None = None
+    backbone: Mapping[str, Any] = field(default_factory=dict)
     own: frozenset[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ the head under `head`. The tensors show which heads there are; the class that wr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -164,9 +164,8 @@ def _with_head(reading: Reading, head: Head, fields: Fields, tensors: Tensors) -
         else:
             tied.append(head.bias)
     layout = _body(without(reading.layout, *(rule.theirs for rule in rules)))
-    return _task_model(
-        replace(reading, layout=replace(layout, rules=(*rules, *layout.rules))), part, tuple(tied)
-    )
+    reading = replace(reading, layout=replace(layout, rules=(*rules, *layout.rules)))
+    return _task_model(reading, part, tuple(tied), head.backbone)
 
 
 def _headless(reading: Reading) -> Reading:
@@ -186,8 +185,11 @@ def _body(layout: Layout) -> Layout:
     return replace(layout, rules=kept, unused=(*layout.unused, *heads)).within("backbone")
 
 
-def _task_model(reading: Reading, head: Part, tied: tuple[Any, ...] = ()) -> Reading:
+def _task_model(
+    reading: Reading, head: Part, tied: tuple[Any, ...] = (), changes: Mapping[str, Any] | None = None
+) -> Reading:
     backbone = reading.model.arguments["config"]
+    backbone = replace(backbone, arguments={**backbone.arguments, **(changes or {})})
     if "pooler" in backbone.arguments:
         backbone = replace(backbone, arguments={**backbone.arguments, "pooler": False})
     if "pooling" in backbone.arguments:

@@ -68,6 +68,7 @@ EMBEDDINGS = (
     "decoder_position_embedding",
     "encoder_position_embedding",
     "frame_position_embedding",
+    "height_embedding",
     "key_embedding",
     "position_embedding",
     "relative_embedding",
@@ -78,6 +79,9 @@ EMBEDDINGS = (
     "token_embedding",
     "type_embedding",
     "value_embedding",
+    "width_embedding",
+    "x_embedding",
+    "y_embedding",
 )
 NORMS = (
     "attention_norm",

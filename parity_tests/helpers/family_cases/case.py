@@ -18,6 +18,7 @@ class Case:
         config: transformers' configuration class.
         fields: arguments of the configuration.
         padding: the padding token of the inputs.
+        has_maps: whether the reference returns attention maps of all pairs of tokens.
     """
 
     layout: str
@@ -26,6 +27,7 @@ class Case:
     config: Any
     fields: dict[str, Any] = field(default_factory=dict)
     padding: int = 0
+    has_maps: bool = True
 
 
 SIZES = {

@@ -21,7 +21,7 @@ def read_bert(fields: Fields, tensors: Tensors) -> Reading:
     RoBERTa's positions begin at `pad_token_id + 1` and do not count padding.
     """
     sizes, first = encoder_sizes(fields), 0
-    if fields.given.get("model_type") in ROBERTAS:
+    if fields.given.get("model_type") in (*ROBERTAS, "longformer"):
         sizes["uncounted_token"] = fields.whole("pad_token_id", default=1)
         first = sizes["uncounted_token"] + 1
     positions = fields.size("max_position_embeddings")

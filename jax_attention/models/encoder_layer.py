@@ -1,0 +1,143 @@
+"""The layer of a bidirectional Transformer encoder (Vaswani et al. 2017), and the sizes of the encoder.
+
+Each layer is self-attention and a feed-forward network, each followed by a residual addition and a normalisation. The
+attention class is a choice.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float, Int
+
+from jax_attention.arguments import checked
+from jax_attention.dropout_masks import LayerKeep
+from jax_attention.feed_forward import FeedForward, GatedFeedForward
+from jax_attention.layers import Dropout, Factory
+from jax_attention.models.description import Part
+from jax_attention.models.module_classes import call_arguments
+from jax_attention.models.token_mixers import build_mixer
+from jax_attention.norms import layer_norm, normalise
+from jax_attention.outputs import AttentionOutput
+from jax_attention.self_attention import MultiHeadSelfAttention
+
+
+@checked
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Sizes of an encoder.
+
+    Attributes:
+        vocab_size: number of tokens in the vocabulary.
+        embed_dim: number of features per position.
+        num_heads: number of attention heads per layer; must divide `embed_dim`.
+        num_layers: number of layers.
+        ffn_dim: hidden features of the feed-forward network.
+        max_len: number of positions with an embedding, the longest sequence; None for no position embeddings.
+        num_types: number of token types (sentence A, sentence B); 0 for none (DistilBERT).
+        activation: activation of the feed-forward network: `"relu"`, `"gelu"` (erf), `"gelu_tanh"`, `"quick_gelu"` or
+            `"silu"`.
+        norm_eps: epsilon added to the variance in each normalisation.
+        dropout: dropout rate of attention weights, embeddings and sublayer outputs in training.
+        pooler: whether the model has a pooler: a linear layer and tanh on the first position.
+        first_position: index of the first token's row in the position embedding; 2 in RoBERTa.
+        uncounted_token: token that positions do not count, which is the padding token of RoBERTa; None counts all
+            tokens.
+        position: positional encoding that all layers share, such as `T5Bias`; None for none.
+        gated: whether the feed-forward network has a gate.
+        bias: whether the projections of attention and feed-forward network have biases.
+        num_tasks: number of rows of the task embedding, whose first row is added to each token (ERNIE); None for none.
+        token_dim: features of the embeddings, which a linear layer projects to `embed_dim` (ALBERT); None for
+            embeddings of `embed_dim` features without a projection.
+        shared_layers: whether one layer runs `num_layers` times (ALBERT).
+        num_coordinates: number of values of a coordinate of a token's box on a page (LayoutLM); None for no boxes.
+        attention: attention class of the layers, such as `LongformerAttention`, with its arguments; None for
+            `MultiHeadSelfAttention`.
+        max_tokens: longest sequence of a call, if it is below `max_len` (BigBird); None for `max_len`.
+        global_first: whether the first token is global where a call gives no `global_tokens`.
+    """
+
+    vocab_size: int
+    embed_dim: int
+    num_heads: int
+    num_layers: int
+    ffn_dim: int
+    max_len: int | None
+    num_types: int = 2
+    activation: str = "gelu"
+    norm_eps: float = 1e-12
+    dropout: float = 0.0
+    pooler: bool = True
+    first_position: int = 0
+    token_dim: int | None = None
+    shared_layers: bool = False
+    uncounted_token: int | None = None
+    position: Part | None = None
+    gated: bool = False
+    bias: bool = True
+    num_tasks: int | None = None
+    num_coordinates: int | None = None
+    attention: Part | None = None
+    max_tokens: int | None = None
+    global_first: bool = False
+
+
+@checked
+class EncoderLayer(nnx.Module):
+    """Self-attention and feed-forward network, each as x = norm(x + f(x)) (Vaswani et al. 2017).
+
+    Args:
+        config: sizes and options of the model.
+
+    Raises:
+        ValueError: `embed_dim` is not divisible by `num_heads`, the activation is unknown, or the dropout rate is
+            outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        config: EncoderConfig,
+        *,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        dim, eps, bias = config.embed_dim, config.norm_eps, config.bias
+        feed_forward = GatedFeedForward if config.gated else FeedForward
+        self.attention: Any = (
+            MultiHeadSelfAttention(dim, config.num_heads, bias=bias, dropout=config.dropout, **factory)
+            if config.attention is None
+            else build_mixer(config.attention, dim, {**factory}, is_causal=False)
+        )
+        self.takes = call_arguments(self.attention)
+        self.attention_norm = layer_norm(dim, eps=eps, **factory)
+        self.ffn = feed_forward(dim, config.ffn_dim, activation=config.activation, bias=bias, **factory)
+        self.ffn_norm = layer_norm(dim, eps=eps, **factory)
+        self.dropout = Dropout(config.dropout, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        mask: Bool[Array, "..."] | None = None,
+        *,
+        position: Any = None,
+        positions: Int[Array, "..."] | None = None,
+        need_weights: bool = True,
+        dropout_keep: LayerKeep | None = None,
+        global_tokens: Bool[Array, "batch length"] | None = None,
+    ) -> AttentionOutput:
+        """Run one layer; arguments, result and errors as in its attention class."""
+        keep = dropout_keep or LayerKeep()
+        given: dict[str, Any] = {"position": position, "positions": None if position is None else positions}
+        given |= {"dropout_keep": keep.weights, "global_tokens": global_tokens, "need_weights": need_weights}
+        given = {name: value for name, value in given.items() if name in self.takes}
+        attended, weights = self.attention(x, mask, **given)
+        x = normalise(
+            self.attention_norm, x + self.dropout(attended, keep.attention_output)
+        )  # batch length embed
+        x = normalise(self.ffn_norm, x + self.dropout(self.ffn(x), keep.ffn_output))  # batch length embed
+        return AttentionOutput(x, weights)
