@@ -1,4 +1,4 @@
-"""The page of checkpoints that load says what loads today: a share of its rows, drawn by the commit, is tried."""
+"""The page of checkpoints that load is right today: a share of its rows, drawn by the commit, is tried."""
 
 from pathlib import Path
 
