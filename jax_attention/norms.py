@@ -95,3 +95,9 @@ def rms_norm(
     if unit_offset:
         return _OffsetRMSNorm(dim, epsilon=eps, scale_init=initializers.zeros, **factory)
     return nnx.RMSNorm(dim, epsilon=eps, use_fast_variance=False, **factory)
+
+
+def unit_rms(x: Float[Array, "*batch dim"], *, eps: float = 1e-6) -> Float[Array, "*batch dim"]:
+    """Divide the last axis by its root mean square, in at least float32: an RMS norm without a learned scale."""
+    wide = at_least_float32(x)
+    return (wide * jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + eps)).astype(x.dtype)

@@ -83,3 +83,9 @@ def rms_norm(
         nn.init.zeros_(norm.weight)
         return norm
     return nn.RMSNorm(dim, eps=eps, **factory)
+
+
+def unit_rms(x: Float[Tensor, "*batch dim"], *, eps: float = 1e-6) -> Float[Tensor, "*batch dim"]:
+    """Divide the last axis by its root mean square, in at least float32: an RMS norm without a learned scale."""
+    wide = at_least_float32(x)
+    return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(x.dtype)

@@ -28,6 +28,7 @@ PLACES = (
     "eos",
     "eos_tokens",
     "first_position",
+    "kv_layer",
     "pad",
     "seed",
     "shift",

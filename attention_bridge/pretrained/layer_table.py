@@ -25,6 +25,9 @@ LAYER = {
     "arrangement": "pre",
     "norm": Part("rms_norm"),
     "residual_scale": 1.0,
+    "kv_layer": None,
+    "token_input": None,
+    "output_scale": False,
 }
 MODEL = {
     "vocab_size": None,
@@ -42,6 +45,7 @@ MODEL = {
     "first_position": 0,
     "position": None,
     "embedding_position": None,
+    "layer_embedding": None,
     "mask_token": None,
     "token_dim": None,
     "special_tokens": Part("SpecialTokens"),
@@ -54,6 +58,7 @@ RARE = (
     "first_position",
     "position",
     "embedding_position",
+    "layer_embedding",
     "mask_token",
     "token_dim",
     "head_bias",
@@ -124,8 +129,9 @@ def _layers(layers: tuple[Part, ...], most: int | None, position: str) -> Iterat
 def _row(layer: Part, position: str) -> tuple[dict[str, str], tuple[dict[str, Any], ...]]:
     """The cells of a layer, and the arguments without a column for each of `ROLES`."""
     left = {**LAYER, **layer.arguments}
-    if left["residual_scale"] == 1.0:
-        left.pop("residual_scale")
+    for name in ("residual_scale", "kv_layer", "token_input", "output_scale"):
+        if left[name] == LAYER[name]:
+            left.pop(name)
     mixer, mixer_left = _opened(left.pop("mixer"))
     ffn, ffn_left = _opened(left.pop("ffn"))
     norm, norm_left = _opened(left.pop("norm"))

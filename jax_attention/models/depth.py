@@ -20,6 +20,7 @@ def run_layers(
     memories: Sequence[Any],
     call: LayerCall,
     *,
+    inputs: Sequence[Any] | None = None,
     scan_layers: bool,
     remat: bool,
 ) -> list[CachedOutput]:
@@ -31,43 +32,60 @@ def run_layers(
         mask: mask of every layer.
         memories: KV cache or recurrent state of each layer; None for a layer without one.
         call: other arguments of each layer's call.
+        inputs: vectors of the tokens for each layer, `(batch, length, dim)`; None for none.
         scan_layers: whether equal layers share one compiled program.
         remat: whether activations inside a layer are recomputed in the backward pass instead of stored.
     """
     found: list[CachedOutput] = []
-    runs = _runs(layers) if scan_layers and not call["reads_on"] else [[n] for n in range(len(layers))]
+    kept: dict[int | None, Any] = {}  # keys and values that later layers attend to
+    sources = {layer.kv_layer for layer in layers}
+    runs = (
+        _runs(layers, sources) if scan_layers and not call["reads_on"] else [[n] for n in range(len(layers))]
+    )
     for run in runs:
         if len(run) > 1:
             found += _scanned([layers[n] for n in run], x, mask, call, remat)
         else:
-            found.append(_run(layers[run[0]], x, mask, {**call, "memory": memories[run[0]]}, remat))
+            n = run[0]
+            sharing: Any = {"shared": kept.get(layers[n].kv_layer), "shares": n in sources}
+            given: LayerCall = {**call, "memory": memories[n], **sharing}
+            found.append(_run(layers[n], x, mask, given, None if inputs is None else inputs[n], remat))
+            if n in sources:
+                kept[n] = found[n].cache
+                found[n] = found[n]._replace(cache=kept[n].cache)
         x = found[-1].output  # batch length embed
     return found
 
 
-def _runs(layers: Any) -> list[list[int]]:
-    """Group the indices of consecutive layers of equal structure: the same classes, options and shapes."""
+def _runs(layers: Any, sources: set[int | None]) -> list[list[int]]:
+    """Group the indices of consecutive layers of equal structure: the same classes, options and shapes.
+
+    A layer that shares keys and values, or that reads vectors of the tokens, has a group of its own.
+    """
     runs: list[list[int]] = []
     before: Any = None
     for n, layer in enumerate(layers):
         graphdef, state = nnx.split(layer)
         kind = graphdef, [(x.shape, x.dtype) for x in jax.tree.leaves(state)]
-        if kind == before:
+        alone = n in sources or layer.kv_layer is not None or hasattr(layer, "token_input")
+        if kind == before and not alone:
             runs[-1].append(n)
         else:
             runs.append([n])
-        before = kind
+        before = None if alone else kind
     return runs
 
 
-def _run(layer: Layer, x: Array, mask: Array | None, call: LayerCall, remat: bool) -> CachedOutput:
+def _run(
+    layer: Layer, x: Array, mask: Array | None, call: LayerCall, token: Array | None, remat: bool
+) -> CachedOutput:
     if not remat:
-        return layer(x, mask, **call)
+        return layer.finish(layer(x, mask, **call), token)
     graphdef, state = nnx.split(layer)
 
     def run(state: Any, x: Array, memory: Any) -> tuple[CachedOutput, Any]:
         held = nnx.merge(graphdef, state)
-        read = held(x, mask, **{**call, "memory": memory})
+        read = held.finish(held(x, mask, **{**call, "memory": memory}), token)
         return read, nnx.state(held, nnx.RngState)
 
     read, drawn = jax.checkpoint(run)(state, x, call["memory"])
@@ -85,7 +103,7 @@ def _scanned(
 
     def step(x: Array, state: Any) -> tuple[Array, Any]:
         layer = nnx.merge(graphdef, state)
-        read = layer(x, mask, **call)
+        read = layer.finish(layer(x, mask, **call), None)
         return read.output, (read, nnx.state(layer, nnx.RngState))
 
     _, (reads, drawn) = lax.scan(jax.checkpoint(step) if remat else step, x, stacked)

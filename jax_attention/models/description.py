@@ -63,6 +63,11 @@ class LayerSpec:
         arrangement: order of norms and residuals: a key of `ARRANGEMENTS`, such as `"pre"` or `"sandwich"`.
         norm: norm of the layer, `rms_norm` or `layer_norm`.
         residual_scale: factor on the output of each sublayer before the residual addition, as in Granite.
+        kv_layer: index of the earlier layer whose keys and values the mixer, with `shares_kv=True`, attends to (Brandon
+            et al. 2024); None for its own.
+        token_input: sublayer after the others that reads the token's vector for this layer, `TokenInput`; None for
+            none.
+        output_scale: whether the layer's output is multiplied by a learned number, as in Gemma 4.
         output_norm: norm of the sublayers' outputs in the arrangement `"sandwich"`, such as `layer_scale`; None for
             `norm`.
 
@@ -76,6 +81,9 @@ class LayerSpec:
     arrangement: str = "pre"
     norm: Part = field(default_factory=lambda: Part("rms_norm"))
     residual_scale: float = 1.0
+    kv_layer: int | None = None
+    token_input: Part | None = None
+    output_scale: bool = False
     output_norm: Part | None = None
 
     def __post_init__(self) -> None:
@@ -109,6 +117,8 @@ class ModelSpec:
         position: positional encoding that all layers share, such as `T5Bias`; None for none.
         embedding_position: positional embedding that is added to the token embeddings, `SinusoidalEmbedding`; None for
             none.
+        layer_embedding: embedding of each token for each layer, `LayerEmbedding`, which the layers' `token_input`
+            reads; None for none.
         mask_token: token whose embedding is zero, for which the other embeddings are scaled up, as in ESM-2; None for
             none.
         token_dim: features of the token embedding and of the last hidden states, which linear layers project to and
@@ -143,6 +153,7 @@ class ModelSpec:
     first_position: int = 0
     position: Part | None = None
     embedding_position: Part | None = None
+    layer_embedding: Part | None = None
     mask_token: int | None = None
     token_dim: int | None = None
     special_tokens: SpecialTokens = field(default_factory=SpecialTokens)

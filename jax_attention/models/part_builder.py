@@ -7,6 +7,7 @@ from typing import Any
 
 import jax_attention.models.experts as experts
 import jax_attention.models.routing as routing
+import jax_attention.models.token_inputs as token_inputs
 from jax_attention import feed_forward, head_norms, layer_scale, norms, positions
 from jax_attention.models.description import Part
 from jax_attention.models.module_classes import is_module_class
@@ -25,7 +26,7 @@ from jax_attention.models.tasks import pooling
 from jax_attention.ranges import refuse
 
 # Modules whose classes a description may name.
-ROOMS = (*MECHANISMS, *HEADS, experts, feed_forward, pooling, routing)
+ROOMS = (*MECHANISMS, *HEADS, experts, feed_forward, pooling, routing, token_inputs)
 
 # Functions that a description may name.
 NORMS: dict[str, Callable[..., Any]] = {

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax_attention.models.experts as experts
 import jax_attention.models.routing as routing
+import jax_attention.models.token_inputs as token_inputs
 from jax_attention import (
     attention_basics,
     cross_attention,
@@ -86,7 +87,7 @@ class Role(NamedTuple):
         return (
             is_module_class(make)
             and self.takes <= call_arguments(make)
-            and call_results(make) <= self.results
+            and (not self.results or call_results(make) <= self.results)
         )
 
 
@@ -103,12 +104,16 @@ OF_MODELS = {
     ),
     "ffn": Role("a feed-forward network such as GatedFeedForward", (feed_forward, experts)),
     "norm": NORM,
+    "token_input": Role("a TokenInput", (token_inputs,), frozenset({"token"})),
+    "layer_embedding": Role("a LayerEmbedding", (token_inputs,), frozenset({"tokens"})),
     "head": Role("a task head such as SequenceClassifier", HEADS),
 }
 FILLED_IN = {
     frozenset({"embed_dim", "is_causal"}): "mixer",
     frozenset({"embed_dim"}): "ffn",
     frozenset({"dim"}): "norm",
+    frozenset({"embed_dim", "input_dim"}): "token_input",
+    frozenset({"embed_dim", "num_layers"}): "layer_embedding",
     frozenset({"embed_dim", "vocab_size", "token_dim"}): "head",
 }
 

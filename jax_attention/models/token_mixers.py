@@ -46,6 +46,8 @@ def mix(
     memory: Any,
     reads_on: bool,
     need_weights: bool,
+    shared: Any = None,
+    shares: bool = False,
 ) -> CachedOutput:
     """Call a token mixer of any kind.
 
@@ -59,6 +61,8 @@ def mix(
         memory: KV cache or recurrent state; a state is None before the first token.
         reads_on: whether the call is a step of incremental decoding, which returns the new cache or state.
         need_weights: whether to return the attention weights.
+        shared: keys and values of an earlier layer, for a mixer without its own; None for its own.
+        shares: whether to return the keys and values, for later layers, instead of the new cache.
 
     Returns:
         The output; the new cache or state, or None; and the attention weights, or None.
@@ -72,23 +76,28 @@ def mix(
     given: dict[str, Any] = {"need_weights": need_weights} if "need_weights" in names else {}
     if position is not None:
         given["position"] = position
-    if reads_on:
+    if shared is not None:
+        given["shared"] = shared
+    elif reads_on:
         check_reads_on(mixer)
         given["cache"] = memory
     elif "positions" in names and (position is not None or getattr(mixer, "position", None) is not None):
         given["positions"] = positions
-    read = mixer(x, mask, **given)
+    read, found = mixer.read(x, mask, **given) if shares else (mixer(x, mask, **given), None)
     if read.output.shape[1] != x.shape[1]:
         name = type(mixer).__name__
         raise ValueError(
             f"the mixer of a layer must return a vector for each of {x.shape[1]} positions, "
             f"got {read.output.shape[1]} from {name}"
         )
-    return CachedOutput(read.output, getattr(read, "cache", None), read.weights)
+    cache = None if shared is not None else getattr(read, "cache", None)
+    return CachedOutput(read.output, found if shares else cache, read.weights)
 
 
 def first_memory(mixer: Any, capacity: int | None) -> Cache | None:
     """Empty KV cache of a mixer; None without one, and for a recurrent layer, whose state starts as None.
+
+    It is None, too, for attention to another layer's keys and values.
 
     Args:
         mixer: attention, a recurrent layer, or None.
@@ -97,7 +106,7 @@ def first_memory(mixer: Any, capacity: int | None) -> Cache | None:
     Raises:
         NotImplementedError: the mixer has no incremental decoding.
     """
-    if mixer is None or "state" in call_arguments(mixer):
+    if mixer is None or "state" in call_arguments(mixer) or getattr(mixer, "shares_kv", False):
         return None
     check_reads_on(mixer)
     return GrowingCache() if capacity is None else StaticCache(capacity)
@@ -109,6 +118,9 @@ def check_memory(mixer: Any, memory: Any) -> None:
     if mixer is None:
         if memory is not None:
             raise TypeError(f"caches must hold None for a layer without a mixer, got {_kind(memory)}")
+    elif getattr(mixer, "shares_kv", False):
+        if memory is not None:
+            raise TypeError(f"caches must hold None for a {name} with shares_kv=True, got {_kind(memory)}")
     elif "state" in call_arguments(mixer):
         if isinstance(memory, Cache):
             raise TypeError(f"caches must hold a state for {name}, or None at first, got {_kind(memory)}")

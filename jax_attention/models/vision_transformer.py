@@ -21,7 +21,7 @@ from jax_attention.arguments import checked
 from jax_attention.layers import Factory, linear
 from jax_attention.models.arrangements.layer import Layer, LayerCall
 from jax_attention.models.description import LayerSpec, Part
-from jax_attention.models.language import build_layer
+from jax_attention.models.layer_builder import build_layer
 from jax_attention.models.part_builder import build_pooling, build_position
 from jax_attention.models.tasks.pooling import pooled_dim
 from jax_attention.models.token_mixers import check_shares_position
@@ -182,7 +182,7 @@ class VisionTransformer(nnx.Module):
             "reads_on": False,
             "need_weights": need_weights,
         }
-        return layer(x, **call)
+        return layer.finish(layer(x, **call), None)
 
     def _pooled(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch features"]:
         pooled = x[:, 0] if self.pooling is None else self.pooling(x)

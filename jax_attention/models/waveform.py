@@ -22,7 +22,7 @@ from jax_attention.checks import check_at_least
 from jax_attention.layers import Factory, constant_parameter, conv1d, convolve, linear, parameter
 from jax_attention.models.depth import run_layers
 from jax_attention.models.description import LayerSpec, Part
-from jax_attention.models.language import build_layer
+from jax_attention.models.layer_builder import build_layer
 from jax_attention.models.part_builder import build
 from jax_attention.models.sound_positions import ConvolutionalEmbedding
 from jax_attention.models.token_masks import token_mask

@@ -1,9 +1,10 @@
 """Tiny transformers models of every family with random weights; axes that meet have different sizes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import transformers
 
@@ -238,10 +239,19 @@ CASES = {
     ),
 }  # fmt: skip
 CASES |= {name: case for cases in added_cases().values() for name, case in cases.items()}
+# Models with other tensors than the text model's, which a warning names.
+WITH_OTHER_TENSORS = tuple(added_cases()["multimodal"])
 # Some of the families in the short run; a share of the others is added by the commit.
 SHORT = ("bert", "distilbert", "albert", "gpt2", "gpt_neox", "llama", "qwen3", "gemma3", "deepseek_v3", "bloom",
          "falcon 40b", "t5 gated, untied", "bart", "whisper", "vit", "clip")  # fmt: skip
 SHORT_IN_JAX = ("bert", "llama")
+
+
+def marks(name: str, short: Collection[str]) -> tuple[Any, ...]:
+    """Marks of a test of a case: slow outside the short run; the warning about other tensors is expected."""
+    slow = () if name in short else (pytest.mark.slow,)
+    rest = pytest.mark.filterwarnings("ignore:.*save_pretrained writes them again")
+    return (*slow, rest) if name in WITH_OTHER_TENSORS else slow
 
 
 def model(case: Case) -> torch.nn.Module:
@@ -251,9 +261,9 @@ def model(case: Case) -> torch.nn.Module:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, x in (*built.named_parameters(), *built.named_buffers()):
-            if name.endswith(("e_score_correction_bias", "final_logits_bias")) or name in dict(
-                built.named_parameters()
-            ):
+            if name.endswith(
+                ("e_score_correction_bias", "final_logits_bias", "layer_scalar")
+            ) or name in dict(built.named_parameters()):
                 norm = (
                     "norm" in name.lower() and name.endswith("weight") and "Gemma" not in type(built).__name__
                 )

@@ -1,10 +1,12 @@
 """Directories with a tiny model of transformers, with random weights, and a tiny tokenizer."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from safetensors.torch import save_file
 
 from parity_tests.helpers import tiny_tokenizers as tiny
 
@@ -89,3 +91,39 @@ def encoder_decoder(directory: Path, kind: str) -> Any:
     model = transformers.BartForConditionalGeneration(transformers.BartConfig(vocab_size=size, **STACKS))
     model.generation_config.update(forced_bos_token_id=0, forced_eos_token_id=None)
     return save(directory, model)
+
+
+def embedding_gemma(directory: Path) -> Any:
+    """A Gemma 3 as an encoder, with the modules of EmbeddingGemma: mean, two linear layers, length 1."""
+    size = tiny.llama(directory).get_vocab_size()
+    tiny.write(directory, "gemma3_text", tokenizer_class="LlamaTokenizer", pad_token="<unk>")
+    config = transformers.Gemma3TextConfig(
+        vocab_size=size, **LLAMA, head_dim=6, sliding_window=8, use_bidirectional_attention=True
+    )
+    names = {
+        "0": "Transformer",
+        "1_Pooling": "Pooling",
+        "2_Dense": "Dense",
+        "3_Dense": "Dense",
+        "4": "Normalize",
+    }
+    rows = [
+        {
+            "idx": n,
+            "name": str(n),
+            "path": name if "_" in name else "",
+            "type": f"sentence_transformers.models.{kind}",
+        }
+        for n, (name, kind) in enumerate(names.items())
+    ]
+    (directory / "modules.json").write_text(json.dumps(rows))
+    (directory / "1_Pooling").mkdir()
+    pooling = {"word_embedding_dimension": 24, "pooling_mode_mean_tokens": True, "include_prompt": True}
+    (directory / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    for place, given, made in (("2_Dense", 24, 40), ("3_Dense", 40, 24)):
+        (directory / place).mkdir()
+        dense = {"in_features": given, "out_features": made, "bias": False}
+        dense["activation_function"] = "torch.nn.modules.linear.Identity"
+        (directory / place / "config.json").write_text(json.dumps(dense))
+        save_file({"linear.weight": torch.randn(made, given)}, directory / place / "model.safetensors")
+    return save(directory, transformers.Gemma3TextModel(config))

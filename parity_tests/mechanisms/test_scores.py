@@ -87,6 +87,23 @@ class TestQKNorm:
         full = run(mirror, module(mirror, "FullWidthQKNormAttention", wide, **SIZES), x)
         assert error(full[1], per_head[1]) > 0.01
 
+    @each_mirror
+    def test_a_window_on_both_sides_is_a_mask_of_both_sides(self, mirror, rng):
+        x, distance = numbers(rng, 2, 6, 12), np.arange(6)[:, None] - np.arange(6)
+        weights = weights_for(rng, "QKNormAttention", **SIZES)
+        reference = oracles.qk_norm_attention(
+            {name: w.astype(np.float64) for name, w in weights.items()},
+            x.astype(np.float64),
+            mask=abs(distance) <= 1,
+            num_heads=3,
+            num_kv_heads=3,
+            full_width=False,
+        )
+        made = module(mirror, "QKNormAttention", weights, window=2, **SIZES)
+        assert_alike(run(mirror, made, x), reference)
+        fused = run(mirror, lambda x: made(x, need_weights=False)[:1], x)
+        assert_alike(fused, reference[:1])
+
     def test_flax_norm_also_subtracts_the_mean(self, rng):
         """`normalize_qk` of `nnx.MultiHeadAttention` is a third kind: it is equal only for vectors of mean zero."""
         theirs = nnx.MultiHeadAttention(3, 12, decode=False, normalize_qk=True, rngs=nnx.Rngs(0)).query_ln
@@ -320,6 +337,12 @@ ALL = (
     "TalkingHeadsAttention",
 )
 IMPOSSIBLE = [
+    Case(
+        "QKNormAttention, keys of another layer, with norms after the positions",
+        lambda m: lambda: m.QKNormAttention(6, 3, shares_kv=True, after_position=True),
+        ValueError,
+        "after_position must be False with shares_kv=True, whose keys have no norm, got True",
+    ),
     *(
         Case(
             f"{name}, heads that do not divide",

@@ -37,13 +37,13 @@ SLOW = {"torch": {*CASES}, "jax": {*SHORT, *DRAWN}}  # `make prove-families` pro
 
 def some(names):
     """Parameters for the named cases; cases outside the short run are slow."""
-    return [pytest.param(name, marks=() if name in QUICK["torch"] else pytest.mark.slow) for name in names]
+    return [pytest.param(name, marks=families.marks(name, QUICK["torch"])) for name in names]
 
 
 def in_both(names):
     """Parameters for cases and frameworks; in JAX, where each case compiles separately, there are fewer."""
     return [
-        pytest.param(name, framework, marks=() if name in QUICK[framework] else pytest.mark.slow)
+        pytest.param(name, framework, marks=families.marks(name, QUICK[framework]))
         for name in names
         for framework in ARRAYS
         if name in SLOW[framework]

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from attention_bridge.pretrained.families.fields import Fields
-from parity_tests.helpers.families import CASES
+from parity_tests.helpers.families import CASES, marks
 from parity_tests.helpers.family_draws import drawn_cases, share
 from parity_tests.helpers.prove_families import draws
 from parity_tests.helpers.text_proof import proof
@@ -34,7 +34,7 @@ def proofs(tmp_path_factory):
 each_model = pytest.mark.parametrize(
     ("name", "framework"),
     [
-        pytest.param(name, framework, marks=() if quick else pytest.mark.slow)
+        pytest.param(name, framework, marks=marks(name, (name,) if quick else ()))
         for name in DRAWN
         for framework, quick in (("torch", name in QUICK), ("jax", False))
         if framework == "torch" or name in IN_JAX

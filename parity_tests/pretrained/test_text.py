@@ -140,6 +140,14 @@ class TestEmbedding:
         assert found.shape == (3, 5)
         assert np.abs(found - expected).max() <= 1e-6
 
+    @pytest.mark.parametrize("framework", SLOW_IN_JAX)
+    def test_embedding_gemma_is_equal_to_sentence_transformers(self, framework, tmp_path):
+        tiny_checkpoints.embedding_gemma(tmp_path)
+        expected = SentenceTransformer(str(tmp_path), device="cpu").encode(TEXTS)
+        found = embed(TextModel.open(tmp_path, framework), TEXTS)
+        assert found.shape == (3, 24)
+        assert np.abs(found - expected).max() <= 1e-6
+
     @pytest.mark.parametrize("activation", ["GELU", "ReLU", "Sigmoid", "SiLU", "Tanh"])
     def test_activations_are_equal_to_torch(self, activation):
         from attention_bridge.pretrained.text.dense import ACTIVATIONS

@@ -20,6 +20,7 @@ def run_layers(
     memories: Sequence[Any],
     call: LayerCall,
     *,
+    inputs: Sequence[Any] | None = None,
     scan_layers: bool,
     remat: bool,
 ) -> list[CachedOutput]:
@@ -31,23 +32,35 @@ def run_layers(
         mask: mask of every layer.
         memories: KV cache or recurrent state of each layer; None for a layer without one.
         call: other arguments of each layer's call.
+        inputs: vectors of the tokens for each layer, `(batch, length, dim)`; None for none.
         scan_layers: whether equal layers share one compiled program.
         remat: whether activations inside a layer are recomputed in the backward pass instead of stored.
     """
     found: list[CachedOutput] = []
-    for layer, memory in zip(layers, memories, strict=True):
+    kept: dict[int | None, Any] = {}  # keys and values that later layers attend to
+    sources = {layer.kv_layer for layer in layers}
+    for n, (layer, memory) in enumerate(zip(layers, memories, strict=True)):
         by_itself = scan_layers and not call["reads_on"] and not torch.compiler.is_compiling()
         run = _compiled() if by_itself else _run
-        given: Any = (layer, x, mask, {**call, "memory": memory})
+        sharing = {"shared": kept.get(layer.kv_layer), "shares": n in sources}
+        given: Any = (
+            layer,
+            x,
+            mask,
+            {**call, "memory": memory, **sharing},
+            None if inputs is None else inputs[n],
+        )
         again = remat and torch.is_grad_enabled()
         found.append(checkpoint(run, *given, use_reentrant=False) if again else run(*given))
-        x = found[-1].output  # batch length embed
+        if n in sources:
+            kept[n] = found[n].cache
+            found[n] = found[n]._replace(cache=kept[n].cache)
+        x = found[n].output  # batch length embed
     return found
 
 
-def _run(layer: Layer, x: Tensor, mask: Tensor | None, call: LayerCall) -> CachedOutput:
-    read: CachedOutput = layer(x, mask, **call)
-    return read
+def _run(layer: Layer, x: Tensor, mask: Tensor | None, call: LayerCall, token: Tensor | None) -> CachedOutput:
+    return layer.finish(layer(x, mask, **call), token)
 
 
 @cache

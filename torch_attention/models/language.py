@@ -9,7 +9,6 @@ embeddings t only with `num_types`, the bias b only with `head_bias`, and the ta
 `logit_scale`. With `is_causal=False` the model is an encoder, whose hidden states `read` returns.
 """
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -21,15 +20,14 @@ from torch_attention.arrays import with_rank
 from torch_attention.caches import Cache, State
 from torch_attention.checks import check_padding_mask, check_pairs, check_tokens
 from torch_attention.layers import Factory, constant_parameter, embedding, linear, similarities
-from torch_attention.models.arrangements import ARRANGEMENTS
-from torch_attention.models.arrangements.layer import Layer, LayerCall
+from torch_attention.models.arrangements.layer import LayerCall
 from torch_attention.models.depth import run_layers
-from torch_attention.models.description import LayerSpec, ModelSpec
+from torch_attention.models.description import ModelSpec
+from torch_attention.models.layer_builder import build_layers
 from torch_attention.models.mask_tokens import without_mask_tokens
 from torch_attention.models.part_builder import build, build_embedding_position, build_position
 from torch_attention.models.token_masks import token_mask
 from torch_attention.models.token_mixers import (
-    build_mixer,
     check_memory,
     check_no_padding,
     check_shares_position,
@@ -90,6 +88,13 @@ class LanguageModel(nn.Module):
             if config.embedding_position is None
             else build_embedding_position(config.embedding_position, dim, {**factory})
         )
+        self.layer_embedding: Any = (
+            None
+            if config.layer_embedding is None
+            else build(
+                config.layer_embedding, {"embed_dim": dim, "num_layers": len(config.layers)}, {**factory}
+            )
+        )
         self.type_embedding = (
             None if config.num_types is None else embedding(config.num_types, dim, **factory)
         )
@@ -99,9 +104,7 @@ class LanguageModel(nn.Module):
         self.position: Any = (
             None if config.position is None else build_position(config.position, dim, {**factory})
         )
-        self.layers: Any = nn.ModuleList(
-            [build_layer(layer, dim, {**factory}, is_causal=config.is_causal) for layer in config.layers]
-        )
+        self.layers: Any = nn.ModuleList(build_layers(config, {**factory}))
         if self.position is not None:
             check_shares_position(self.layers)
         self.has_fixed_positions = any(fixed_positions(layer.attention) for layer in self.layers)
@@ -199,12 +202,14 @@ class LanguageModel(nn.Module):
             "reads_on": caches is not None,
             "need_weights": need_weights,
         }
+        inputs = None if self.layer_embedding is None else self.layer_embedding(tokens, x)
         read = run_layers(
             self.layers,
             x,
             mask,
             caches or (None,) * len(self.layers),
             call,
+            inputs=inputs,
             scan_layers=self.scan_layers,
             remat=self.remat,
         )
@@ -280,23 +285,6 @@ class LanguageModel(nn.Module):
         """Number of attention heads; None unless all layers have the same number."""
         (heads, *others) = {getattr(layer.attention, "num_heads", None) for layer in self.layers}
         return None if others else heads
-
-
-def build_layer(spec: LayerSpec, embed_dim: int, factory: dict[str, Any], *, is_causal: bool) -> Layer:
-    """Build a layer from its description.
-
-    Raises:
-        ValueError: an arrangement or a part is unknown or does not fit.
-    """
-    if spec.arrangement not in ARRANGEMENTS:
-        raise ValueError(f"arrangement must be one of {', '.join(ARRANGEMENTS)}, got {spec.arrangement!r}")
-    mixer = build_mixer(spec.mixer, embed_dim, factory, is_causal=is_causal)
-    ffn = None if spec.ffn is None else build(spec.ffn, {"embed_dim": embed_dim}, factory)
-    norm = partial(build, spec.norm, {"dim": embed_dim}, factory)
-    own: dict[str, Any] = {}
-    if spec.output_norm is not None:
-        own["output_norm"] = partial(build, spec.output_norm, {"dim": embed_dim}, factory)
-    return ARRANGEMENTS[spec.arrangement](mixer, ffn, norm, spec.residual_scale, **own)
 
 
 @checked

@@ -19,7 +19,7 @@ from torch_attention.arguments import checked
 from torch_attention.layers import Factory, linear
 from torch_attention.models.arrangements.layer import Layer, LayerCall
 from torch_attention.models.description import LayerSpec, Part
-from torch_attention.models.language import build_layer
+from torch_attention.models.layer_builder import build_layer
 from torch_attention.models.part_builder import build_pooling, build_position
 from torch_attention.models.tasks.pooling import pooled_dim
 from torch_attention.models.token_mixers import check_shares_position
@@ -180,7 +180,7 @@ class VisionTransformer(nn.Module):
             "reads_on": False,
             "need_weights": need_weights,
         }
-        return layer(x, **call)
+        return layer.finish(layer(x, **call), None)
 
     def _pooled(self, x: Float[Tensor, "batch length embed"]) -> Float[Tensor, "batch features"]:
         pooled = x[:, 0] if self.pooling is None else self.pooling(x)

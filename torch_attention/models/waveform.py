@@ -20,7 +20,7 @@ from torch_attention.checks import check_at_least
 from torch_attention.layers import Factory, constant_parameter, conv1d, convolve, linear, parameter
 from torch_attention.models.depth import run_layers
 from torch_attention.models.description import LayerSpec, Part
-from torch_attention.models.language import build_layer
+from torch_attention.models.layer_builder import build_layer
 from torch_attention.models.part_builder import build
 from torch_attention.models.sound_positions import ConvolutionalEmbedding
 from torch_attention.models.token_masks import token_mask

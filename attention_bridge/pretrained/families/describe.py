@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from attention_bridge.catalogue.part import Part
@@ -29,6 +29,7 @@ class Heads:
         norm_eps: added to the mean square in each norm.
         unit_offset: whether norms multiply by 1 + weight instead of weight.
         clip: bound of the absolute values of queries, keys and values; None for none.
+        others: further arguments of `QKNormAttention`.
     """
 
     embed_dim: int
@@ -43,13 +44,15 @@ class Heads:
     norm_eps: float = 1e-6
     unit_offset: bool = False
     clip: float | None = None
+    others: Mapping[str, Any] = field(default_factory=dict)
 
     def mixer(self, position: Part | None, window: int | None = None) -> Part:
         """Describe the attention class for these heads.
 
         Args:
             position: positional encoding; None for none.
-            window: number of visible keys, including the query's own; None for no limit.
+            window: number of visible keys, including the query's own; in an encoder, so many on each side; None for no
+                limit.
         """
         given: dict[str, Any] = {
             "num_heads": self.num_heads,
@@ -70,7 +73,10 @@ class Heads:
             norms = {name: self.norm(self.head_dim) for name in ("q_norm", "k_norm") if self.qk_norm}
             return Part("SoftcapAttention", {**given, "softcap": self.softcap, **norms})
         if self.qk_norm:
-            return Part("QKNormAttention", {**given, "eps": self.norm_eps, "unit_offset": self.unit_offset})
+            return Part(
+                "QKNormAttention",
+                {**given, "eps": self.norm_eps, "unit_offset": self.unit_offset, **self.others},
+            )
         return Part("GroupedQueryAttention" if window is None else "SlidingWindowAttention", given)
 
     def norm(self, dim: int | None = None) -> Part:
@@ -94,6 +100,7 @@ def rotary_decoder(
     embed_scale: float = 1.0,
     logit_softcap: float | None = None,
     tied: bool = False,
+    is_causal: bool = True,
 ) -> Part:
     """Describe a decoder like Llama: RMS norms, rotary positions, gated feed-forward (Touvron et al. 2023).
 
@@ -106,11 +113,12 @@ def rotary_decoder(
         activation: activation of the gate.
         ffn_bias: whether the feed-forward projections have biases.
         sandwich: whether the output of each sublayer is normalised, too, before the residual addition (Gemma 2).
-        windows: number of visible keys in each layer, None for no limit; empty for no limit in any layer.
+        windows: window of each layer, as in `Heads.mixer`; empty for no limit in any layer.
         local_rope: rotary embedding of layers with a window (Gemma 3); None for `rope`.
         embed_scale: factor on the embeddings.
         logit_softcap: c in c tanh(logit / c); None for no softcap.
         tied: whether the output head uses the embedding matrix (tied embeddings).
+        is_causal: whether each position attends only to itself and earlier positions; False for an encoder.
     """
     ffn = Part("GatedFeedForward", {"ffn_dim": ffn_dim, "activation": activation, "bias": ffn_bias})
     return model_spec(
@@ -129,6 +137,7 @@ def rotary_decoder(
         embed_scale=embed_scale,
         logit_softcap=logit_softcap,
         tied=tied,
+        **({} if is_causal else {"is_causal": False}),
     )
 
 

@@ -1,6 +1,6 @@
 """Base class of the arrangements of a layer."""
 
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from flax import nnx
 from jax import Array
@@ -20,6 +20,8 @@ class LayerCall(TypedDict):
         memory: KV cache or recurrent state; None without one.
         reads_on: whether the call is a step of incremental decoding.
         need_weights: whether to return the attention weights.
+        shared: keys and values of an earlier layer; None for the layer's own.
+        shares: whether later layers attend to this layer's keys and values, which are returned instead of the cache.
     """
 
     positions: Int[Array, "..."] | None
@@ -27,6 +29,8 @@ class LayerCall(TypedDict):
     memory: Any
     reads_on: bool
     need_weights: bool
+    shared: NotRequired[Any]
+    shares: NotRequired[bool]
 
 
 class Layer(nnx.Module):
@@ -36,7 +40,16 @@ class Layer(nnx.Module):
         mixer: attention module or recurrent layer, stored as `attention`; None for none.
         ffn: feed-forward network; None for no feed-forward network.
         residual_scale: factor on the output of each sublayer before the residual addition.
+
+    Attributes:
+        kv_layer: index of the earlier layer whose keys and values the mixer attends to; None for its own.
+        token_input: sublayer after the others that reads the token's vector for this layer; absent for none.
+        output_scale: factor on the output; absent for none.
     """
+
+    kv_layer: int | None = None
+    token_input: Any
+    output_scale: Any
 
     def __init__(self, mixer: Any, ffn: Any, residual_scale: float = 1.0):
         self.attention = mixer
@@ -52,6 +65,15 @@ class Layer(nnx.Module):
     ) -> CachedOutput:
         """Call the mixer."""
         return mix(self.attention, x, mask, names=self.takes, **call)
+
+    def finish(self, read: CachedOutput, token: Float[Array, "batch length dim"] | None) -> CachedOutput:
+        """Apply the sublayer that reads the token's vector for this layer, and the factor on the output."""
+        x = read.output  # batch length embed
+        if hasattr(self, "token_input"):
+            x = x + self.token_input(x, token)  # batch length embed
+        if hasattr(self, "output_scale"):
+            x = x * self.output_scale[...].astype(x.dtype)  # batch length embed
+        return read._replace(output=x)
 
     def add(
         self, x: Float[Array, "batch length embed"], *changes: Float[Array, "batch length embed"]

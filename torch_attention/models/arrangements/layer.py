@@ -1,6 +1,6 @@
 """Base class of the arrangements of a layer."""
 
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ class LayerCall(TypedDict):
         memory: KV cache or recurrent state; None without one.
         reads_on: whether the call is a step of incremental decoding.
         need_weights: whether to return the attention weights.
+        shared: keys and values of an earlier layer; None for the layer's own.
+        shares: whether later layers attend to this layer's keys and values, which are returned instead of the cache.
     """
 
     positions: Int[Tensor, "..."] | None
@@ -26,6 +28,8 @@ class LayerCall(TypedDict):
     memory: Any
     reads_on: bool
     need_weights: bool
+    shared: NotRequired[Any]
+    shares: NotRequired[bool]
 
 
 class Layer(nn.Module):
@@ -35,7 +39,16 @@ class Layer(nn.Module):
         mixer: attention module or recurrent layer, stored as `attention`; None for none.
         ffn: feed-forward network; None for no feed-forward network.
         residual_scale: factor on the output of each sublayer before the residual addition.
+
+    Attributes:
+        kv_layer: index of the earlier layer whose keys and values the mixer attends to; None for its own.
+        token_input: sublayer after the others that reads the token's vector for this layer; absent for none.
+        output_scale: factor on the output; absent for none.
     """
+
+    kv_layer: int | None = None
+    token_input: Any
+    output_scale: Any
 
     def __init__(self, mixer: Any, ffn: Any, residual_scale: float = 1.0):
         super().__init__()
@@ -52,6 +65,15 @@ class Layer(nn.Module):
     ) -> CachedOutput:
         """Call the mixer."""
         return mix(self.attention, x, mask, names=self.takes, **call)
+
+    def finish(self, read: CachedOutput, token: Float[Tensor, "batch length dim"] | None) -> CachedOutput:
+        """Apply the sublayer that reads the token's vector for this layer, and the factor on the output."""
+        x = read.output  # batch length embed
+        if hasattr(self, "token_input"):
+            x = x + self.token_input(x, token)  # batch length embed
+        if hasattr(self, "output_scale"):
+            x = x * self.output_scale[...].to(x.dtype)  # batch length embed
+        return read._replace(output=x)
 
     def add(
         self, x: Float[Tensor, "batch length embed"], *changes: Float[Tensor, "batch length embed"]

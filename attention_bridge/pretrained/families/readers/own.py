@@ -37,6 +37,8 @@ KNOWN = {
     "mixer": ("embed_dim", "is_causal"),
     "ffn": ("embed_dim",),
     "norm": ("dim",),
+    "token_input": ("embed_dim", "input_dim"),
+    "layer_embedding": ("embed_dim", "num_layers"),
     "embedding_norm": ("dim",),
     "output_norm": ("dim",),
     "embedding_position": ("embed_dim",),
@@ -52,6 +54,7 @@ FROM_ZERO = (
     "end_token",
     "eos",
     "first_position",
+    "kv_layer",
     "min_step",
     "mask_token",
     "eps",
@@ -123,6 +126,10 @@ def _value(fields: Fields, name: str, kind: str) -> Any:
     kind = kind.removesuffix(" | None")
     if name not in fields.given or fields.given[name] is None:
         raise CheckpointError(f"{fields.source} must have {name}, got {shown(fields.given.get(name))}")
+    if kind == "int | tuple[int, int]":
+        if isinstance(fields.raw(name), list):
+            return _pair(fields, name)
+        kind = "int"
     if kind == "int":
         most = MOST_LAYERS if name.endswith("_layers") else LARGEST
         return fields.whole(name, least=0 if name in FROM_ZERO else 1, most=most)
@@ -146,6 +153,14 @@ def _value(fields: Fields, name: str, kind: str) -> Any:
         part = fields.part(name)
         return _as_part(part, part.word("class", words={each: each for each in kind.split(" | ")}))
     return _described(fields.part(name), name)
+
+
+def _pair(fields: Fields, name: str) -> tuple[int, ...]:
+    """Two numbers of at least 0, such as the keys of a window before and after the query."""
+    given = fields.raw(name)
+    if len(given) != 2:
+        raise CheckpointError(f"{fields.source} must have a pair of numbers {name}, got {shown(given)}")
+    return tuple(Fields({name: each}, fields.source).whole(name) for each in given)
 
 
 def _values(fields: Fields, name: str, kinds: str) -> tuple[Any, ...]:

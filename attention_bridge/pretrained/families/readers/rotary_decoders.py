@@ -1,37 +1,26 @@
-"""Readers of decoders with RMS norms and rotary positions: Llama, Mistral, Qwen, Gemma."""
+"""Readers of decoders with RMS norms and rotary positions: Llama, Mistral, Qwen."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained.families.decoder_fields import (
     grouped_heads,
-    head_dim,
     layer_types,
     with_tied,
 )
-from attention_bridge.pretrained.families.defaults import defaults_of
 from attention_bridge.pretrained.families.describe import Heads, language_model, rotary_decoder
 from attention_bridge.pretrained.families.family import Family, Reading
 from attention_bridge.pretrained.families.fields import ACTIVATIONS, LARGEST, Fields
 from attention_bridge.pretrained.families.heads import decoder_heads
-from attention_bridge.pretrained.families.rope import parameters, rope
+from attention_bridge.pretrained.families.rope import rope
 from attention_bridge.pretrained.families.shown import shown
 from attention_bridge.pretrained.families.tensors import Tensors
-from attention_bridge.weights.layouts.hf_llama import HF_GEMMA, HF_GEMMA3, HF_LLAMA
+from attention_bridge.weights.layouts.hf_llama import HF_LLAMA
 from attention_bridge.weights.layouts.meta_llama import META_LLAMA
 
 EMBEDDINGS = "model.embed_tokens.weight"
-# Fields of a multimodal configuration that only concern its images.
-IMAGE_FIELDS = (
-    "boi_token_index",
-    "eoi_token_index",
-    "image_token_index",
-    "mm_tokens_per_image",
-    "vision_config",
-)
 DEFAULT_WINDOW = 4096  # default of Mistral, Qwen, Gemma 2 and 3
 
 
@@ -48,62 +37,7 @@ def read_llama(fields: Fields, tensors: Tensors) -> Reading:
         fields.only("attention_bias", False)
     bias = fields.flag("attention_bias", False)
     heads = {"qkv_bias": bias or kind == "qwen2", "out_bias": bias, "qk_norm": kind == "qwen3"}
-    return _decoder(fields, heads, {"ffn_bias": fields.flag("mlp_bias", False)})
-
-
-def read_gemma(fields: Fields, tensors: Tensors) -> Reading:
-    """Read a Gemma configuration (Google 2024): norms multiply by 1 + weight, and embeddings are scaled."""
-    bias = fields.flag("attention_bias", False)
-    fields.only("use_bidirectional_attention", False, None)
-    heads = {"qkv_bias": bias, "out_bias": bias, "unit_offset": True}
-    # The reference reads `hidden_act` today, not this older field, and takes "gelu" there as its tanh approximation.
-    fields.raw("hidden_activation")
-    tanh = ACTIVATIONS["gelu_pytorch_tanh"]
-    activation = fields.word("hidden_act", words={**ACTIVATIONS, "gelu": tanh}, default=tanh)
-    return _decoder(fields, heads, _gemma(fields), tied=True, activation=activation)
-
-
-def read_gemma2(fields: Fields, tensors: Tensors) -> Reading:
-    """Read a configuration of Gemma 2 (Google 2024), VaultGemma (Sinha et al. 2025) or Gemma 3 (Google 2025).
-
-    All have windows, and four norms per layer but for VaultGemma, which has two. Gemma 3 has normalised queries and
-    keys, the others have softcapped scores.
-    """
-    third = fields.given.get("model_type") == "gemma3_text"
-    bias = fields.flag("attention_bias", False)
-    fields.only("use_bidirectional_attention", False, None)
-    fields.raw("attn_logit_softcapping")  # Gemma 3 of the reference stores it, but does not apply it
-    heads = {
-        "qkv_bias": bias,
-        "out_bias": bias,
-        "scale": fields.number("query_pre_attn_scalar") ** -0.5,
-        "softcap": None if third else _softcap(fields, "attn_logit_softcapping", 50.0),
-        "qk_norm": third,
-        "unit_offset": True,
-    }
-    others = {
-        **_gemma(fields),
-        "sandwich": fields.given.get("model_type") != "vaultgemma",
-        "logit_softcap": _softcap(fields, "final_logit_softcapping", None if third else 30.0),
-    }
-    if third:
-        others["local_rope"] = rope(_local(fields), head_dim(fields))
-    pattern = fields.size("sliding_window_pattern", "_sliding_window_pattern", default=6 if third else 2)
-    return _decoder(fields, heads, others, tied=True, layout=HF_GEMMA, pattern=pattern)
-
-
-def read_gemma3(fields: Fields, tensors: Tensors) -> Reading:
-    """Read the text model inside a multimodal Gemma 3 (Google 2025), without the modules that read images."""
-    text = fields.part("text_config", defaults_of("gemma3_text"))
-    text.given = {**text.given, "model_type": "gemma3_text"}
-    for name in IMAGE_FIELDS:
-        fields.raw(name)
-    if "tie_word_embeddings" in fields.given and "tie_word_embeddings" not in text.given:
-        text.given["tie_word_embeddings"] = fields.given["tie_word_embeddings"]
-    fields.raw("tie_word_embeddings")
-    reading = read_gemma2(text, tensors)
-    text.finish()
-    return replace(reading, layout=replace(HF_GEMMA3, tied=reading.layout.tied))
+    return rotary_model(fields, heads, {"ffn_bias": fields.flag("mlp_bias", False)})
 
 
 def read_meta(fields: Fields, tensors: Tensors) -> Reading:
@@ -145,7 +79,7 @@ def read_meta(fields: Fields, tensors: Tensors) -> Reading:
     )
 
 
-def _decoder(
+def rotary_model(
     fields: Fields,
     heads: dict[str, Any],
     others: dict[str, Any],
@@ -155,11 +89,22 @@ def _decoder(
     pattern: int = 1,
     activation: str | None = None,
 ) -> Reading:
+    """The reading of a decoder with the names of Llama.
+
+    Args:
+        fields: the configuration.
+        heads: further arguments of `Heads`.
+        others: further arguments of `rotary_decoder`.
+        tied: whether the embeddings are tied, if the configuration says nothing.
+        layout: layout of the tensors.
+        pattern: every `pattern`-th layer has no window, if the configuration says nothing.
+        activation: activation of the gate; None for the configuration's.
+    """
     tied = fields.flag("tie_word_embeddings", tied)
     sizes = grouped_heads(fields)
     eps = fields.number("rms_norm_eps")
     num_layers = fields.layers("num_hidden_layers")
-    windows = _windows(fields, num_layers, pattern)
+    windows = _windows(fields, num_layers, pattern, is_causal=others.get("is_causal", True))
     positions = rope(fields, sizes["head_dim"], layers="full_attention")
     fields.size("max_position_embeddings", default=None)
     return Reading(
@@ -180,8 +125,11 @@ def _decoder(
     )
 
 
-def _windows(fields: Fields, num_layers: int, pattern: int) -> tuple[int | None, ...]:
-    """The window of each layer; by default, every `pattern`-th layer has no window."""
+def _windows(fields: Fields, num_layers: int, pattern: int, *, is_causal: bool) -> tuple[int | None, ...]:
+    """The window of each layer; by default, every `pattern`-th layer has no window.
+
+    An encoder has half of the window on each side.
+    """
     kind, kinds = fields.given.get("model_type"), fields.raw("layer_types")
     plain = ("llama", "gemma", "internlm3")  # these models have no windows
     windowed = "sliding_window" in fields.given or kind in plain
@@ -202,32 +150,12 @@ def _windows(fields: Fields, num_layers: int, pattern: int) -> tuple[int | None,
             for n in range(num_layers)
         ]
     kinds = layer_types(fields, num_layers, kinds, ("full_attention", "sliding_attention"))
-    return tuple(window if kind == "sliding_attention" else None for kind in kinds)
-
-
-def _softcap(fields: Fields, name: str, absent: float | None) -> float | None:
-    """A softcap: null means none, and an absent field means `absent`."""
-    cap: float | None = fields.number(name, default=None)
-    return cap if name in fields.given else absent
-
-
-def _gemma(fields: Fields) -> dict[str, Any]:
-    return {"embed_scale": fields.size("hidden_size") ** 0.5}
-
-
-def _local(fields: Fields) -> Fields:
-    """The RoPE fields of layers with a window, which have no scaling."""
-    base = fields.number("rope_local_base_freq", default=10000.0)
-    given = parameters(fields).raw("sliding_attention", default={"rope_theta": base})
-    return Fields({"rope_parameters": given}, fields.source)
+    reach = window if is_causal else window // 2 + 1  # on each side, with the query's own key
+    return tuple(reach if kind == "sliding_attention" else None for kind in kinds)
 
 
 HEADS = decoder_heads("score")
 FAMILIES = (
     Family("hf.llama", ("llama", "mistral", "ministral", "qwen2", "qwen3", "internlm3"), read_llama, HEADS),
-    Family("hf.llama", ("gemma",), read_gemma, HEADS),
-    Family("hf.gemma", ("gemma2", "gemma3_text"), read_gemma2, HEADS),
-    Family("hf.gemma", ("vaultgemma",), read_gemma2),
-    Family("hf.gemma3", ("gemma3",), read_gemma3, HEADS),
     Family("meta.llama", ("meta.llama",), read_meta),
 )
