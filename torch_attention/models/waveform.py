@@ -14,18 +14,17 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
-from torch_attention.activations import activation_function
 from torch_attention.arguments import checked
 from torch_attention.checks import check_at_least
-from torch_attention.layers import Factory, constant_parameter, conv1d, convolve, linear, parameter
+from torch_attention.layers import Factory, linear, parameter
 from torch_attention.models.depth import run_layers
 from torch_attention.models.description import LayerSpec, Part
+from torch_attention.models.frame_convolution import FrameConvolution
 from torch_attention.models.layer_builder import build_layer
 from torch_attention.models.part_builder import build
 from torch_attention.models.sound_positions import ConvolutionalEmbedding
 from torch_attention.models.token_masks import token_mask
 from torch_attention.norms import layer_norm, normalise
-from torch_attention.ops import at_least_float32
 from torch_attention.outputs import HiddenOutput, all_weights
 
 
@@ -79,80 +78,6 @@ class WaveformSpec:
                 "conv_dims, conv_kernels and conv_strides must have one number per convolution, "
                 f"got {len(self.conv_dims)}, {len(self.conv_kernels)} and {len(self.conv_strides)}"
             )
-
-
-class ChannelNorm(nn.Module):
-    """Normalise each channel over the real frames of a sequence; a group norm with one channel per group."""
-
-    def __init__(self, channels: int, *, eps: float = 1e-5, factory: Factory):
-        super().__init__()
-        self.eps = eps
-        self.gain = constant_parameter(channels, value=1.0, **factory)
-        self.offset = constant_parameter(channels, value=0.0, **factory)
-
-    def forward(
-        self, x: Float[Tensor, "batch length channels"], real: Bool[Tensor, "batch length"] | None
-    ) -> Float[Tensor, "batch length channels"]:
-        """Normalise in at least float32."""
-        wide = at_least_float32(x)  # batch length channels
-        there = torch.ones_like(wide[..., :1]) if real is None else torch.where(real[..., None], 1.0, 0.0)
-        there = there.to(wide.dtype)  # batch length 1
-        count = there.sum(dim=1, keepdim=True)  # batch 1 1
-        count = torch.where(count > 0, count, 1.0)  # batch 1 1
-        mean = (wide * there).sum(dim=1, keepdim=True) / count  # batch 1 channels
-        centred = (wide - mean) * there  # batch length channels
-        variance = (centred * centred).sum(dim=1, keepdim=True) / count  # batch 1 channels
-        normed = centred / torch.sqrt(variance + self.eps)  # batch length channels
-        return (normed * self.gain[...].to(wide.dtype) + self.offset[...].to(wide.dtype)).to(x.dtype)
-
-
-class FrameConvolution(nn.Module):
-    """A convolution over time, a norm and an activation.
-
-    Args:
-        in_channels, out_channels: features per frame of input and output.
-        kernel_size, stride: frames that the convolution sees, and steps between two outputs.
-        bias: whether the convolution has a bias.
-        norm: `"channel"` for a norm of each channel over time, `"layer"` for one of each frame; None for none.
-        activation: activation, as in `FeedForward`.
-        factory: arguments of `Factory`.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        stride: int,
-        *,
-        bias: bool,
-        norm: str | None,
-        activation: str,
-        factory: Factory,
-    ):
-        super().__init__()
-        self.kernel_size = kernel_size
-        self.stride = stride
-        self.conv = conv1d(in_channels, out_channels, kernel_size, stride=stride, bias=bias, **factory)
-        self.channel_norm: Any = ChannelNorm(out_channels, factory=factory) if norm == "channel" else None
-        self.norm: Any = layer_norm(out_channels, **factory) if norm == "layer" else None
-        self.activation = activation_function(activation)
-
-    def forward(
-        self, x: Float[Tensor, "batch length channels"], real: Bool[Tensor, "batch frames"] | None
-    ) -> Float[Tensor, "batch frames out_channels"]:
-        """Compute the frames; `real` is True at frames that are not padding, None if there is no padding."""
-        x = convolve(self.conv, x)  # batch frames out_channels
-        x = x if self.channel_norm is None else self.channel_norm(x, real)
-        return self.activation(x if self.norm is None else normalise(self.norm, x))
-
-    def frame_mask(self, real: Bool[Tensor, "batch length"]) -> Bool[Tensor, "batch frames"]:
-        """Boolean mask of the output, True where the convolution sees only real frames."""
-        starts = torch.arange(
-            0, real.shape[1] - self.kernel_size + 1, self.stride, device=real.device
-        )  # frames
-        taps = torch.arange(self.kernel_size, device=real.device)  # kernel
-        return real[:, starts[:, None] + taps].all(-1)
 
 
 @checked

@@ -134,7 +134,7 @@ def mamba2(fields: Fields, names: dict[str, str], *, eps: float) -> Part:
     """
     fields.only("hidden_act", "silu")
     limit = fields.raw("time_step_limit", default=[0.0, math.inf])
-    if [float(each) for each in limit if not isinstance(each, dict)] not in ([0.0, math.inf], [0.0]):
+    if limit not in ([0.0, math.inf], (0.0, math.inf), [0.0, {"__float__": "Infinity"}]) or limit[0] is False:
         raise CheckpointError(
             f"{fields.source} must have a time_step_limit from 0 to infinity, got {shown(limit)}"
         )
