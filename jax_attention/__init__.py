@@ -99,6 +99,7 @@ from jax_attention.patterns import draw_random_blocks as draw_random_blocks
 from jax_attention.patterns import local_global_mask as local_global_mask
 from jax_attention.positions import AxialRotaryEmbedding as AxialRotaryEmbedding
 from jax_attention.positions import DisentangledSelfAttention as DisentangledSelfAttention
+from jax_attention.positions import DistanceEmbedding as DistanceEmbedding
 from jax_attention.positions import LearnedEmbedding as LearnedEmbedding
 from jax_attention.positions import MultiAxisRotaryEmbedding as MultiAxisRotaryEmbedding
 from jax_attention.positions import RotaryEmbedding as RotaryEmbedding

@@ -99,6 +99,7 @@ from torch_attention.patterns import draw_random_blocks as draw_random_blocks
 from torch_attention.patterns import local_global_mask as local_global_mask
 from torch_attention.positions import AxialRotaryEmbedding as AxialRotaryEmbedding
 from torch_attention.positions import DisentangledSelfAttention as DisentangledSelfAttention
+from torch_attention.positions import DistanceEmbedding as DistanceEmbedding
 from torch_attention.positions import LearnedEmbedding as LearnedEmbedding
 from torch_attention.positions import MultiAxisRotaryEmbedding as MultiAxisRotaryEmbedding
 from torch_attention.positions import RotaryEmbedding as RotaryEmbedding

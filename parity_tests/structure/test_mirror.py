@@ -425,6 +425,9 @@ MODULES = {
         ),
         **f,
     ),
+    "DistanceEmbedding": lambda m, f: m.DistanceEmbedding(
+        6, num_buckets=4, max_distance=7, norm_eps=1e-7, **f
+    ),
     "Encoder with boxes and windows": lambda m, f: m.Encoder(
         m.EncoderConfig(
             vocab_size=11,
