@@ -388,6 +388,13 @@ MODULES = {
         **f,
     ),
     "PatchEmbedding": lambda m, f: m.PatchEmbedding((4, 6), (2, 3), 5, 7, **f),
+    "TokenInput": lambda m, f: m.TokenInput(6, 4, **f),
+    "LayerEmbedding": lambda m, f: m.LayerEmbedding(6, 2, dim=4, vocab_size=11, **f),
+    "NormedPooling": lambda m, f: m.NormedPooling(6, **f),
+    "DistanceEmbedding": lambda m, f: m.DistanceEmbedding(6, num_buckets=4, max_distance=8, **f),
+    "FeedForwardPreNorm": lambda m, f: m.FeedForwardPreNorm(
+        m.MultiHeadSelfAttention(6, 3, **f), m.FeedForward(6, 8, **f), partial(m.layer_norm, 6, **f)
+    ),
     "PatchBias": lambda m, f: m.PatchBias(2, (2, 3), **f),
     "PatchRotaryEmbedding": lambda m, f: m.PatchRotaryEmbedding(8, (2, 3)),
     "ContrastiveModel of SigLIP": partial(built_part, SIGLIP),
@@ -537,6 +544,7 @@ class TestSignatures:
             "EncoderConfig.__init__": 24,
             "ModelSpec.__init__": 22,
             "GroupedQueryAttention.__init__": 16,
+            "QKNormAttention.__init__": 19,
             "EncoderDecoderConfig.__init__": 17,
             "RelativeEncoderDecoderConfig.__init__": 17,
             "VisionTransformerConfig.__init__": 21,
