@@ -28,6 +28,7 @@ LAYER = {
     "kv_layer": None,
     "token_input": None,
     "output_scale": False,
+    "output_norm": None,
 }
 MODEL = {
     "vocab_size": None,
@@ -46,6 +47,7 @@ MODEL = {
     "position": None,
     "embedding_position": None,
     "layer_embedding": None,
+    "positions_last": False,
     "mask_token": None,
     "token_dim": None,
     "special_tokens": Part("SpecialTokens"),
@@ -59,6 +61,7 @@ RARE = (
     "position",
     "embedding_position",
     "layer_embedding",
+    "positions_last",
     "mask_token",
     "token_dim",
     "head_bias",
@@ -129,7 +132,7 @@ def _layers(layers: tuple[Part, ...], most: int | None, position: str) -> Iterat
 def _row(layer: Part, position: str) -> tuple[dict[str, str], tuple[dict[str, Any], ...]]:
     """The cells of a layer, and the arguments without a column for each of `ROLES`."""
     left = {**LAYER, **layer.arguments}
-    for name in ("residual_scale", "kv_layer", "token_input", "output_scale"):
+    for name in ("residual_scale", "kv_layer", "token_input", "output_scale", "output_norm"):
         if left[name] == LAYER[name]:
             left.pop(name)
     mixer, mixer_left = _opened(left.pop("mixer"))

@@ -257,6 +257,8 @@ def vision_layer(
 def layer_spec(mixer: Part | None, ffn: Part | None, arrangement: str, norm: Part, **others: Any) -> Part:
     """Describe one layer."""
     parts = {"mixer": mixer, "ffn": ffn, "arrangement": arrangement, "norm": norm}
+    if others.get("residual_scale") == 1.0:
+        del others["residual_scale"]
     return Part("LayerSpec", {**parts, **others})
 
 

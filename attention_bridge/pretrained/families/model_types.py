@@ -22,6 +22,13 @@ SIGNS = (
     ("attention.self.query.weight", "bert"),
 )
 
+# Architectures whose names differ from their model types.
+STEMS = {
+    "hunyuandensev1": "hunyuanv1dense",
+    "hunyuanmoev1": "hunyuanv1moe",
+    "marianmt": "marian",
+}
+
 
 def model_type_of(given: Mapping[str, Any], names: Collection[str], known: Collection[str]) -> str | None:
     """The model type of a configuration without one; None if nothing decides it.
@@ -46,7 +53,8 @@ def model_type_of(given: Mapping[str, Any], names: Collection[str], known: Colle
 
 
 def _of_architecture(name: str, is_multimodal: bool, known: Collection[str]) -> str | None:
-    stem = re.sub(r"(LMHead)?(Model|For[A-Z]\w*)$", "", name).lower()
+    stem = re.sub(r"(LMHead|Text)?(Model|For[A-Z]\w*)$", "", name).lower().replace("_", "")
+    stem = STEMS.get(stem, stem)
     # Gemma 3 is a text model and a multimodal model, whose configuration holds its text model's.
     kinds = [kind for kind in known if kind.endswith("_text") is not is_multimodal]
     return {re.sub("[_-]", "", kind).removesuffix("text").lower(): kind for kind in (*known, *kinds)}.get(

@@ -84,7 +84,7 @@ class TextPart:
             return Fields({**given, "model_type": self.text}, fields.source, defaults_of(self.text))
         text = fields.part("text_config", {})
         kind = text.given.get("model_type", self.text)
-        if kind not in self.readers:
+        if not isinstance(kind, str) or kind not in self.readers:
             raise CheckpointError(
                 f"{text.source} must have a model_type {' or '.join(self.readers)}, got {shown(kind)}"
             )

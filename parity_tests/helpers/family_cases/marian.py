@@ -8,7 +8,7 @@ MODULES = ("marian",)
 PLAIN = {**STACKS, "max_position_embeddings": 11, "bos_token_id": None}
 
 
-class SinusoidalMarian(t.MarianMTModel):
+class MarianMTModel(t.MarianMTModel):
     """Marian with sinusoidal positions that are not in the file."""
 
     def __init__(self, config):
@@ -31,8 +31,8 @@ def case(model=t.MarianMTModel, **fields):
 
 CASES = {
     "marian": case(),
-    "marian, sinusoidal positions": case(SinusoidalMarian, activation_function="swish"),
-    "marian, scaled, sinusoidal positions": case(SinusoidalMarian, scale_embedding=True, d_model=18),
+    "marian, sinusoidal positions": case(MarianMTModel, activation_function="swish"),
+    "marian, scaled, sinusoidal positions": case(MarianMTModel, scale_embedding=True, d_model=18),
     "marian, odd vocabulary": case(vocab_size=37, encoder_layers=1, decoder_attention_heads=6),
     "marian, one head": case(encoder_attention_heads=1, decoder_attention_heads=1, decoder_ffn_dim=7),
     "marian, many heads": case(d_model=30, encoder_attention_heads=15, decoder_attention_heads=10),

@@ -168,7 +168,9 @@ def mamba2(fields: Fields, names: dict[str, str], *, eps: float) -> Part:
 def _renamed(kinds: Any) -> Any:
     """The kinds of layers with the names of today."""
     older = {"mamba": LINEAR, "attention": FULL}
-    return [older.get(kind, kind) for kind in kinds] if isinstance(kinds, list) else kinds
+    if not isinstance(kinds, list):
+        return kinds
+    return [older.get(kind, kind) if isinstance(kind, str) else kind for kind in kinds]
 
 
 HEADS = decoder_heads("score")

@@ -87,7 +87,8 @@ def _kinds(fields: Fields) -> list[str]:
     given = fields.raw("layers_block_type", "layer_types", default=pattern)
     given = [LINEAR, MOE, FULL, MLP] if given is None else given
     known = LETTERS if isinstance(given, str) else NAMES
-    kinds = [known.get(each, each) for each in given] if isinstance(given, list | str) else []
+    names = given if isinstance(given, list | str) else []
+    kinds = [known.get(each, each) if isinstance(each, str) else each for each in names]
     if not 0 < len(kinds) <= MOST_LAYERS or any(kind not in LETTERS.values() for kind in kinds):
         raise CheckpointError(
             f"{fields.source} must have layers_block_type {', '.join(LETTERS.values())} for each layer, "
