@@ -391,7 +391,6 @@ MODULES = {
     "TokenInput": lambda m, f: m.TokenInput(6, 4, **f),
     "LayerEmbedding": lambda m, f: m.LayerEmbedding(6, 2, dim=4, vocab_size=11, **f),
     "NormedPooling": lambda m, f: m.NormedPooling(6, **f),
-    "DistanceEmbedding": lambda m, f: m.DistanceEmbedding(6, num_buckets=4, max_distance=8, **f),
     "FeedForwardPreNorm": lambda m, f: m.FeedForwardPreNorm(
         m.MultiHeadSelfAttention(6, 3, **f), m.FeedForward(6, 8, **f), partial(m.layer_norm, 6, **f)
     ),
