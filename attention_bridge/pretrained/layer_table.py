@@ -84,8 +84,8 @@ def layer_table(description: Any, most: int | None = None) -> str:
     part = as_part(description)
     if part.name == "TaskSpec":
         backbone = layer_table(part.arguments["backbone"], most).split("\n")
-        lines = [line for line in backbone if not line.startswith("head: ")]
-        return "\n".join([*lines, f"task head: {_text(part.arguments['head'])}"])
+        lines = [_without_head(line) if line.startswith("head: ") else line for line in backbone]
+        return "\n".join([*filter(None, lines), f"task head: {_text(part.arguments['head'])}"])
     if part.name != "ModelSpec":
         return table(("field", "value"), _sizes(part))
     left = {**MODEL, **part.arguments}
@@ -104,6 +104,12 @@ def layer_table(description: Any, most: int | None = None) -> str:
             *([f"special tokens: {_listed(special)}"] if special else []),
         ]
     )
+
+
+def _without_head(line: str) -> str:
+    """The line of the head without the output matrix, which a model with a task head has not."""
+    others = line.partition(", ")[2].removeprefix("logit_softcap=None").removeprefix(", ")
+    return f"other fields: {others}" if others else ""
 
 
 def _layers(layers: tuple[Part, ...], most: int | None, position: str) -> Iterator[str]:
