@@ -9,6 +9,7 @@ from attention_bridge.pretrained.families.decoder_fields import by_layer, groupe
 from attention_bridge.pretrained.families.decoder_reading import decoder, gated_ffn
 from attention_bridge.pretrained.families.defaults import defaults_of
 from attention_bridge.pretrained.families.describe import layer_spec
+from attention_bridge.pretrained.families.expert_reading import sparse_layers
 from attention_bridge.pretrained.families.family import Family, Reading
 from attention_bridge.pretrained.families.fields import Fields
 from attention_bridge.pretrained.families.heads import decoder_heads
@@ -26,9 +27,8 @@ IMAGE_FIELDS = (
 def read_qwen3_next(fields: Fields, tensors: Tensors) -> Reading:
     """Read a Qwen3-Next configuration (Qwen Team 2025), without the layers for multi-token prediction."""
     num_layers = fields.layers("num_hidden_layers")
-    step, dense = fields.size("decoder_sparse_step"), fields.raw("mlp_only_layers", default=[])
     num_experts = fields.whole("num_experts")
-    sparse = [num_experts > 0 and n not in dense and (n + 1) % step == 0 for n in range(num_layers)]
+    sparse = [num_experts > 0 and each for each in sparse_layers(fields, num_layers)]
     normalised = fields.flag("norm_topk_prob", True)
     ffns = [_experts(fields, normalised) if each else gated_ffn(fields) for each in sparse]
     fields.seen |= {"intermediate_size", "moe_intermediate_size"}  # of layers that there may be none of
