@@ -58,6 +58,8 @@ from torch_attention.models.tasks import QuestionAnswering as QuestionAnswering
 from torch_attention.models.tasks import RewardHead as RewardHead
 from torch_attention.models.tasks import SequenceClassifier as SequenceClassifier
 from torch_attention.models.tasks import TokenClassifier as TokenClassifier
+from torch_attention.models.token_inputs import LayerEmbedding as LayerEmbedding
+from torch_attention.models.token_inputs import TokenInput as TokenInput
 from torch_attention.models.vision_transformer import VisionTransformer as VisionTransformer
 from torch_attention.models.vision_transformer import VisionTransformerConfig as VisionTransformerConfig
 from torch_attention.models.waveform import WaveformEncoder as WaveformEncoder
