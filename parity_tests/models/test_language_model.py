@@ -344,7 +344,7 @@ FFN = Part("GatedFeedForward", {"ffn_dim": 5})
         (Part("CausalSelfAttention", {"num_heads": 3}), FFN, "pre", "embed_dim must be divisible"),
         (Part("CausalSelfAttention", {"heads": 3}), FFN, "pre", "takes no argument 'heads'"),
         (Part("CausalSelfAttention"), FFN, "pre", "num_heads"),
-        (ATTENTION, FFN, "both", "arrangement must be one of pre, post"),
+        (ATTENTION, FFN, "both", "arrangement must be one of pre, pre_feed_forward"),
         (ATTENTION, None, "parallel", "needs a feed-forward network beside the mixer"),
         (ATTENTION, Part("GatedFeedForward", {"ffn_dim": 5, "activation": "?"}), "pre", "activation must be"),
     ],
