@@ -132,7 +132,7 @@ def rope_cell(case: str, kind: str) -> str:
     written.fields["rope_parameters"] = parameters
     try:
         model = families.model(written)
-    except (ArithmeticError, AttributeError, KeyError, RuntimeError, ValueError):
+    except (ArithmeticError, AttributeError, KeyError, RuntimeError, TypeError, ValueError):
         return "not in transformers"
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
