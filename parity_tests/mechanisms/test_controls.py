@@ -225,7 +225,7 @@ CONTROLS = (
     ),
     Control(
         "the normalisation has Flax's epsilon, 1e-6, in place of PyTorch's, 1e-5",
-        edit("norms:layer_norm", "=eps,", "=0.1 * eps,"),
+        edit("norms:layer_norm", "    if unit_offset:", "    eps = 0.1 * eps\n    if unit_offset:"),
         "EncoderDecoderAttention-pre",
         "padding",
         dtype="float64",
@@ -287,7 +287,7 @@ def test_proof_finds_the_variance_that_cancels_for_a_large_mean() -> None:
     mechanism = replace(only("Encoder"), name="Encoder with large embeddings")
     weights = dict(parameters(mechanism))
     weights["token_embedding.weight"] = on_bfloat16_grid(weights["token_embedding.weight"] + 16.0)
-    fast = edit("norms:layer_norm", "use_fast_variance=False", "use_fast_variance=True")
+    fast = edit("norms:layer_norm", "learned, use_fast_variance=False", "learned, use_fast_variance=True")
     with mock.patch.object(instances, "parameters", return_value=weights):
         assert not blamed_on("jax", prove_case(mechanism, "padding", "float32"))
         with rebuilt("jax"), fast(MIRRORS["jax"]):
