@@ -49,7 +49,10 @@ class TestLayouts:
     def test_every_layout_is_listed(self):
         shown = run("layouts")
         assert shown.exit_code == 0
-        assert [line.split()[0] for line in shown.stdout.splitlines()[1:]] == list(LAYOUTS)
+        first = [line.split()[0] for line in shown.stdout.splitlines()[1:]]
+        assert [word for word in first if word in LAYOUTS] == list(
+            LAYOUTS
+        )  # long cells go on in the next line
 
     def test_json_has_every_rule_and_the_required_axes(self):
         rows = {row["name"]: row for row in json.loads(run("layouts", "--json").stdout)}
@@ -274,8 +277,8 @@ def wrong(gpt2, tmp_path):
         ((tmp_path / "none", new, *ways), "does not exist"),
         ((old, new, "--from", "torch.mma"), "--from: unknown layout 'torch.mma'; did you mean torch.mha"),
         (
-            (old, new, *ways, "--to", "nowhere"),
-            "--to: unknown layout 'nowhere'; `attention-bridge layouts` lists all",
+            (old, new, *ways, "--to", "xxxxx"),
+            "--to: unknown layout 'xxxxx'; `attention-bridge layouts` lists all",
         ),
         ((old, new), "has no config.json that gives its layout"),
         ((old, old, *ways), "source and target must be two files"),
