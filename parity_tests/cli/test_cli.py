@@ -264,4 +264,5 @@ def test_shells_complete_layouts_and_mechanisms():
     from attention_bridge.cli import choices
 
     assert {"hf.gpt2", "hf.gpt_neox", "hf.gptj"} < {*choices.layouts("hf.gp")} < {*LAYOUTS}
-    assert choices.mechanisms("Gated") == ["GatedAttention", "GatedLinearAttention", "GatedDeltaNet"]
+    gated = ["GatedAttention", "GatedLinearAttention", "GatedDeltaNet", "GatedShortConvolution"]
+    assert choices.mechanisms("Gated") == gated
