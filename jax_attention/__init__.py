@@ -102,6 +102,8 @@ from jax_attention.positions import DisentangledSelfAttention as DisentangledSel
 from jax_attention.positions import DistanceEmbedding as DistanceEmbedding
 from jax_attention.positions import LearnedEmbedding as LearnedEmbedding
 from jax_attention.positions import MultiAxisRotaryEmbedding as MultiAxisRotaryEmbedding
+from jax_attention.positions import PatchBias as PatchBias
+from jax_attention.positions import PatchRotaryEmbedding as PatchRotaryEmbedding
 from jax_attention.positions import RotaryEmbedding as RotaryEmbedding
 from jax_attention.positions import ShawEmbedding as ShawEmbedding
 from jax_attention.positions import ShawSelfAttention as ShawSelfAttention

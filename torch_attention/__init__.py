@@ -102,6 +102,8 @@ from torch_attention.positions import DisentangledSelfAttention as DisentangledS
 from torch_attention.positions import DistanceEmbedding as DistanceEmbedding
 from torch_attention.positions import LearnedEmbedding as LearnedEmbedding
 from torch_attention.positions import MultiAxisRotaryEmbedding as MultiAxisRotaryEmbedding
+from torch_attention.positions import PatchBias as PatchBias
+from torch_attention.positions import PatchRotaryEmbedding as PatchRotaryEmbedding
 from torch_attention.positions import RotaryEmbedding as RotaryEmbedding
 from torch_attention.positions import ShawEmbedding as ShawEmbedding
 from torch_attention.positions import ShawSelfAttention as ShawSelfAttention
