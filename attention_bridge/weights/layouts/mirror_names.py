@@ -12,9 +12,11 @@ LINEARS = (
     "compressed_k_proj",
     "compressed_v_proj",
     "concat_proj",
+    "context_proj",
     "decay_down_proj",
     "decay_up_proj",
     "decoder",
+    "distillation_classifier",
     "down_proj",
     "embedding_proj",
     "f_a_proj",
@@ -22,6 +24,7 @@ LINEARS = (
     "feature_proj",
     "ffn_proj",
     "forget_proj",
+    "frame_proj",
     "g_a_proj",
     "g_b_proj",
     "gate_proj",
@@ -76,6 +79,7 @@ EMBEDDINGS = (
     "source_position_embedding",
     "target_embedding",
     "target_position_embedding",
+    "task_embedding",
     "token_embedding",
     "type_embedding",
     "value_embedding",
@@ -86,6 +90,7 @@ EMBEDDINGS = (
 NORMS = (
     "attention_norm",
     "attention_output_norm",
+    "context_norm",
     "cross_norm",
     "decoder_embedding_norm",
     "decoder_norm",
@@ -95,6 +100,7 @@ NORMS = (
     "ffn_norm",
     "ffn_output_norm",
     "final_norm",
+    "frame_norm",
     "head_norm",
     "input_norm",
     "k_norm",
@@ -117,10 +123,15 @@ CONVOLUTIONS = {
     "reduction_proj": 4,
 }
 WEIGHTS = {**dict.fromkeys(LINEARS + EMBEDDINGS, 2), **dict.fromkeys(NORMS, 1), **CONVOLUTIONS}
-BIASES = {*LINEARS, *NORMS, *CONVOLUTIONS}
+BIASES = {
+    *LINEARS,
+    *NORMS,
+    *CONVOLUTIONS,
+    "position_embedding",
+}  # the last one is a convolution in models of sound
 
 PARAMETERS = {
-    0: ("logit_scale",),
+    0: ("logit_bias", "logit_scale"),
     1: (
         "A_log",
         "D",
@@ -129,6 +140,8 @@ PARAMETERS = {
         "class_token",
         "decoder_bias",
         "dt_bias",
+        "factors",
+        "gain",
         "head_bias",
         "lambda_k1",
         "lambda_k2",
@@ -136,9 +149,13 @@ PARAMETERS = {
         "lambda_q2",
         "log_sigma",
         "lora_magnitude_vector",
+        "length",
         "logit_scale",
+        "masked_frame",
         "mean",
         "norm_scale",
+        "offset",
+        "output_scale",
         "router_bias",
         "sinks",
     ),
@@ -163,13 +180,14 @@ PARAMETERS = {
         "post_map",
         "pre_map",
         "probes",
+        "registers",
         "seeds",
         "value_mixtures",
         "weight_hh",
         "weight_ih",
         "width_positions",
     ),
-    3: ("distance_weight",),
+    3: ("direction", "distance_weight"),
     4: ("rotations",),
 }
 
