@@ -50,9 +50,8 @@ class TestLayouts:
         shown = run("layouts")
         assert shown.exit_code == 0
         first = [line.split()[0] for line in shown.stdout.splitlines()[1:]]
-        assert [word for word in first if word in LAYOUTS] == list(
-            LAYOUTS
-        )  # long cells go on in the next line
+        # A long cell goes on in the next line.
+        assert [word for word in first if word in LAYOUTS] == list(LAYOUTS)
 
     def test_json_has_every_rule_and_the_required_axes(self):
         rows = {row["name"]: row for row in json.loads(run("layouts", "--json").stdout)}

@@ -32,7 +32,19 @@ def defaults_of(kind: type) -> dict[str, Any]:
         found |= {"rope_theta": theta["global"], "rope_local_base_freq": theta["local"]}
     elif theta is not None and "rope_parameters" in {each.name for each in fields(kind)}:  # type: ignore[arg-type]
         found["rope_theta"] = theta
-    return dict(sorted(found.items()))
+    return dict(sorted(found.items())) | _text(kind)
+
+
+def _text(kind: type) -> dict[str, Any]:
+    """The text model of a multimodal configuration, unless it is the default one of its own class."""
+    if "text_config" not in {each.name for each in fields(kind)}:  # type: ignore[arg-type]
+        return {}
+    text = kind().text_config
+    given = json.loads(text.to_json_string(use_diff=False))
+    if given == json.loads(type(text)().to_json_string(use_diff=False)):
+        return {}
+    kept = {name: x for name, x in given.items() if name not in HARMLESS | GENERATION}
+    return {"text_config": {"model_type": text.model_type, **kept}}
 
 
 def table() -> dict[str, dict[str, Any]]:

@@ -122,7 +122,7 @@ class Proof:
     def compared(self, name: str, found: np.ndarray, expected: np.ndarray) -> Deviation:
         """The deviation of a result in float32 from the float64 reference.
 
-        Where activations grow, such as squared ones, it may exceed the bound as much as in transformers in float32.
+        Where activations grow, such as squared ones, it may exceed the bound as far as `roundings` of transformers do.
         """
         worst, allowed = deviation(found, expected), self.bound
         if worst > allowed:

@@ -82,9 +82,7 @@ def _draw(case: Any, changed: dict[str, Any], found: Draws) -> None:
             given = float64(made.ours(model, ARRAYS["torch"]))
             worst = max(made.excess(name, given[name], x) for name, x in expected.items())
         except (CheckpointError, ValueError, NotImplementedError) as error:
-            if isinstance(
-                error, ConversionError
-            ):  # the reader took a configuration that the tensors do not have
+            if isinstance(error, ConversionError):  # the model that was read does not fit the tensors
                 found.wrong.append(f"{changed}: {error}")
             else:
                 found.refused += 1  # by name, when it is read or at the call

@@ -193,22 +193,26 @@ def _classes(m, f):
 def _memory(name, options):
     """A single recurrent layer, which also returns its state."""
     inputs = {"x": draw(TEXTS, LENGTH, 16), "mask": padded()}
-    return Model(lambda m, f: getattr(m, name)(16, 4, chunk_size=4, **options, **f), inputs)
+    return Model(lambda m, f: getattr(m, name)(16, **options, **f), inputs)
 
 
-DELTA = {"head_dim": 5, "value_dim": 3}
+HEADS = {"num_heads": 4, "chunk_size": 4}
+
+
+DELTA = {**HEADS, "head_dim": 5, "value_dim": 3}
 # Every mechanism that decodes with a state.
 MEMORIES = {
     name: _memory(name, options)
     for name, options in {
-        "LinearAttention": {},
-        "PerformerAttention": {"num_features": 7},
-        "MultiScaleRetention": {},
-        "GatedLinearAttention": {"value_dim": 8, "gate_rank": 4},
+        "LinearAttention": HEADS,
+        "PerformerAttention": {**HEADS, "num_features": 7},
+        "MultiScaleRetention": HEADS,
+        "GatedLinearAttention": {**HEADS, "value_dim": 8, "gate_rank": 4},
         "DeltaNet": DELTA,
         "GatedDeltaNet": {**DELTA, "num_value_heads": 8},
         "KimiDeltaAttention": {**DELTA, "rank": 5},
-        "Mamba2": {"head_dim": 5, "state_dim": 3, "num_groups": 2},
+        "Mamba2": {**HEADS, "head_dim": 5, "state_dim": 3, "num_groups": 2},
+        "GatedShortConvolution": {},
     }.items()
 }
 SOURCE, FRAMES = 8, 32

@@ -82,7 +82,7 @@ class TextPart:
             }
             fields.seen.update(given)
             return Fields({**given, "model_type": self.text}, fields.source, defaults_of(self.text))
-        text = fields.part("text_config")
+        text = fields.part("text_config", {})
         kind = text.given.get("model_type", self.text)
         if not isinstance(kind, str) or kind not in self.readers:
             raise CheckpointError(

@@ -52,4 +52,5 @@ CASES = {
         hidden_activation="gelu",
         rope_parameters=ROPE,
     ),
+    "gemma4, eleven layers": case(num_hidden_layers=11, layer_types=None, hidden_size_per_layer_input=0),
 }

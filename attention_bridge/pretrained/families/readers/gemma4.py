@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -130,22 +131,30 @@ def _sizes(fields: Fields, kinds: Sequence[str]) -> list[dict[str, Any]]:
     kv_heads = fields.size("num_global_key_value_heads", default=None)
     if kv_heads is not None and fields.flag("attention_k_eq_v", False):
         wide["num_kv_heads"] = kv_heads
-    given = fields.raw("per_layer_config")
-    if given is None:
+    if fields.raw("per_layer_config") is None:
         found = [wide if kind == FULL else plain for kind in kinds]
     else:
-        found = [_overridden(fields, given, n, plain) for n in range(len(kinds))]
+        changes = _changes(fields, len(kinds))
+        found = [_overridden(fields, changes[n], plain) if n in changes else plain for n in range(len(kinds))]
     for each in found:
         fields.divides("num_attention_heads", num_heads, "num_key_value_heads", each["num_kv_heads"])
     return [{"num_heads": num_heads, **each} for each in found]
 
 
-def _overridden(fields: Fields, given: object, n: int, plain: dict[str, int]) -> dict[str, int]:
-    if not isinstance(given, Mapping):
-        raise CheckpointError(f"{fields.source} must have per_layer_config by layer, got {shown(given)}")
-    changed = given.get(str(n), given.get(n))
-    if changed is None:
-        return plain
+def _changes(fields: Fields, num_layers: int) -> dict[int, object]:
+    """The changed fields of layers, by the index of the layer, which files write as text such as `"05"`."""
+    given = fields.raw("per_layer_config")
+    right = isinstance(given, Mapping) and all(re.fullmatch("[0-9]{1,5}", str(n)) for n in given)
+    found = {int(n): x for n, x in given.items()} if right else {}
+    if not right or len(found) < len(given) or any(n >= num_layers for n in found):
+        raise CheckpointError(
+            f"{fields.source} must have per_layer_config by the index of a layer, below {num_layers}, "
+            f"got {shown(given)}"
+        )
+    return found
+
+
+def _overridden(fields: Fields, changed: object, plain: dict[str, int]) -> dict[str, int]:
     below = Fields({"per_layer_config": changed}, fields.source).part("per_layer_config")
     found = {
         "head_dim": below.size("head_dim", default=plain["head_dim"]),
