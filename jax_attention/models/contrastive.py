@@ -147,7 +147,7 @@ class ContrastiveModel(nnx.Module):
     @checked
     def look(self, image: Float[Array, "images height width channels"]) -> Float[Array, "images features"]:
         """Embed the images; vectors are not normalised."""
-        looked: Any = self.image(image).pooled  # images embed
+        looked = self.image.pool(self.image(image).last_hidden_state)  # images embed
         return looked if self.image_proj is None else self.image_proj(looked)
 
 

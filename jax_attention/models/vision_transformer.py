@@ -184,8 +184,13 @@ class VisionTransformer(nnx.Module):
         }
         return layer.finish(layer(x, **call), None)
 
+    @checked
+    def pool(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch features"]:
+        """The vector of an image before pooler and classifier, from the last hidden states `x`."""
+        return x[:, 0] if self.pooling is None else self.pooling(x)
+
     def _pooled(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch features"]:
-        pooled = x[:, 0] if self.pooling is None else self.pooling(x)
+        pooled = self.pool(x)
         pooled = pooled if self.pooler is None else jnp.tanh(self.pooler(pooled))
         return pooled if self.head is None else self.head(pooled)
 

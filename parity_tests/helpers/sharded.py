@@ -196,22 +196,22 @@ def _memory(name, options):
     return Model(lambda m, f: getattr(m, name)(16, **options, **f), inputs)
 
 
-HEADS = {"num_heads": 4, "chunk_size": 4}
+FOUR_HEADS = {"num_heads": 4, "chunk_size": 4}
 
 
-DELTA = {**HEADS, "head_dim": 5, "value_dim": 3}
+DELTA = {**FOUR_HEADS, "head_dim": 5, "value_dim": 3}
 # Every mechanism that decodes with a state.
 MEMORIES = {
     name: _memory(name, options)
     for name, options in {
-        "LinearAttention": HEADS,
-        "PerformerAttention": {**HEADS, "num_features": 7},
-        "MultiScaleRetention": HEADS,
-        "GatedLinearAttention": {**HEADS, "value_dim": 8, "gate_rank": 4},
+        "LinearAttention": FOUR_HEADS,
+        "PerformerAttention": {**FOUR_HEADS, "num_features": 7},
+        "MultiScaleRetention": FOUR_HEADS,
+        "GatedLinearAttention": {**FOUR_HEADS, "value_dim": 8, "gate_rank": 4},
         "DeltaNet": DELTA,
         "GatedDeltaNet": {**DELTA, "num_value_heads": 8},
         "KimiDeltaAttention": {**DELTA, "rank": 5},
-        "Mamba2": {**HEADS, "head_dim": 5, "state_dim": 3, "num_groups": 2},
+        "Mamba2": {**FOUR_HEADS, "head_dim": 5, "state_dim": 3, "num_groups": 2},
         "GatedShortConvolution": {},
     }.items()
 }

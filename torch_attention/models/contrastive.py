@@ -145,7 +145,7 @@ class ContrastiveModel(nn.Module):
     @checked
     def look(self, image: Float[Tensor, "images height width channels"]) -> Float[Tensor, "images features"]:
         """Embed the images; vectors are not normalised."""
-        looked: Any = self.image(image).pooled  # images embed
+        looked = self.image.pool(self.image(image).last_hidden_state)  # images embed
         return looked if self.image_proj is None else self.image_proj(looked)
 
 

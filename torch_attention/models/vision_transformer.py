@@ -182,8 +182,13 @@ class VisionTransformer(nn.Module):
         }
         return layer.finish(layer(x, **call), None)
 
+    @checked
+    def pool(self, x: Float[Tensor, "batch length embed"]) -> Float[Tensor, "batch features"]:
+        """The vector of an image before pooler and classifier, from the last hidden states `x`."""
+        return x[:, 0] if self.pooling is None else self.pooling(x)
+
     def _pooled(self, x: Float[Tensor, "batch length embed"]) -> Float[Tensor, "batch features"]:
-        pooled = x[:, 0] if self.pooling is None else self.pooling(x)
+        pooled = self.pool(x)
         pooled = pooled if self.pooler is None else torch.tanh(self.pooler(pooled))
         return pooled if self.head is None else self.head(pooled)
 
