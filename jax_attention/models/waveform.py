@@ -17,7 +17,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Shaped
 
 from jax_attention.arguments import checked
-from jax_attention.checks import check_at_least
+from jax_attention.checks import check_at_least, check_boolean
 from jax_attention.layers import Factory, linear, parameter
 from jax_attention.models.depth import run_layers
 from jax_attention.models.description import LayerSpec, Part
@@ -168,6 +168,8 @@ class WaveformEncoder(nnx.Module):
             ValueError: shapes do not match, there are too few samples for one frame, or frames are hidden from a model
                 without `masked_frame`.
         """
+        if samples.ndim != 2:
+            raise ValueError(f"samples must have shape (batch, samples), got {tuple(samples.shape)}")
         check_at_least(self.fewest_samples, number_of_samples=samples.shape[1])
         real = _real(mask, samples)  # batch samples
         x = samples[..., None] if real is None else jnp.where(real, samples, 0.0)[..., None]
@@ -177,6 +179,11 @@ class WaveformEncoder(nnx.Module):
         x = x if self.frame_norm is None else normalise(self.frame_norm, x)
         x = self.frame_proj(x)  # batch frames embed
         if hidden is not None:
+            check_boolean("hidden", hidden)
+            if hidden.shape != x.shape[:2]:
+                raise ValueError(
+                    f"hidden must have shape (batch, frames) = {tuple(x.shape[:2])}, got {tuple(hidden.shape)}"
+                )
             x = jnp.where(hidden[..., None], self._replacement(), x)  # batch frames embed
         x = x if real is None else jnp.where(real[..., None], x, 0.0)
         x = self.position_embedding(x)  # batch frames embed

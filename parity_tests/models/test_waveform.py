@@ -125,7 +125,7 @@ def test_impossible_sizes_raise(changed, sentence):
             description(models, **changed)
 
 
-def test_hidden_frames_are_replaced_by_the_learned_vector(rng):
+def test_hidden_frames_are_replaced_by_the_learned_vector(rng, as_shipped):
     """The content of hidden frames has no influence, except where norms and convolutions see other frames."""
     model = in_torch.WaveformEncoder(description(in_torch, conv_norm="each", masked_frame=True)).eval()
     other = transfer(
@@ -143,6 +143,13 @@ def test_hidden_frames_are_replaced_by_the_learned_vector(rng):
     np.testing.assert_array_equal(*found)
     assert error(numpy(model(torch.from_numpy(samples)).output), found[0]) > 1e-3
     assert error(numpy(other(jnp.asarray(samples), hidden=jnp.asarray(hidden)).output), found[0]) < 1e-5
+    for run, array in ((model, torch.from_numpy), (other, jnp.asarray)):
+        with pytest.raises(
+            ValueError, match=r"hidden must have shape \(batch, frames\) = \(1, 9\), got \(1, 1\)"
+        ):
+            run(array(samples), hidden=array(hidden[:, :1]))
+        with pytest.raises(ValueError, match=r"samples must have shape \(batch, samples\), got \(61,\)"):
+            run(array(samples[0]))
     bare = in_torch.WaveformEncoder(description(in_torch))
     with pytest.raises(ValueError, match="hidden must be None for a model without masked_frame"):
         bare(torch.from_numpy(samples), hidden=torch.from_numpy(hidden))

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
-from torch_attention.checks import check_at_least
+from torch_attention.checks import check_at_least, check_boolean
 from torch_attention.layers import Factory, linear, parameter
 from torch_attention.models.depth import run_layers
 from torch_attention.models.description import LayerSpec, Part
@@ -166,6 +166,8 @@ class WaveformEncoder(nn.Module):
             ValueError: shapes do not match, there are too few samples for one frame, or frames are hidden from a model
                 without `masked_frame`.
         """
+        if samples.ndim != 2:
+            raise ValueError(f"samples must have shape (batch, samples), got {tuple(samples.shape)}")
         check_at_least(self.fewest_samples, number_of_samples=samples.shape[1])
         real = _real(mask, samples)  # batch samples
         x = samples[..., None] if real is None else torch.where(real, samples, 0.0)[..., None]
@@ -175,6 +177,11 @@ class WaveformEncoder(nn.Module):
         x = x if self.frame_norm is None else normalise(self.frame_norm, x)
         x = self.frame_proj(x)  # batch frames embed
         if hidden is not None:
+            check_boolean("hidden", hidden)
+            if hidden.shape != x.shape[:2]:
+                raise ValueError(
+                    f"hidden must have shape (batch, frames) = {tuple(x.shape[:2])}, got {tuple(hidden.shape)}"
+                )
             x = torch.where(hidden[..., None], self._replacement(), x)  # batch frames embed
         x = x if real is None else torch.where(real[..., None], x, 0.0)
         x = self.position_embedding(x)  # batch frames embed

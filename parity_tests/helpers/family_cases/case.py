@@ -13,7 +13,7 @@ class Case:
 
     Attributes:
         layout: name of its tensor layout.
-        kind: inputs and outputs: encoder, language, sequence, speech, image or contrastive.
+        kind: inputs and outputs: encoder, language, sequence, speech, sound, image or contrastive.
         model: transformers' model class.
         config: transformers' configuration class.
         fields: arguments of the configuration.
@@ -54,3 +54,46 @@ STACKS = {
     "decoder_start_token_id": 1,
     "forced_eos_token_id": None,
 }
+SOUND = {
+    **{k: v for k, v in SIZES.items() if k != "vocab_size"},
+    "conv_dim": [7, 5],
+    "conv_kernel": [5, 3],
+    "conv_stride": [3, 2],
+    "num_feat_extract_layers": 2,
+    "num_conv_pos_embeddings": 4,
+    "num_conv_pos_embedding_groups": 2,
+    "apply_spec_augment": False,
+    "vocab_size": 11,
+    "num_codevectors_per_group": 4,
+    "codevector_dim": 6,
+    "proj_codevector_dim": 6,
+}
+
+
+def sound_cases(name: str, model: Any, config: Any) -> dict[str, Case]:
+    """The cases of an encoder of sound like wav2vec 2.0."""
+    changes: dict[str, dict[str, Any]] = {
+        name: {},
+        f"{name}, norms first, one per convolution": {
+            "do_stable_layer_norm": True,
+            "feat_extract_norm": "layer",
+            "conv_bias": True,
+        },
+        f"{name}, three convolutions, odd positions": {
+            "conv_dim": [6, 5, 8],
+            "conv_kernel": [4, 3, 2],
+            "conv_stride": [2, 2, 1],
+            "num_feat_extract_layers": 3,
+            "num_conv_pos_embeddings": 5,
+            "num_conv_pos_embedding_groups": 3,
+        },
+        f"{name}, other activations, eps": {
+            "feat_extract_activation": "silu",
+            "hidden_act": "gelu_new",
+            "layer_norm_eps": 0.1,
+        },
+    }
+    return {
+        each: Case("hf.wav2vec2", "sound", model, config, {**SOUND, **fields})
+        for each, fields in changes.items()
+    }
