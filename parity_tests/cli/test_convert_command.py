@@ -50,7 +50,7 @@ class TestLayouts:
         shown = run("layouts")
         assert shown.exit_code == 0
         first = [line.split()[0] for line in shown.stdout.splitlines()[1:]]
-        # A long cell goes on in the next line.
+        # A long cell continues in the next line.
         assert [word for word in first if word in LAYOUTS] == list(LAYOUTS)
 
     def test_json_has_every_rule_and_the_required_axes(self):

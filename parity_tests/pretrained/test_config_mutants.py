@@ -100,7 +100,7 @@ UNREAD = {
 
 def is_read(given, path):
     """Whether the reference uses the field, which must then be a positive number."""
-    if path[-2:-1] == ("full_attention",) and "full_attention" not in given["layer_types"]:
+    if path[-2:-1] == ("full_attention",) and "full_attention" not in given.get("layer_types", path):
         return False  # no layer of this kind
     if path == ("rope_parameters", "factor") and "alpha" in given["rope_parameters"]:
         return False  # HunYuan's other scaling
