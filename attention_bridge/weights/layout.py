@@ -149,6 +149,16 @@ class Layout:
             ),
         )
 
+    def with_copies_alone(self, names: Iterable[str]) -> Layout:
+        """The layout of a file that has, of two tied tensors, only the copy, which then stands for the other."""
+        spelled = {self.canonical(name) for name in names}
+        alone = {e.to: e for e in self.tied[::-1] if e.name in spelled and e.to not in spelled}
+        return replace(
+            self,
+            spellings=(*self.spellings, *((each.name, each.to) for each in alone.values())),
+            tied=tuple(each for each in self.tied if each not in alone.values()),
+        )
+
     def needed_axes(self) -> set[str]:
         """The axes whose sizes shapes do not give, in either direction."""
         return {axis for move in (*self.to_hub, *self.from_hub) for axis in move.unknown_axes({})}

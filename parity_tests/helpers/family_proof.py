@@ -83,14 +83,20 @@ class Proof:
         model = load_pretrained(self.directory, framework, dtype="bfloat16")
         found = float64(self.ours(model, IN_BFLOAT16[framework]))
         for name in self.outputs:
+            worst = root_mean_square(found[name], expected[name])
             allowed = ALIKE * root_mean_square(other[name], expected[name])
-            yield Deviation(f"bfloat16 {name}", root_mean_square(found[name], expected[name]), allowed)
+            if worst > allowed:  # the errors of few numbers differ by chance
+                for each in inexact(wide, torch.bfloat16):
+                    with torch.no_grad():
+                        near = float64(self.theirs(each))[name]
+                    allowed = max(allowed, ALIKE * root_mean_square(near, expected[name]))
+            yield Deviation(f"bfloat16 {name}", worst, allowed)
 
     def gradients(self, framework: str) -> Iterator[Deviation]:
         """The deviation of the gradients of a random linear function of the outputs, by all parameters."""
         reading = read_pretrained(self.directory).reading
         expected = self._their_gradients(self.built, reading)
-        others = [self._their_gradients(each, reading) for each in self.roundings()]
+        others = [self._their_gradients(each, reading) for each in roundings(self.built)]
         found = self._our_gradients(load_pretrained(self.directory, framework), framework)
         names = sorted(name for name in expected.keys() & found.keys() if not np.isnan(expected[name]).any())
         assert names, "no gradients to compare"
@@ -101,24 +107,6 @@ class Proof:
         )
         yield Deviation(f"gradients of {len(names)} tensors", worst, max(ALIKE * max(rounded), self.bound))
 
-    def roundings(self) -> Iterator[Any]:
-        """The model of transformers in float32, and in float64 with parameters of a relative error of float32."""
-        yield self.built.float()
-        self.built.double()
-        generator, kept = (
-            torch.Generator().manual_seed(7),
-            [x.detach().clone() for x in self.built.parameters()],
-        )
-        eps = torch.finfo(torch.float32).eps
-        for _ in range(3):
-            with torch.no_grad():
-                for x, value in zip(self.built.parameters(), kept, strict=True):
-                    x.copy_(value * (1 + eps * (2 * torch.rand(x.shape, generator=generator) - 1)))
-            yield self.built
-        with torch.no_grad():
-            for x, value in zip(self.built.parameters(), kept, strict=True):
-                x.copy_(value)
-
     def compared(self, name: str, found: np.ndarray, expected: np.ndarray) -> Deviation:
         """The deviation of a result in float32 from the float64 reference.
 
@@ -126,7 +114,7 @@ class Proof:
         """
         worst, allowed = deviation(found, expected), self.bound
         if worst > allowed:
-            for each in self.roundings():
+            for each in roundings(self.built):
                 with torch.no_grad():
                     rounded = float64(self.theirs(each))
                 allowed = max(allowed, ALIKE * deviation(rounded[name], expected))
@@ -183,6 +171,26 @@ class Proof:
             weights = array(rng.normal(size=tuple(x.shape)).astype(np.float32))
             total = total + (x * (weights.to(x.dtype) if isinstance(x, torch.Tensor) else weights)).sum()
         return total
+
+
+def roundings(built: Any) -> Iterator[Any]:
+    """A model of transformers in float32, and in float64 with parameters of a relative error of float32."""
+    yield built.float()
+    yield from inexact(built.double(), torch.float32)
+
+
+def inexact(built: Any, dtype: torch.dtype) -> Iterator[Any]:
+    """A model three times, with parameters of a random relative error of this dtype."""
+    generator, kept = torch.Generator().manual_seed(7), [x.detach().clone() for x in built.parameters()]
+    eps = torch.finfo(dtype).eps
+    for _ in range(3):
+        with torch.no_grad():
+            for x, value in zip(built.parameters(), kept, strict=True):
+                x.copy_(value * (1 + eps * (2 * torch.rand(x.shape, generator=generator) - 1)))
+        yield built
+    with torch.no_grad():
+        for x, value in zip(built.parameters(), kept, strict=True):
+            x.copy_(value)
 
 
 def rounded(kind: Any, directory: Path) -> Any:

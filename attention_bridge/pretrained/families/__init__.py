@@ -82,7 +82,8 @@ def _read(fields: Fields, names: Collection[str]) -> Reading:
     reading = replace(reading, model=with_special_tokens(reading.model, {**fields.defaults, **fields.given}))
     if isinstance(names, Mapping):
         check_sizes(reading, names, fields.source)
-    return replace(reading, axes={**_head_axes(reading.model), **reading.axes})
+    layout = reading.layout.with_copies_alone(tensors.given)
+    return replace(reading, layout=layout, axes={**_head_axes(reading.model), **reading.axes})
 
 
 def _head_axes(model: Part) -> dict[str, int]:

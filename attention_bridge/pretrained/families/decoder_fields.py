@@ -11,6 +11,9 @@ from attention_bridge.pretrained.families.fields import Fields
 from attention_bridge.pretrained.families.shown import shown
 from attention_bridge.weights.layout import Layout, Tied
 
+# Kinds of layers, as configurations name them.
+FULL, WINDOWED, LINEAR = "full_attention", "sliding_attention", "linear_attention"
+
 
 def head_dim(fields: Fields) -> int:
     """Features of a head: from the configuration, or `hidden_size / num_attention_heads`."""

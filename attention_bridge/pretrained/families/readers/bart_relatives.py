@@ -102,7 +102,7 @@ def _legacy(fields: Fields) -> None:
 
 def _sines(fields: Fields, tensors: Tensors) -> dict[str, Any]:
     """Sinusoidal positions, unless the file has tables of positions, which the reference reads."""
-    if tensors.ends_with("embed_positions.weight") or tensors.ends_with("position_embedding.weight"):
+    if tensors.ends_with("embed_positions.weight") or any("position_embedding." in name for name in tensors):
         return {}
     dim = fields.size("d_model", "hidden_size")
     if dim % 2:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from attention_bridge.catalogue.part import Part
-from attention_bridge.pretrained.families.decoder_fields import grouped_heads, layer_types, with_tied
+from attention_bridge.pretrained.families.decoder_fields import (
+    FULL,
+    WINDOWED,
+    grouped_heads,
+    layer_types,
+    with_tied,
+)
 from attention_bridge.pretrained.families.describe import Heads, language_model, layer_spec, model_spec
 from attention_bridge.pretrained.families.family import Family, Reading
 from attention_bridge.pretrained.families.fields import ACTIVATIONS, Fields
@@ -13,7 +19,7 @@ from attention_bridge.pretrained.families.rope import rope
 from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layouts.hf_cohere import HF_COHERE
 
-KINDS = ("sliding_attention", "full_attention")
+KINDS = (WINDOWED, FULL)
 
 
 def read_cohere(fields: Fields, tensors: Tensors) -> Reading:

@@ -7,7 +7,13 @@ from typing import Any
 
 from attention_bridge.catalogue.part import Part
 from attention_bridge.errors import CheckpointError
-from attention_bridge.pretrained.families.decoder_fields import by_layer, grouped_heads, layer_types
+from attention_bridge.pretrained.families.decoder_fields import (
+    FULL,
+    LINEAR,
+    by_layer,
+    grouped_heads,
+    layer_types,
+)
 from attention_bridge.pretrained.families.decoder_reading import decoder, gated_ffn
 from attention_bridge.pretrained.families.describe import layer_spec
 from attention_bridge.pretrained.families.family import Family, Reading
@@ -16,8 +22,6 @@ from attention_bridge.pretrained.families.rope import parameters, rope
 from attention_bridge.pretrained.families.shown import shown
 from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layouts.hf_kimi_linear import HF_KIMI_LINEAR, HF_OLMO_HYBRID
-
-LINEAR, FULL = "linear_attention", "full_attention"
 
 
 def read_kimi_linear(fields: Fields, tensors: Tensors) -> Reading:

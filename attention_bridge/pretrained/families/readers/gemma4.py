@@ -9,7 +9,7 @@ from typing import Any
 
 from attention_bridge.catalogue.part import Part
 from attention_bridge.errors import CheckpointError
-from attention_bridge.pretrained.families.decoder_fields import layer_types
+from attention_bridge.pretrained.families.decoder_fields import FULL, WINDOWED, layer_types
 from attention_bridge.pretrained.families.decoder_reading import decoder
 from attention_bridge.pretrained.families.describe import Heads, layer_spec
 from attention_bridge.pretrained.families.family import Family, Reading
@@ -20,7 +20,6 @@ from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layout import Dropped, Layout
 from attention_bridge.weights.layouts.hf_gemma4 import HF_GEMMA4
 
-WINDOWED, FULL = "sliding_attention", "full_attention"
 ROPE = {
     WINDOWED: {"rope_type": "default", "rope_theta": 10000.0},
     FULL: {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1000000.0},

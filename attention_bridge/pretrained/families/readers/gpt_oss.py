@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from attention_bridge.catalogue.part import Part
-from attention_bridge.pretrained.families.decoder_fields import grouped_heads, layer_types
+from attention_bridge.pretrained.families.decoder_fields import FULL, WINDOWED, grouped_heads, layer_types
 from attention_bridge.pretrained.families.decoder_reading import decoder
 from attention_bridge.pretrained.families.describe import layer_spec
 from attention_bridge.pretrained.families.expert_reading import mixture
@@ -14,7 +14,6 @@ from attention_bridge.pretrained.families.rope import rope
 from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layouts.hf_gpt_oss import HF_GPT_OSS
 
-WINDOWED, FULL = "sliding_attention", "full_attention"
 # The scaling of positions of a configuration that names none.
 YARN = {"rope_type": "yarn", "factor": 32.0, "truncate": False, "original_max_position_embeddings": 4096}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attention_bridge.catalogue.part import Part
 from attention_bridge.errors import CheckpointError
-from attention_bridge.pretrained.families.decoder_fields import by_layer, grouped_heads, layer_types
+from attention_bridge.pretrained.families.decoder_fields import FULL, by_layer, grouped_heads, layer_types
 from attention_bridge.pretrained.families.decoder_reading import decoder
 from attention_bridge.pretrained.families.describe import Heads, layer_spec
 from attention_bridge.pretrained.families.family import Family, Reading
@@ -14,7 +14,7 @@ from attention_bridge.pretrained.families.shown import shown
 from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layouts.hf_lfm2 import HF_LFM2
 
-CONV, FULL = "conv", "full_attention"
+CONV = "conv"
 
 
 def read_lfm2(fields: Fields, tensors: Tensors) -> Reading:

@@ -6,7 +6,7 @@ from typing import Any
 
 from attention_bridge.catalogue.part import Part
 from attention_bridge.errors import CheckpointError
-from attention_bridge.pretrained.families.decoder_fields import grouped_heads, layer_types
+from attention_bridge.pretrained.families.decoder_fields import FULL, grouped_heads, layer_types
 from attention_bridge.pretrained.families.decoder_reading import decoder
 from attention_bridge.pretrained.families.describe import layer_spec
 from attention_bridge.pretrained.families.expert_reading import mixture
@@ -17,7 +17,7 @@ from attention_bridge.pretrained.families.shown import shown
 from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layouts.hf_llama4 import HF_LLAMA4
 
-CHUNKED, FULL = "chunked_attention", "full_attention"
+CHUNKED = "chunked_attention"
 
 
 def read_llama4(fields: Fields, tensors: Tensors) -> Reading:

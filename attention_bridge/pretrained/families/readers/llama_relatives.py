@@ -10,7 +10,7 @@ from typing import Any
 
 from attention_bridge.catalogue.part import Part
 from attention_bridge.errors import CheckpointError
-from attention_bridge.pretrained.families.decoder_fields import grouped_heads, layer_types
+from attention_bridge.pretrained.families.decoder_fields import FULL, WINDOWED, grouped_heads, layer_types
 from attention_bridge.pretrained.families.decoder_reading import decoder, gated_ffn, plain_ffn
 from attention_bridge.pretrained.families.describe import Heads, layer_spec
 from attention_bridge.pretrained.families.family import Family, Reading
@@ -24,8 +24,6 @@ from attention_bridge.weights.layouts.hf_llama import HF_LLAMA
 from attention_bridge.weights.layouts.hf_nemotron import HF_NEMOTRON, hf_stablelm
 from attention_bridge.weights.layouts.hf_olmo import HF_OLMO2
 from attention_bridge.weights.layouts.hf_persimmon import HF_PERSIMMON
-
-WINDOWED, FULL = "sliding_attention", "full_attention"
 
 
 def read_glm(fields: Fields, tensors: Tensors) -> Reading:

@@ -8,6 +8,8 @@ from typing import Any
 from attention_bridge.catalogue.part import Part
 from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained.families.decoder_fields import (
+    FULL,
+    LINEAR,
     by_layer,
     grouped_heads,
     layer_types,
@@ -23,7 +25,6 @@ from attention_bridge.pretrained.families.shown import shown
 from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layouts.hf_mamba2 import HF_BAMBA, HF_GRANITE_HYBRID, HF_MAMBA2
 
-LINEAR, FULL = "linear_attention", "full_attention"
 OF_MAMBA2 = {
     "num_heads": "num_heads", "head_dim": "head_dim", "num_groups": "n_groups", "state_dim": "state_size",
     "conv_width": "conv_kernel", "expand": "expand", "chunk_size": "chunk_size", "bias": "use_bias",

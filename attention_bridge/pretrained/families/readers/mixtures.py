@@ -6,7 +6,7 @@ from typing import Any
 
 from attention_bridge.catalogue.part import Part
 from attention_bridge.errors import CheckpointError
-from attention_bridge.pretrained.families.decoder_fields import grouped_heads, layer_types
+from attention_bridge.pretrained.families.decoder_fields import FULL, WINDOWED, grouped_heads, layer_types
 from attention_bridge.pretrained.families.decoder_reading import decoder, gated_ffn
 from attention_bridge.pretrained.families.describe import Heads, layer_spec
 from attention_bridge.pretrained.families.expert_reading import CHOSEN, mixture, sparse_layers, stored_layout
@@ -18,8 +18,6 @@ from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layouts.hf_mixtral import HF_MIXTRAL
 from attention_bridge.weights.layouts.hf_phimoe import HF_PHIMOE, HF_PHIMOE_STACKED
 from attention_bridge.weights.layouts.hf_qwen2_moe import HF_QWEN2_MOE, HF_QWEN2_MOE_STACKED
-
-FULL, WINDOWED = "full_attention", "sliding_attention"
 
 
 def read_mixtral(fields: Fields, tensors: Tensors) -> Reading:

@@ -7,7 +7,7 @@ from typing import Any
 
 from attention_bridge.catalogue.part import Part
 from attention_bridge.errors import CheckpointError
-from attention_bridge.pretrained.families.decoder_fields import layer_types
+from attention_bridge.pretrained.families.decoder_fields import FULL, WINDOWED, layer_types
 from attention_bridge.pretrained.families.describe import language_model, layer_spec, model_spec
 from attention_bridge.pretrained.families.family import Family, Reading
 from attention_bridge.pretrained.families.fields import ACTIVATIONS, Fields
@@ -23,8 +23,7 @@ from attention_bridge.pretrained.families.shown import shown
 from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layouts.hf_modernbert import HF_MODERNBERT
 
-FULL, LOCAL = "full_attention", "sliding_attention"
-THETAS = {FULL: ("global_rope_theta", 160_000.0), LOCAL: ("local_rope_theta", 10_000.0)}
+THETAS = {FULL: ("global_rope_theta", 160_000.0), WINDOWED: ("local_rope_theta", 10_000.0)}
 
 
 def read_modernbert(fields: Fields, tensors: Tensors) -> Reading:
@@ -34,7 +33,7 @@ def read_modernbert(fields: Fields, tensors: Tensors) -> Reading:
         fields.layers("num_hidden_layers"),
         fields.size("global_attn_every_n_layers", default=3),
     )
-    kinds = fields.raw("layer_types", default=[LOCAL if n % every else FULL for n in range(num_layers)])
+    kinds = fields.raw("layer_types", default=[WINDOWED if n % every else FULL for n in range(num_layers)])
     norm = Part("layer_norm", {"eps": fields.number("norm_eps"), "bias": fields.flag("norm_bias", False)})
     ffn = Part(
         "GatedFeedForward",
@@ -48,14 +47,14 @@ def read_modernbert(fields: Fields, tensors: Tensors) -> Reading:
     window = fields.whole("local_attention") // 2 + 1  # on each side, with the query's own key
     mixers = {
         FULL: Part("MultiHeadSelfAttention", {**heads, "position": _rope(fields, FULL, dim // num_heads)}),
-        LOCAL: Part(
+        WINDOWED: Part(
             "SlidingWindowAttention",
-            {**heads, "window": window, "position": _rope(fields, LOCAL, dim // num_heads)},
+            {**heads, "window": window, "position": _rope(fields, WINDOWED, dim // num_heads)},
         ),
     }
     layers = [
         layer_spec(mixers[kind], ffn, "pre" if n else "pre_feed_forward", norm)
-        for n, kind in enumerate(layer_types(fields, num_layers, kinds, (FULL, LOCAL)))
+        for n, kind in enumerate(layer_types(fields, num_layers, kinds, (FULL, WINDOWED)))
     ]
     fields.raw("max_position_embeddings", "position_embedding_type", "layer_norm_eps", "tie_word_embeddings")
     fields.raw(
@@ -73,9 +72,9 @@ def _rope(fields: Fields, kind: str, head_dim: int) -> Part:
     name, theta = THETAS[kind]
     theta = fields.number(name, default=theta)
     given = fields.raw("rope_parameters", default={})
-    if not isinstance(given, Mapping) or given.keys() - {FULL, LOCAL}:
+    if not isinstance(given, Mapping) or given.keys() - {FULL, WINDOWED}:
         raise CheckpointError(
-            f"{fields.source} must have rope_parameters of {FULL} and {LOCAL}, got {shown(given)}"
+            f"{fields.source} must have rope_parameters of {FULL} and {WINDOWED}, got {shown(given)}"
         )
     fields.only("rope_scaling", None)
     own = given.get(kind)

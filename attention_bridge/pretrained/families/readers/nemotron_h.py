@@ -7,7 +7,7 @@ from typing import Any
 
 from attention_bridge.catalogue.part import Part
 from attention_bridge.errors import CheckpointError
-from attention_bridge.pretrained.families.decoder_fields import grouped_heads, with_tied
+from attention_bridge.pretrained.families.decoder_fields import FULL, LINEAR, grouped_heads, with_tied
 from attention_bridge.pretrained.families.describe import Heads, language_model, layer_spec, model_spec
 from attention_bridge.pretrained.families.family import Family, Reading
 from attention_bridge.pretrained.families.fields import ACTIVATIONS, MOST_LAYERS, Fields
@@ -16,7 +16,7 @@ from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layouts.hf_mamba2 import HF_NEMOTRON_H
 from attention_bridge.weights.rule import Rule
 
-LINEAR, FULL, MLP, MOE = "linear_attention", "full_attention", "mlp", "moe"
+MLP, MOE = "mlp", "moe"
 LETTERS = {"M": LINEAR, "*": FULL, "-": MLP, "E": MOE}
 NAMES = {"mamba": LINEAR, "attention": FULL}  # of older files
 # Fields that the reference ignores in a model without experts.

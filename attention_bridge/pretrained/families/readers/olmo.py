@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from attention_bridge.catalogue.part import Part
-from attention_bridge.pretrained.families.decoder_fields import grouped_heads, layer_types
+from attention_bridge.pretrained.families.decoder_fields import FULL, WINDOWED, grouped_heads, layer_types
 from attention_bridge.pretrained.families.decoder_reading import decoder, gated_ffn
 from attention_bridge.pretrained.families.describe import Heads, layer_spec
 from attention_bridge.pretrained.families.expert_reading import mixture, stored_layout
@@ -15,8 +15,6 @@ from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layout import Layout
 from attention_bridge.weights.layouts.hf_llama import HF_LLAMA
 from attention_bridge.weights.layouts.hf_olmo import HF_FLEX_OLMO, HF_FLEX_OLMO_STACKED, HF_OLMO2
-
-WINDOWED, FULL = "sliding_attention", "full_attention"
 
 
 def read_olmo(fields: Fields, tensors: Tensors) -> Reading:

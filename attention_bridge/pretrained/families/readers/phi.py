@@ -9,14 +9,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from attention_bridge.catalogue.part import Part
-from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained.families.decoder_fields import grouped_heads, with_tied
 from attention_bridge.pretrained.families.decoder_reading import decoder, gated_ffn
 from attention_bridge.pretrained.families.describe import Heads, language_model, layer_spec, model_spec
 from attention_bridge.pretrained.families.family import Family, Reading
 from attention_bridge.pretrained.families.fields import ACTIVATIONS, Fields
 from attention_bridge.pretrained.families.heads import decoder_heads
-from attention_bridge.pretrained.families.rope import ORIGINAL, parameters, rope
+from attention_bridge.pretrained.families.rope import ORIGINAL, rope, rotary_share
 from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layouts.hf_phi import HF_PHI, HF_PHI3
 
@@ -25,7 +24,7 @@ def read_phi(fields: Fields, tensors: Tensors) -> Reading:
     """Read a configuration of Phi 1, 1.5 or 2 (Gunasekar et al. 2023; Li et al. 2023)."""
     tied, eps = fields.flag("tie_word_embeddings", False), fields.number("layer_norm_eps")
     heads = Heads(fields.size("hidden_size"), **grouped_heads(fields), qkv_bias=True, out_bias=True)
-    mixer = heads.mixer(_position(fields, heads.head_dim, share=0.5))
+    mixer = heads.mixer(_position(fields, heads.head_dim, 0.5))
     if fields.flag("qk_layernorm", False):
         norms = dict.fromkeys(("q_norm", "k_norm"), Part("layer_norm", {"dim": heads.head_dim, "eps": eps}))
         mixer = replace(mixer, arguments={**mixer.arguments, **norms})
@@ -63,9 +62,7 @@ def read_phi3(fields: Fields, tensors: Tensors) -> Reading:
         fields.raw(name)
     sizes = grouped_heads(fields)
     heads = Heads(fields.size("hidden_size"), **sizes, norm_eps=fields.number("rms_norm_eps"))
-    mixer = heads.mixer(
-        _position(fields, heads.head_dim, share=1.0), fields.size("sliding_window", default=None)
-    )
+    mixer = heads.mixer(_position(fields, heads.head_dim, 1.0), fields.size("sliding_window", default=None))
     layer = layer_spec(mixer, gated_ffn(fields), "pre", heads.norm())
     reading = decoder(fields, [layer] * fields.layers("num_hidden_layers"), HF_PHI3, norm=heads.norm())
     return replace(reading, axes={"g": 1, "d": heads.num_kv_heads * heads.head_dim})
@@ -73,11 +70,7 @@ def read_phi3(fields: Fields, tensors: Tensors) -> Reading:
 
 def _position(fields: Fields, head_dim: int, share: float) -> Part:
     """The rotary embedding of a share of a head's features."""
-    share = fields.number("partial_rotary_factor", default=share)
-    share = parameters(fields).number("partial_rotary_factor", default=share)
-    if share > 1.0:
-        raise CheckpointError(f"{fields.source} must have a partial_rotary_factor of at most 1, got {share}")
-    return rope(fields, int(head_dim * share), head_dim=head_dim)
+    return rope(fields, int(head_dim * rotary_share(fields, share)), head_dim=head_dim)
 
 
 OLD_NAMES = ("su", "yarn")  # of LongRoPE in Phi 3

@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from attention_bridge.catalogue.part import Part
-from attention_bridge.pretrained.families.decoder_fields import by_layer, grouped_heads, layer_types
+from attention_bridge.pretrained.families.decoder_fields import (
+    FULL,
+    LINEAR,
+    by_layer,
+    grouped_heads,
+    layer_types,
+)
 from attention_bridge.pretrained.families.decoder_reading import decoder, gated_ffn
 from attention_bridge.pretrained.families.defaults import defaults_of
 from attention_bridge.pretrained.families.describe import layer_spec
@@ -18,7 +24,6 @@ from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layout import Layout
 from attention_bridge.weights.layouts.hf_qwen3_next import HF_QWEN3_5, HF_QWEN3_NEXT
 
-LINEAR, FULL = "linear_attention", "full_attention"
 IMAGE_FIELDS = (
     "vision_config", "image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id",
 )  # fmt: skip

@@ -6,6 +6,8 @@ from typing import Any
 
 from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained.families.decoder_fields import (
+    FULL,
+    WINDOWED,
     grouped_heads,
     layer_types,
     with_tied,
@@ -105,7 +107,7 @@ def rotary_model(
     eps = fields.number("rms_norm_eps")
     num_layers = fields.layers("num_hidden_layers")
     windows = _windows(fields, num_layers, pattern, is_causal=others.get("is_causal", True))
-    positions = rope(fields, sizes["head_dim"], layers="full_attention")
+    positions = rope(fields, sizes["head_dim"], layers=FULL)
     fields.size("max_position_embeddings", default=None)
     return Reading(
         language_model(
@@ -144,14 +146,14 @@ def _windows(fields: Fields, num_layers: int, pattern: int, *, is_causal: bool) 
         kinds = None
     if kinds is None:
         kinds = [
-            "full_attention"
+            FULL
             if (kind in ("qwen2", "qwen3") and n < from_layer) or (pattern > 1 and (n + 1) % pattern == 0)
-            else "sliding_attention"
+            else WINDOWED
             for n in range(num_layers)
         ]
-    kinds = layer_types(fields, num_layers, kinds, ("full_attention", "sliding_attention"))
+    kinds = layer_types(fields, num_layers, kinds, (FULL, WINDOWED))
     reach = window if is_causal else window // 2 + 1  # on each side, with the query's own key
-    return tuple(reach if kind == "sliding_attention" else None for kind in kinds)
+    return tuple(reach if kind == WINDOWED else None for kind in kinds)
 
 
 HEADS = decoder_heads("score")

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from attention_bridge.catalogue.part import Part
 from attention_bridge.errors import CheckpointError
-from attention_bridge.pretrained.families.decoder_fields import grouped_heads, layer_types
+from attention_bridge.pretrained.families.decoder_fields import FULL, WINDOWED, grouped_heads, layer_types
 from attention_bridge.pretrained.families.decoder_reading import decoder, gated_ffn
 from attention_bridge.pretrained.families.describe import Heads, layer_spec
 from attention_bridge.pretrained.families.expert_reading import mixture, stored_layout, without_prediction
 from attention_bridge.pretrained.families.family import Family, Reading
 from attention_bridge.pretrained.families.fields import Fields
-from attention_bridge.pretrained.families.rope import parameters, rope
+from attention_bridge.pretrained.families.rope import rope, rotary_share
 from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layouts.hf_deepseek import HF_GLM4_MOE, HF_GLM4_MOE_STACKED
 from attention_bridge.weights.layouts.hf_mixtral import HF_MINIMAX_M2, HF_MINIMAX_M2_STACKED
 
-WINDOWED, FULL = "sliding_attention", "full_attention"
 # Fields of MiniMax M2's files that the reference does not read.
 MINIMAX = (
     "attn_type_list",
@@ -93,15 +92,6 @@ def read_minimax_m2(fields: Fields, tensors: Tensors) -> Reading:
     layout = stored_layout(tensors, HF_MINIMAX_M2, HF_MINIMAX_M2_STACKED)
     num_layers = fields.layers("num_hidden_layers")
     return decoder(fields, [layer] * num_layers, without_prediction(layout, tensors, num_layers), norm=norm)
-
-
-def rotary_share(fields: Fields, default: float) -> float:
-    """The share of a head's features that are rotated."""
-    share = fields.number("partial_rotary_factor", default=default)
-    share = parameters(fields).number("partial_rotary_factor", default=share)
-    if share > 1.0:
-        raise CheckpointError(f"{fields.source} must have a partial_rotary_factor of at most 1, got {share}")
-    return share
 
 
 def _deepseek_moe(fields: Fields, tensors: Tensors, heads: Heads, mixers: list[Part]) -> Reading:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from attention_bridge.errors import CheckpointError
-from attention_bridge.pretrained.families.decoder_fields import grouped_heads, layer_types
+from attention_bridge.pretrained.families.decoder_fields import FULL, WINDOWED, grouped_heads, layer_types
 from attention_bridge.pretrained.families.decoder_reading import decoder, gated_ffn
 from attention_bridge.pretrained.families.describe import Heads, layer_spec
 from attention_bridge.pretrained.families.family import Family, Reading
@@ -29,18 +29,12 @@ def read_smollm3(fields: Fields, tensors: Tensors) -> Reading:
         )
     window = fields.size("sliding_window", default=None)
     windowed = fields.flag("use_sliding_window", False) and window is not None
-    plain = [
-        "sliding_attention" if windowed and not each else "full_attention" for each in turned[:num_layers]
-    ]
-    kinds = layer_types(
-        fields, num_layers, fields.raw("layer_types", default=plain), ("full_attention", "sliding_attention")
-    )
+    plain = [WINDOWED if windowed and not each else FULL for each in turned[:num_layers]]
+    kinds = layer_types(fields, num_layers, fields.raw("layer_types", default=plain), (FULL, WINDOWED))
     ffn, position = gated_ffn(fields, bias=fields.flag("mlp_bias", False)), rope(fields, sizes["head_dim"])
     layers = [
         layer_spec(
-            heads.mixer(
-                position if each else None, window if windowed and kind == "sliding_attention" else None
-            ),
+            heads.mixer(position if each else None, window if windowed and kind == WINDOWED else None),
             ffn,
             "pre",
             heads.norm(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from attention_bridge.catalogue.part import Part
@@ -92,14 +93,24 @@ def _projected(fields: Fields) -> dict[str, Any]:
     return {"activation": None, "hidden_dim": fields.size("classifier_proj_size", default=256)}
 
 
+SPEAKERS = "objective.weight"  # of x-vectors, a head that the mirrors do not have
+CLIPS = sequence_head(
+    "classifier",
+    hidden=Hidden("projector", options=_projected),
+    pooling="MeanPooling",
+    task=SOUNDS,
+    classes=("ForSequenceClassification",),
+)
 HEADS = (
     token_head("lm_head", task=SPEECH, classes=("ForCTC",)),
-    sequence_head(
-        "classifier", hidden=Hidden("projector", options=_projected), pooling="MeanPooling", task=SOUNDS,
-        classes=("ForSequenceClassification",),
+    replace(CLIPS, absent=(SPEAKERS,)),
+    token_head(
+        "classifier",
+        task=SOUNDS,
+        classes=("ForAudioFrameClassification",),
+        absent=("projector.weight", SPEAKERS),
     ),
-    token_head("classifier", task=SOUNDS, classes=("ForAudioFrameClassification",), absent=("projector.weight",)),
-)  # fmt: skip
+)
 FAMILIES = (
     Family("hf.wav2vec2", ("wav2vec2",), read_waveforms, HEADS),
     Family("hf.hubert", ("hubert",), read_waveforms, HEADS),
