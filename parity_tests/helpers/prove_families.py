@@ -196,6 +196,7 @@ def main() -> int:
     parser.add_argument("--print", action="store_true")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
+    torch.set_num_threads(1)  # tiny models; several runs share the cores
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     faults: list[str] = []
