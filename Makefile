@@ -45,10 +45,11 @@ lint: $(TESTED)
 types: $(TESTED)
 	$(BIN)/mypy
 
-# How quickly JAX compiles in tests is said in parity_tests/conftest.py, which these two do not load.
+# How quickly JAX compiles in tests is said in parity_tests/conftest.py, which these do not load.
 QUICK := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true \
 	--xla_cpu_parallel_codegen_split_count=1
 test-floors: export XLA_FLAGS = $(QUICK) --xla_cpu_use_fusion_emitters=false
+prove-families: export XLA_FLAGS = $(QUICK) --xla_cpu_use_fusion_emitters=false
 test-newest: export XLA_FLAGS = $(QUICK)  # jaxlib 0.12 ends the process at a flag it does not know
 test: lint  ## Run `check` and the essential tests: under ten minutes on two cores
 	$(MAKE) --no-print-directory --jobs=2 types test-quick
@@ -85,7 +86,7 @@ test-floors:  ## Test with the lowest versions that pyproject.toml allows, on Py
 test-all: test test-slow test-floors test-newest  ## Run all tests except `survey`
 
 DRAWS ?= 200
-prove-families: $(TESTED)  ## Prove all odd configurations and 200 random draws of every family; docs/families.md
+prove-families: $(TESTED)  ## Prove all odd configurations and 200 random draws of every family: docs/families.md
 	$(BIN)/python -m parity_tests.helpers.prove_families --draws $(DRAWS)
 
 SEED     ?= $(shell date +%s)
@@ -97,6 +98,7 @@ fuzz: $(TESTED)  ## Read damaged files of every format, at most 30 minutes; opti
 docs: $(VENV)/installed-bench,onnx,tpu-aot  ## Repeat all measurements and rewrite docs/
 	$(BIN)/attention-bridge list --markdown > docs/catalogue.md
 	$(BIN)/python -m attention_bridge.pages.rosetta > docs/rosetta.md
+	$(BIN)/python -m parity_tests.helpers.readme_families
 	$(BIN)/python -m parity_tests.peers > docs/peers.md.new
 	mv docs/peers.md.new docs/peers.md
 	$(BIN)/python -m parity_tests.helpers.loading_page 2> /dev/null > docs/loading.md.new

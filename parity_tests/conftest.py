@@ -14,7 +14,9 @@ os.environ.setdefault(
     "--xla_cpu_parallel_codegen_split_count=1 --xla_cpu_use_fusion_emitters=false",
 )
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: threads of their own would wait for each other
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # workers share the cores: threads of their own would wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import jaxtyping
