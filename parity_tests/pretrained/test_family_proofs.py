@@ -15,7 +15,7 @@ from parity_tests.helpers.text_proof import proof
 
 DRAWN = drawn_cases()
 QUICK = share(DRAWN, 6)  # in PyTorch
-IN_JAX = share(DRAWN, 3)
+IN_JAX = share(DRAWN, 8)
 
 
 @pytest.fixture(scope="module")
