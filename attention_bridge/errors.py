@@ -16,6 +16,7 @@ FaultKind = Literal[
     "wrong dtype",
     "wrong value",
     "clash",
+    "ambiguous",
     "refused",
     "unknown axis",
 ]

@@ -33,7 +33,7 @@ def open_container(holder: Any) -> Container:
 
     Args:
         holder: torch module, mapping of names to torch tensors or numpy arrays, NNX module, NNX state, Keras layer or
-            model, or a Linen tree of parameters with or without its collections.
+            model, Equinox module, or a Linen tree of parameters with or without its collections.
 
     Raises:
         TypeError: `holder` is none of these.
@@ -48,6 +48,9 @@ def open_container(holder: Any) -> Container:
         return _nnx_module(nnx, holder)
     if nnx is not None and isinstance(holder, nnx.State):
         return _nnx_state(nnx, holder)
+    equinox = framework("equinox")
+    if equinox is not None and isinstance(holder, equinox.Module):
+        return _equinox_module(equinox, holder)
     if isinstance(holder, Mapping):
         nested = any(isinstance(value, Mapping) for value in holder.values())
         if nested or any(is_jax(value) for value in holder.values()):
@@ -55,7 +58,7 @@ def open_container(holder: Any) -> Container:
         return _state_dict(holder)
     raise TypeError(
         "source and target are a torch module, a mapping of names to tensors, an NNX module, an NNX state, "
-        f"a Keras layer or a Linen tree, but got {type(holder).__name__}"
+        f"a Keras layer, an Equinox module or a Linen tree, but got {type(holder).__name__}"
     )
 
 
@@ -139,6 +142,28 @@ def _nnx_state(nnx: Any, state: Any) -> Container:
         return nnx.from_flat_state(filled.items())
 
     return Container("jax_attention", {names[path]: value(v) for path, v in tensors.items()}, put)
+
+
+def _equinox_module(equinox: Any, module: Any) -> Container:
+    """The arrays of an Equinox module, by the path of their fields; a new module holds others."""
+    jax = framework("jax")
+    assert jax is not None  # Equinox needs it
+    placed, structure = jax.tree_util.tree_flatten_with_path(module)
+    named = [
+        (
+            ".".join(
+                str(getattr(key, "name", getattr(key, "idx", getattr(key, "key", key)))) for key in path
+            ),
+            leaf,
+        )
+        for path, leaf in placed
+    ]
+
+    def put(arrays: Mapping[str, np.ndarray]) -> Any:
+        leaves = [like(leaf, arrays[name]) if equinox.is_array(leaf) else leaf for name, leaf in named]
+        return jax.tree_util.tree_unflatten(structure, leaves)
+
+    return Container("torch_attention", {name: leaf for name, leaf in named if equinox.is_array(leaf)}, put)
 
 
 def _linen_tree(tree: Mapping[str, Any]) -> Container:

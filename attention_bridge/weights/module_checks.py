@@ -52,7 +52,7 @@ def refusals(holder: Any, layout: str, other: str) -> Iterator[tuple[str, str]]:
                 yield name or "the module", ZERO_KEY
             elif by_type and isinstance(module, torch.nn.modules.conv._ConvTransposeNd):
                 yield name or "the module", TRANSPOSED
-            elif by_type and _is_conv1d(module):
+            elif by_type and is_conv1d(module):
                 yield name or "the module", CONV1D
     elif nnx is not None and isinstance(holder, nnx.Module):
         modules = dict(nnx.iter_graph(holder))
@@ -84,7 +84,7 @@ def _has_other_axes(nnx: Any, module: Any) -> bool:
     )
 
 
-def _is_conv1d(module: Any) -> bool:
+def is_conv1d(module: Any) -> bool:
     """Whether a module is the `Conv1D` of transformers, checked without an import."""
     return any(
         (each.__module__, each.__name__) == ("transformers.pytorch_utils", "Conv1D")

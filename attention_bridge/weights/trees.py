@@ -15,6 +15,7 @@ from attention_bridge.weights.leaves import spec, to_numpy
 from attention_bridge.weights.module_checks import refusals
 from attention_bridge.weights.options import differences
 from attention_bridge.weights.report import Match, Note, Report
+from attention_bridge.weights.twins.modules import are_twins, may_be_twins, twins
 
 
 def transfer(
@@ -24,6 +25,7 @@ def transfer(
     source_layout: Layout | str | None = None,
     target_layout: Layout | str | None = None,
     axes: Mapping[str, int] | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> Any:
     """Fill `target` with the weights of `source`, bit for bit.
 
@@ -32,14 +34,20 @@ def transfer(
     `num_heads`, `eps`, `activation` and `norm_first`, must agree where both modules have them. Every variable of an
     NNX module or state counts, except the state of its random generators.
 
+    Two modules that are not of the mirrors are aligned layer by layer: a layer's type gives the order of its axes, and
+    layers align by equal names, by kinds and shapes that occur once, and by the meanings or numbers in their names.
+    What could be aligned in several ways is a fault; `names` decides it.
+
     Args:
         source: torch module, mapping of names to torch tensors or numpy arrays, NNX module, NNX state, Keras layer
-            or model, or Linen tree of parameters with or without its collections. A flat mapping of JAX arrays is a
-            Linen tree.
+            or model, Equinox module, or Linen or Haiku tree of parameters with or without its collections. A flat
+            mapping of JAX arrays is a Linen tree.
         target: object of any of these kinds.
         source_layout: layout of the source, or its name; None for the default layout of this kind of object.
         target_layout: layout of the target, or its name; None for the default layout of this kind of object.
         axes: sizes of axes that the shapes do not give, such as ``{"h": num_heads}``; None for none.
+        names: names of the source's modules or paths, and the target's names for them, such as
+            ``{"stack": "blocks"}``; None for none.
 
     Returns:
         `target` itself, filled in place, if it is a module; else a new tree of its structure and leaf types.
@@ -49,7 +57,7 @@ def transfer(
         TypeError: source or target is none of the above, or a leaf is not a tensor.
         ValueError: there is no layout of that name.
     """
-    container, arrays, report = _prepare(source, target, source_layout, target_layout, axes)
+    container, arrays, report = _prepare(source, target, source_layout, target_layout, axes, names)
     report.raise_faults()
     return container.put(arrays)
 
@@ -61,6 +69,7 @@ def plan(
     source_layout: Layout | str | None = None,
     target_layout: Layout | str | None = None,
     axes: Mapping[str, int] | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> Report:
     """Dry run of `transfer`: report the conversion for the same arguments, and write nothing.
 
@@ -70,6 +79,7 @@ def plan(
         source_layout: layout of the source, or its name; None for the default layout of this kind of object.
         target_layout: layout of the target, or its name; None for the default layout of this kind of object.
         axes: sizes of axes that the shapes do not give, such as ``{"h": num_heads}``; None for none.
+        names: names of the source's modules and the target's, as in `transfer`; None for none.
 
     Returns:
         The report of every tensor; faults are listed in it, not raised.
@@ -78,7 +88,7 @@ def plan(
         TypeError: source or target holds no tensors, or a leaf is not a tensor.
         ValueError: there is no layout of that name.
     """
-    return _prepare(source, target, source_layout, target_layout, axes)[2]
+    return _prepare(source, target, source_layout, target_layout, axes, names)[2]
 
 
 def _prepare(
@@ -87,8 +97,39 @@ def _prepare(
     source_layout: Layout | str | None,
     target_layout: Layout | str | None,
     axes: Mapping[str, int] | None,
+    names: Mapping[str, str] | None,
 ) -> tuple[Container, dict[str, np.ndarray], Report]:
     given, wanted = open_container(source), open_container(target)
+    by_default = source_layout is None and target_layout is None
+    if names or (by_default and are_twins(source, target)):
+        return wanted, *_aligned(source, target, given, wanted, names or {})
+    filled, report = _converted(source, target, given, wanted, (source_layout, target_layout), axes)
+    if report.faults and by_default and may_be_twins(source, target, given, wanted):
+        aligned, other = _aligned(source, target, given, wanted, {})
+        if len(other.faults) < len(report.faults):
+            return wanted, aligned, other
+    return wanted, filled, report
+
+
+def _aligned(
+    source: Any, target: Any, given: Container, wanted: Container, names: Mapping[str, str]
+) -> tuple[dict[str, np.ndarray], Report]:
+    """The target's tensors and the report, from layers that are aligned."""
+    filled, report = twins(source, target, given, wanted, names)
+    _differences(source, target, report)
+    return filled, report
+
+
+def _converted(
+    source: Any,
+    target: Any,
+    given: Container,
+    wanted: Container,
+    layouts: tuple[Layout | str | None, Layout | str | None],
+    axes: Mapping[str, int] | None,
+) -> tuple[dict[str, np.ndarray], Report]:
+    """The target's tensors and the report, from layouts."""
+    source_layout, target_layout = layouts
     from_layout = find_layout(source_layout or given.layout)
     to_layout = find_layout(target_layout or wanted.layout)
     report = Report(from_layout.name, to_layout.name)
@@ -103,11 +144,16 @@ def _prepare(
     _fill_constants(wanted, filled, to_layout, report)
     _check_unused(converted, wanted, to_layout, given, report)
     _check_unfilled(wanted, filled, to_layout, report)
+    _differences(source, target, report)
+    return filled, report
+
+
+def _differences(source: Any, target: Any, report: Report) -> None:
+    """Report options of the two modules that differ, as faults."""
     report.faults += [
         Fault(name, "refused", expected, given)
         for name, expected, given in differences(source, target, report.matched)
     ]
-    return wanted, filled, report
 
 
 def _fill(

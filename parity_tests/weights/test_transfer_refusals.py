@@ -32,22 +32,22 @@ def test_zero_attention_key_raises(nested):
         transfer(source, target, source_layout="torch.mha")
 
 
-def test_square_conv1d_raises_both_ways():
+def test_square_conv1d_raises_both_ways_where_tensors_alone_decide():
     source, target = holding(Conv1D(6, 6), nnx.Linear(6, 6, rngs=nnx.Rngs(0)))
-    for first, second in ((source, target), (target, source)):
+    for first, second in ((source, nnx.state(target)), (nnx.state(target), source)):
         with pytest.raises(ConversionError, match="Conv1D of transformers"):
             transfer(first, second)
 
 
-def test_square_transposed_convolution_raises_both_ways():
+def test_square_transposed_convolution_raises_both_ways_where_tensors_alone_decide():
     source, target = holding(torch.nn.ConvTranspose1d(6, 6, 3), nnx.ConvTranspose(6, 6, 3, rngs=nnx.Rngs(0)))
-    for first, second in ((source, target), (target, source)):
+    for first, second in ((source, nnx.state(target)), (source.state_dict(), target)):
         with pytest.raises(ConversionError, match="a transposed convolution"):
             transfer(first, second)
 
 
 def test_failed_transfer_writes_nothing():
-    source, target = holding(Conv1D(6, 6), nnx.Linear(6, 6, rngs=nnx.Rngs(0)))
+    source, target = holding(Conv1D(6, 5), nnx.Linear(6, 6, rngs=nnx.Rngs(0)))
     before = np.array(target.part.kernel[...])
     with pytest.raises(ConversionError):
         transfer(source, target)
@@ -124,6 +124,6 @@ def test_kernels_with_extra_axes_raise_only_between_frameworks(ours):
     )
     source, target = holding(theirs, ours)
     for first, second in ((source, target), (target, source)):
-        with pytest.raises(ConversionError, match="an axis order of its own"):
+        with pytest.raises(ConversionError, match="unexpected"):
             transfer(first, second)
     transfer(target, target)

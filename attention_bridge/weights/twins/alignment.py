@@ -1,0 +1,198 @@
+"""Which layer of one module is which of the other.
+
+Siblings align by equal names, then by what they hold where only one of each side holds it, then by the meanings or the
+numbers in their names. Modules that only wrap others are opened. What could be aligned in several ways is a fault.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from attention_bridge.errors import Fault
+from attention_bridge.weights.twins.layers import Layer, Shape
+from attention_bridge.weights.twins.naming import meaning, number
+
+Signature = frozenset[tuple[tuple[str, Shape], int]]
+
+
+class Pair(NamedTuple):
+    """Two layers that hold the same weights."""
+
+    source: Layer
+    target: Layer
+
+
+@dataclass
+class Alignment:
+    """Aligned layers, and the faults of the others."""
+
+    pairs: list[Pair] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    source_left: list[Layer] = field(default_factory=list)
+    target_left: list[Layer] = field(default_factory=list)
+
+
+@dataclass
+class Node:
+    """A module in the tree of a model: the layer that it is, if any, and the modules that it holds."""
+
+    name: str
+    layer: Layer | None = None
+    inside: dict[str, Node] = field(default_factory=dict)
+
+    def layers(self) -> list[Layer]:
+        """All layers, from the outside inwards."""
+        own = [] if self.layer is None else [self.layer]
+        return own + [each for node in self.inside.values() for each in node.layers()]
+
+    def signature(self) -> Signature:
+        """The kinds and shapes of all layers, with their counts."""
+        return frozenset(Counter(each.signature for each in self.layers()).items())
+
+
+def align(source: Iterable[Layer], target: Iterable[Layer], names: Mapping[str, str]) -> Alignment:
+    """Align the layers of two modules.
+
+    Args:
+        source, target: the layers in the order of their definition.
+        names: names of the source's modules or paths, and the target's names for them.
+    """
+    found = Alignment()
+    _align(tree(source, names), tree(target, {}), found)
+    return found
+
+
+def tree(layers: Iterable[Layer], names: Mapping[str, str]) -> Node:
+    """The tree of modules, with names replaced."""
+    root = Node("")
+    for each in layers:
+        node = root
+        for part in renamed(each.path, names):
+            node = node.inside.setdefault(part, Node(part))
+        node.layer = each
+    return root
+
+
+def renamed(path: tuple[str, ...], names: Mapping[str, str]) -> tuple[str, ...]:
+    """The path with the parts that `names` replaces; a dotted name is a part of a path."""
+    for theirs, ours in names.items():
+        given = tuple(theirs.split("."))
+        for start in range(len(path) - len(given) + 1):
+            if path[start : start + len(given)] == given:
+                path = (*path[:start], *ours.split("."), *path[start + len(given) :])
+                break
+    return path
+
+
+def _align(source: Node, target: Node, found: Alignment) -> None:
+    if source.layer is not None and target.layer is not None:
+        found.pairs.append(Pair(source.layer, target.layer))
+    else:
+        found.source_left += [] if source.layer is None else [source.layer]
+        found.target_left += [] if target.layer is None else [target.layer]
+    ours, theirs = [*source.inside.values()], [*target.inside.values()]
+    while True:
+        for match in (_by_name, _by_content, _by_words):
+            _take(match, ours, theirs, found)
+        if not ours or not theirs:
+            break
+        if not (_open(ours, theirs) or _open(theirs, ours)):
+            break
+    _take(_by_name_alone, ours, theirs, found)
+    _ambiguous(ours, theirs, found)
+    found.source_left += [each for node in ours for each in node.layers()]
+    found.target_left += [each for node in theirs for each in node.layers()]
+
+
+Match = Callable[[list[Node], list[Node]], list[tuple[Node, Node]]]
+
+
+def _take(match: Match, ours: list[Node], theirs: list[Node], found: Alignment) -> None:
+    """Align the pairs that `match` finds, and remove them from both lists."""
+    for one, other in match(ours, theirs):
+        ours.remove(one)
+        theirs.remove(other)
+        _align(one, other, found)
+
+
+def _by_name(ours: list[Node], theirs: list[Node]) -> list[tuple[Node, Node]]:
+    return [(one, o) for one, o in _by_name_alone(ours, theirs) if one.signature() == o.signature()]
+
+
+def _by_name_alone(ours: list[Node], theirs: list[Node]) -> list[tuple[Node, Node]]:
+    others = {each.name: each for each in theirs}
+    return [(each, others[each.name]) for each in ours if each.name in others]
+
+
+def _by_content(ours: list[Node], theirs: list[Node]) -> list[tuple[Node, Node]]:
+    """The only modules of each side that hold these kinds and shapes."""
+    groups = _groups(ours, theirs)
+    return [(one[0], other[0]) for one, other in groups if len(one) == len(other) == 1]
+
+
+def _by_words(ours: list[Node], theirs: list[Node]) -> list[tuple[Node, Node]]:
+    """Modules that hold the same kinds and shapes, told apart by the meanings or the numbers in all of their names."""
+    pairs: list[tuple[Node, Node]] = []
+    for one, other in _groups(ours, theirs):
+        if len(one) != len(other):
+            continue
+        said, heard = ({meaning(_word(each.name)): each for each in nodes} for nodes in (one, other))
+        if None not in said and said.keys() == heard.keys() and len(said) == len(one):
+            pairs += [(said[each], heard[each]) for each in said]
+        elif _numbered(one) and _numbered(other):
+            pairs += zip(*(sorted(nodes, key=_rank) for nodes in (one, other)), strict=True)
+    return pairs
+
+
+def _groups(ours: list[Node], theirs: list[Node]) -> list[tuple[list[Node], list[Node]]]:
+    """The modules of both sides that hold the same kinds and shapes."""
+    found: dict[Signature, tuple[list[Node], list[Node]]] = {}
+    for side, nodes in enumerate((ours, theirs)):
+        for node in nodes:
+            found.setdefault(node.signature(), ([], []))[side].append(node)
+    return [(one, other) for one, other in found.values() if one and other]
+
+
+def _word(name: str) -> str:
+    """The last part of a name that is not a number."""
+    parts = [part for part in name.split(".") if not part.isdigit()]
+    return parts[-1] if parts else name
+
+
+def _numbered(nodes: list[Node]) -> bool:
+    """Whether all names differ only in the number at their end."""
+    stems = {each.name.rstrip("0123456789") for each in nodes}
+    numbers = [number(each.name) for each in nodes]
+    return len(stems) == 1 and None not in numbers and len({*numbers}) == len(nodes)
+
+
+def _rank(node: Node) -> int:
+    return number(node.name) or 0
+
+
+def _open(nodes: list[Node], others: list[Node]) -> bool:
+    """Replace modules by those that they hold, where this lets something align; whether it did."""
+    for node in nodes:
+        if node.layer is not None or not node.inside:
+            continue
+        opened = [Node(f"{node.name}.{each.name}", each.layer, each.inside) for each in node.inside.values()]
+        trial = [*(each for each in nodes if each is not node), *opened]
+        if any(each in opened for match in (_by_content, _by_words) for each, _ in match(trial, others)):
+            nodes[:] = trial
+            return True
+    return False
+
+
+def _ambiguous(ours: list[Node], theirs: list[Node], found: Alignment) -> None:
+    """Name the modules that fit several places, which then count as neither missing nor unexpected."""
+    for one, other in _groups(ours, theirs):
+        places = ", ".join(sorted(layer.name for node in other for layer in node.layers()[:1]))
+        for node in one:
+            name = node.layers()[0].name if node.layer is None else node.layer.name
+            found.faults.append(Fault(name, "ambiguous", f"a name for one of {places}, in names={{...}}", ""))
+            ours.remove(node)
+        for node in other:
+            theirs.remove(node)
