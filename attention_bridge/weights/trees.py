@@ -36,7 +36,7 @@ def transfer(
 
     Two modules that are not of the mirrors are aligned layer by layer: a layer's type gives the order of its axes, and
     layers align by equal names, by kinds and shapes that occur once, and by the meanings or numbers in their names.
-    What could be aligned in several ways is a fault; `names` decides it.
+    Layers that could be aligned in several ways are a fault; `names` decides it.
 
     Args:
         source: torch module, mapping of names to torch tensors or numpy arrays, NNX module, NNX state, Keras layer

@@ -1,4 +1,4 @@
-"""The page of what is proven of each family has a row for every family, without a fault."""
+"""The page of proofs has a row for every family, without a fault."""
 
 from parity_tests.helpers import readme_families
 from parity_tests.helpers.family_draws import groups

@@ -45,7 +45,7 @@ COLUMNS = (
     "wrong",
     "proven on",
 )
-INTRODUCTION = """# What is proven of each family
+INTRODUCTION = """# Proofs of each family
 
 `make prove-families` loads tiny random models of transformers into both mirrors and compares them with transformers in
 float64. Of each odd configuration it compares, in float32, the outputs, the hidden states of every layer, the attention
@@ -53,7 +53,7 @@ maps, padding on either side and cached generation, where the model has them; th
 gradients. *Quantised* lists the methods with which the family's linear layers were read. Then it changes fields of the
 first configuration at random: each of these draws has the outputs of transformers, or is refused by the field's name.
 
-[loading.md](loading.md) says how each class of transformers loads, and what is kept for saving."""
+[loading.md](loading.md) says how each class of transformers loads, and which tensors are kept for saving."""
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """The table of model classes and model types in README.md, from the registry of families.
 
-`python -m parity_tests.helpers.readme_families` puts it into README.md, between the comments that mark its place.
+`python -m parity_tests.helpers.readme_families` puts it into README.md, between two comments.
 """
 
 import json

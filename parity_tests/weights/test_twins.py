@@ -1,4 +1,4 @@
-"""`transfer` between two modules of one's own: every type of layer both ways, alignment by names, what is refused."""
+"""`transfer` between two modules of one's own: every type of layer both ways, alignment by names, and refusals."""
 
 import equinox
 import haiku

@@ -1,7 +1,7 @@
-"""Which layer of one module is which of the other.
+"""Pairs of layers of two modules that hold the same weights.
 
-Siblings align by equal names, then by what they hold where only one of each side holds it, then by the meanings or the
-numbers in their names. Modules that only wrap others are opened. What could be aligned in several ways is a fault.
+Siblings align by equal names, then by kinds and shapes that only one of each side holds, then by the meanings or the
+numbers in their names. Modules that only wrap others are opened. Several possible pairs are a fault.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class Leaf:
         return rearrange(array, f"{canonical} -> {ours}", **used)
 
     def canonical_shapes(self, shape: Shape) -> dict[str, Shape]:
-        """The shapes of the canonical tensors, from that of the stored one of this layer alone."""
+        """The shapes of the canonical tensors, from the shape of the stored one of this layer alone."""
         empty = np.broadcast_to(np.empty((), np.bool_), shape)
         return {role: array.shape for role, array in self.canonical(empty).items()}
 
@@ -70,7 +70,7 @@ class Layer:
 
     Attributes:
         path: names of the modules that hold it, from the outside inwards; its own name is the last one.
-        kind: the kind of the layer, such as ``"linear"``; layers of one kind may stand for each other.
+        kind: the kind of the layer, such as ``"linear"``; layers of one kind may be paired.
         leaves: its stored tensors.
         shapes: shapes of its canonical tensors by role.
         title: its class, for messages.
@@ -89,14 +89,14 @@ class Layer:
 
     @property
     def signature(self) -> tuple[str, Shape]:
-        """What must be equal in both layers of a pair: the kind, and the shape of the weight."""
+        """The kind and the shape of the weight, which are equal in both layers of a pair."""
         return self.kind, next(iter(self.shapes.values()))
 
 
 def layer(
     path: Iterable[str], kind: str, leaves: Iterable[Leaf], shapes: Mapping[str, Sequence[int]], title: str
 ) -> Layer:
-    """Describe a layer; `shapes` are those of the stored tensors by name, without the axis of a stack."""
+    """Describe a layer; `shapes` are the shapes of the stored tensors by name, without the axis of a stack."""
     held = tuple(leaves)
     canonical: dict[str, Shape] = {}
     for leaf in held:

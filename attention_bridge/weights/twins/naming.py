@@ -1,10 +1,10 @@
-"""What names of modules say: numbers, and words that mean the same in different code."""
+"""Numbers in the names of modules, and words that mean the same in different code."""
 
 from __future__ import annotations
 
 import re
 
-# Words for the same part of a model, by meaning. A word stands in one row only.
+# Words for the same part of a model, by meaning. A word is in one row only.
 MEANINGS = {
     "query": ("q", "query", "wq"),
     "key": ("k", "key", "wk"),

@@ -187,7 +187,7 @@ def _value(module: Any, name: str) -> Any:
 
 
 def _flat(shape: tuple[int, ...], stack: int | None) -> str:
-    """The pattern that makes the axes of a bias one axis; that of a vector changes nothing."""
+    """The pattern that makes the axes of a bias one axis; the pattern of a vector changes nothing."""
     axes = len(shape) - (stack is not None)
     names = joined(axes, "o")
     return f"{names} -> ({names})" if axes > 1 else IDENTITY
