@@ -7,6 +7,8 @@ from jax_attention.vision.decomposed_position import (
     DecomposedPositionAttention as DecomposedPositionAttention,
 )
 from jax_attention.vision.grids import GridOutput as GridOutput
+from jax_attention.vision.patch_grids import PatchGrid as PatchGrid
+from jax_attention.vision.patch_grids import PatchMerging as PatchMerging
 from jax_attention.vision.spatial_reduction import SpatialReductionAttention as SpatialReductionAttention
 from jax_attention.vision.vit import PatchEmbedding as PatchEmbedding
 from jax_attention.vision.vit import ViTBlock as ViTBlock

@@ -7,6 +7,8 @@ from torch_attention.vision.decomposed_position import (
     DecomposedPositionAttention as DecomposedPositionAttention,
 )
 from torch_attention.vision.grids import GridOutput as GridOutput
+from torch_attention.vision.patch_grids import PatchGrid as PatchGrid
+from torch_attention.vision.patch_grids import PatchMerging as PatchMerging
 from torch_attention.vision.spatial_reduction import SpatialReductionAttention as SpatialReductionAttention
 from torch_attention.vision.vit import PatchEmbedding as PatchEmbedding
 from torch_attention.vision.vit import ViTBlock as ViTBlock
