@@ -74,10 +74,12 @@ HF_SWIN = Layout(
 )
 
 
-def without_biases(layout: Layout, projections: str) -> Layout:
-    """The layout of files whose attention has no biases of these projections, such as `qkv`."""
+def without_biases(layout: Layout, projections: str, attention: str = WINDOWS) -> Layout:
+    """The layout of files whose attention, at this path, has no biases of these projections, such as `qkv`."""
     zero = tuple(
-        ZeroBias(f"{WINDOWS}{name}_proj.bias", f"{WINDOWS}{name}_proj.weight", "attention has no such bias")
+        ZeroBias(
+            f"{attention}{name}_proj.bias", f"{attention}{name}_proj.weight", "attention has no such bias"
+        )
         for name in projections
     )
     return replace(layout, zero_biases=(*layout.zero_biases, *zero))

@@ -28,7 +28,9 @@ CASES = {
     "swin": case(),
     "swin, classes": case(t.SwinForImageClassification, num_labels=4, depths=[3, 2]),
     "swin, padded patches, merging and windows": case(image_size=(17, 29), depths=[2, 2]),
-    "swin, absolute positions, no biases": case(use_absolute_embeddings=True, qkv_bias=False, drop_path_rate=0.4),
+    "swin, absolute positions, no biases": case(
+        use_absolute_embeddings=True, qkv_bias=False, drop_path_rate=0.4
+    ),
     "swin, one window in height": case(image_size=(6, 26), depths=[2], num_heads=[2], window_size=3),
     "swin, three stages, eps, relu": case(
         depths=[1, 2, 3], num_heads=[1, 3, 4], window_size=2, layer_norm_eps=0.1, hidden_act="relu"
