@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 
 from jax_attention.activations import activation_function, sigmoid
 from jax_attention.arguments import checked
-from jax_attention.checks import check_sequence
+from jax_attention.checks import check_places
 from jax_attention.layers import Dropout, Factory, linear
 
 
@@ -48,19 +48,19 @@ class FeedForward(nnx.Module):
 
     def __call__(
         self,
-        x: Float[Array, "batch length embed"],
+        x: Float[Array, "batch *places embed"],
         *,
-        dropout_keep: Bool[Array, "batch length ffn"] | None = None,
-    ) -> Float[Array, "batch length embed"]:
+        dropout_keep: Bool[Array, "batch *places ffn"] | None = None,
+    ) -> Float[Array, "batch *places embed"]:
         """Apply the network to each position.
 
         Args:
-            x: input sequence, `(batch, length, embed_dim)`.
+            x: input sequence, `(batch, length, embed_dim)`, or grid, `(batch, height, width, embed_dim)`.
             dropout_keep: boolean dropout mask of the hidden features, True keeps; used instead of sampling one.
         """
-        check_sequence("x", x, self.embed_dim)
-        hidden = self.activation(self.up_proj(x))  # batch length ffn
-        return self.down_proj(self.dropout(hidden, dropout_keep))  # batch length embed
+        check_places("x", x, self.embed_dim)
+        hidden = self.activation(self.up_proj(x))  # batch *places ffn
+        return self.down_proj(self.dropout(hidden, dropout_keep))  # batch *places embed
 
 
 @checked
@@ -97,11 +97,11 @@ class GatedFeedForward(nnx.Module):
         self.down_proj = linear(ffn_dim, embed_dim, bias=bias, **factory)
         self.activation = activation_function(activation)
 
-    def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:
-        """Apply the network to each position of `x`, `(batch, length, embed_dim)`."""
-        check_sequence("x", x, self.embed_dim)
-        hidden = self.activation(self.gate_proj(x)) * self.up_proj(x)  # batch length ffn
-        return self.down_proj(hidden)  # batch length embed
+    def __call__(self, x: Float[Array, "batch *places embed"]) -> Float[Array, "batch *places embed"]:
+        """Apply the network to each position of `x`, a sequence or a grid, as in `FeedForward`."""
+        check_places("x", x, self.embed_dim)
+        hidden = self.activation(self.gate_proj(x)) * self.up_proj(x)  # batch *places ffn
+        return self.down_proj(hidden)  # batch *places embed
 
 
 @checked
@@ -133,9 +133,9 @@ class ClampedFeedForward(nnx.Module):
         self.up_proj = linear(embed_dim, ffn_dim, bias=bias, **factory)
         self.down_proj = linear(ffn_dim, embed_dim, bias=bias, **factory)
 
-    def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:
-        """Apply the network to each position of `x`, `(batch, length, embed_dim)`."""
-        check_sequence("x", x, self.embed_dim)
-        gate = jnp.clip(self.gate_proj(x), max=self.limit)  # batch length ffn
-        up = jnp.clip(self.up_proj(x), -self.limit, self.limit)  # batch length ffn
-        return self.down_proj((up + 1.0) * gate * sigmoid(1.702 * gate))  # batch length embed
+    def __call__(self, x: Float[Array, "batch *places embed"]) -> Float[Array, "batch *places embed"]:
+        """Apply the network to each position of `x`, a sequence or a grid, as in `FeedForward`."""
+        check_places("x", x, self.embed_dim)
+        gate = jnp.clip(self.gate_proj(x), max=self.limit)  # batch *places ffn
+        up = jnp.clip(self.up_proj(x), -self.limit, self.limit)  # batch *places ffn
+        return self.down_proj((up + 1.0) * gate * sigmoid(1.702 * gate))  # batch *places embed

@@ -110,6 +110,40 @@ class EncoderOutput(NamedTuple):
         raise AttributeError(NO_LOGITS)
 
 
+class HierarchyOutput(NamedTuple):
+    """Result of a hierarchical vision model, whose positions are in row-major order.
+
+    Attributes:
+        last_hidden_state: output of the last stage, `(batch, area, embed)`; also available as `output`.
+        pooled: pooled output, `(batch, embed)`; None without a pooling.
+        attentions: attention weights of each layer, `(batch, ..., query, key)`, or None; also `weights`.
+        hidden_states: the input of the first layer of each stage, then the output of the last layer, each
+            `(batch, height, width, embed)`; None unless asked for.
+        feature_maps: output of each stage, `(batch, height, width, embed)`.
+    """
+
+    last_hidden_state: Float[Array, "batch area embed"]
+    pooled: Float[Array, "batch embed"] | None
+    attentions: tuple[Float[Array, "batch ... query key"], ...] | None
+    hidden_states: tuple[Float[Array, "batch height width embed"], ...] | None
+    feature_maps: tuple[Float[Array, "batch height width embed"], ...]
+
+    @property
+    def output(self) -> Float[Array, "batch area embed"]:
+        """The same as `last_hidden_state`."""
+        return self.last_hidden_state
+
+    @property
+    def weights(self) -> tuple[Float[Array, "batch ... query key"], ...] | None:
+        """The same as `attentions`."""
+        return self.attentions
+
+    @property
+    def logits(self) -> Any:
+        """Raise AttributeError: there is no output head."""
+        raise AttributeError(NO_LOGITS)
+
+
 class HiddenOutput(NamedTuple):
     """Result of a language model without its head.
 
@@ -203,8 +237,8 @@ class ContrastiveOutput(NamedTuple):
 
 
 def all_weights(
-    layers: Iterable[Float[Array, "batch heads query key"] | None],
-) -> tuple[Float[Array, "batch heads query key"], ...] | None:
+    layers: Iterable[Float[Array, "batch ... query key"] | None],
+) -> tuple[Float[Array, "batch ... query key"], ...] | None:
     """Tuple of the attention weights of every layer; None if there are none."""
     return tuple(weights for weights in layers if weights is not None) or None
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from torch_attention.activations import activation_function, sigmoid
 from torch_attention.arguments import checked
-from torch_attention.checks import check_sequence
+from torch_attention.checks import check_places
 from torch_attention.layers import Dropout, Factory, linear
 
 
@@ -46,19 +46,19 @@ class FeedForward(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "batch length embed"],
+        x: Float[Tensor, "batch *places embed"],
         *,
-        dropout_keep: Bool[Tensor, "batch length ffn"] | None = None,
-    ) -> Float[Tensor, "batch length embed"]:
+        dropout_keep: Bool[Tensor, "batch *places ffn"] | None = None,
+    ) -> Float[Tensor, "batch *places embed"]:
         """Apply the network to each position.
 
         Args:
-            x: input sequence, `(batch, length, embed_dim)`.
+            x: input sequence, `(batch, length, embed_dim)`, or grid, `(batch, height, width, embed_dim)`.
             dropout_keep: boolean dropout mask of the hidden features, True keeps; used instead of sampling one.
         """
-        check_sequence("x", x, self.embed_dim)
-        hidden = self.activation(self.up_proj(x))  # batch length ffn
-        return self.down_proj(self.dropout(hidden, dropout_keep))  # batch length embed
+        check_places("x", x, self.embed_dim)
+        hidden = self.activation(self.up_proj(x))  # batch *places ffn
+        return self.down_proj(self.dropout(hidden, dropout_keep))  # batch *places embed
 
 
 @checked
@@ -95,11 +95,11 @@ class GatedFeedForward(nn.Module):
         self.down_proj = linear(ffn_dim, embed_dim, bias=bias, **factory)
         self.activation = activation_function(activation)
 
-    def forward(self, x: Float[Tensor, "batch length embed"]) -> Float[Tensor, "batch length embed"]:
-        """Apply the network to each position of `x`, `(batch, length, embed_dim)`."""
-        check_sequence("x", x, self.embed_dim)
-        hidden = self.activation(self.gate_proj(x)) * self.up_proj(x)  # batch length ffn
-        return self.down_proj(hidden)  # batch length embed
+    def forward(self, x: Float[Tensor, "batch *places embed"]) -> Float[Tensor, "batch *places embed"]:
+        """Apply the network to each position of `x`, a sequence or a grid, as in `FeedForward`."""
+        check_places("x", x, self.embed_dim)
+        hidden = self.activation(self.gate_proj(x)) * self.up_proj(x)  # batch *places ffn
+        return self.down_proj(hidden)  # batch *places embed
 
 
 @checked
@@ -131,9 +131,9 @@ class ClampedFeedForward(nn.Module):
         self.up_proj = linear(embed_dim, ffn_dim, bias=bias, **factory)
         self.down_proj = linear(ffn_dim, embed_dim, bias=bias, **factory)
 
-    def forward(self, x: Float[Tensor, "batch length embed"]) -> Float[Tensor, "batch length embed"]:
-        """Apply the network to each position of `x`, `(batch, length, embed_dim)`."""
-        check_sequence("x", x, self.embed_dim)
-        gate = torch.clip(self.gate_proj(x), max=self.limit)  # batch length ffn
-        up = torch.clip(self.up_proj(x), -self.limit, self.limit)  # batch length ffn
-        return self.down_proj((up + 1.0) * gate * sigmoid(1.702 * gate))  # batch length embed
+    def forward(self, x: Float[Tensor, "batch *places embed"]) -> Float[Tensor, "batch *places embed"]:
+        """Apply the network to each position of `x`, a sequence or a grid, as in `FeedForward`."""
+        check_places("x", x, self.embed_dim)
+        gate = torch.clip(self.gate_proj(x), max=self.limit)  # batch *places ffn
+        up = torch.clip(self.up_proj(x), -self.limit, self.limit)  # batch *places ffn
+        return self.down_proj((up + 1.0) * gate * sigmoid(1.702 * gate))  # batch *places embed

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 # Descriptions, whose JSON has no class.
-DESCRIPTIONS = ("ModelSpec", "LayerSpec", "TaskSpec", "WaveformSpec")
+DESCRIPTIONS = ("ModelSpec", "LayerSpec", "StageSpec", "TaskSpec", "VisionHierarchySpec", "WaveformSpec")
 
 
 @dataclass(frozen=True)

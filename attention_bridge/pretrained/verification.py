@@ -159,7 +159,11 @@ def inputs(part: Part, length: int = 12) -> tuple[np.ndarray, ...]:
     config = part.arguments["config"].arguments
     if part.name == "TaskModel":
         backbone = config["backbone"]
-        kinds = {"VisionTransformerConfig": "VisionTransformer", "WaveformSpec": "WaveformEncoder"}
+        kinds = {
+            "VisionHierarchySpec": "VisionHierarchy",
+            "VisionTransformerConfig": "VisionTransformer",
+            "WaveformSpec": "WaveformEncoder",
+        }
         return inputs(Part(kinds.get(backbone.name, "Encoder"), {"config": backbone}), length)
 
     def tokens(sizes: Mapping[str, Any]) -> np.ndarray:
@@ -169,7 +173,7 @@ def inputs(part: Part, length: int = 12) -> tuple[np.ndarray, ...]:
     def image(sizes: Mapping[str, Any]) -> np.ndarray:
         return rng.standard_normal((2, *sizes["image_size"], sizes["in_channels"])).astype(np.float32)
 
-    if part.name == "VisionTransformer":
+    if part.name in ("VisionHierarchy", "VisionTransformer"):
         return (image(config),)
     if part.name == "ContrastiveModel":
         return tokens(config["text"].arguments), image(config["image"].arguments)

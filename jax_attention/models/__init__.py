@@ -15,6 +15,7 @@ from jax_attention.models.decoder import DecoderLayer as DecoderLayer
 from jax_attention.models.description import LayerSpec as LayerSpec
 from jax_attention.models.description import ModelSpec as ModelSpec
 from jax_attention.models.description import Part as Part
+from jax_attention.models.description import StageSpec as StageSpec
 from jax_attention.models.encoder import Encoder as Encoder
 from jax_attention.models.encoder_decoder import EncoderDecoder as EncoderDecoder
 from jax_attention.models.encoder_decoder import EncoderDecoderConfig as EncoderDecoderConfig
@@ -60,6 +61,8 @@ from jax_attention.models.tasks import SequenceClassifier as SequenceClassifier
 from jax_attention.models.tasks import TokenClassifier as TokenClassifier
 from jax_attention.models.token_inputs import LayerEmbedding as LayerEmbedding
 from jax_attention.models.token_inputs import TokenInput as TokenInput
+from jax_attention.models.vision_hierarchy import VisionHierarchy as VisionHierarchy
+from jax_attention.models.vision_hierarchy import VisionHierarchySpec as VisionHierarchySpec
 from jax_attention.models.vision_transformer import VisionTransformer as VisionTransformer
 from jax_attention.models.vision_transformer import VisionTransformerConfig as VisionTransformerConfig
 from jax_attention.models.waveform import WaveformEncoder as WaveformEncoder

@@ -102,6 +102,38 @@ class LayerSpec:
 
 @checked
 @dataclass(frozen=True)
+class StageSpec:
+    """Description of one stage of a `VisionHierarchy`.
+
+    Attributes:
+        embed_dim: number of features per position.
+        embedding: how the stage makes its grid from the previous one or from the image: `PatchGrid`, `PatchMerging`.
+        layers: layers of the stage, in order.
+        norm: norm of the output of the last layer; None for no norm.
+
+    Raises:
+        ValueError: `layers` is empty.
+    """
+
+    embed_dim: int
+    embedding: Part
+    layers: tuple[LayerSpec, ...]
+    norm: Part | None = None
+
+    def __post_init__(self) -> None:
+        check_at_least(1, layers=len(self.layers))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Convert to dictionaries, lists, numbers and strings, as JSON stores them."""
+        return {each.name: plain(getattr(self, each.name)) for each in fields(self)}
+
+
+# Descriptions in lists, by the field.
+MANY = {"layers": LayerSpec, "stages": StageSpec}
+
+
+@checked
+@dataclass(frozen=True)
 class ModelSpec:
     """Description of a language model, layer by layer.
 
@@ -180,16 +212,13 @@ class ModelSpec:
             ValueError: a field is missing or unknown, or its value is invalid.
         """
         check_described(cls, given)
-        layers = given["layers"]
-        if not isinstance(layers, list | tuple):
-            raise TypeError(f"layers must be a list of layers, got {shown(layers)}")
-        return described(cls, {**given, "layers": tuple([described(LayerSpec, each) for each in layers])})
+        return described(cls, given)
 
 
 def described(kind: Any, given: Any) -> Any:
-    """Build a description of class `kind`, with parts and special tokens given as dictionaries."""
+    """Build a description of class `kind`, with parts, layers, stages and special tokens given as dictionaries."""
     check_described(kind, given)
-    return kind(**{name: _within(name, x) if isinstance(x, Mapping) else x for name, x in given.items()})
+    return kind(**{name: _within(name, x) for name, x in given.items()})
 
 
 def check_described(kind: Any, given: Any) -> None:
@@ -212,7 +241,14 @@ def check_described(kind: Any, given: Any) -> None:
         )
 
 
-def _within(name: str, given: Mapping[str, Any]) -> Any:
+def _within(name: str, given: Any) -> Any:
+    """The value of a field: dictionaries become parts, layers, stages or special tokens."""
+    if name in MANY:
+        if not isinstance(given, list | tuple):
+            raise TypeError(f"{name} must be a list of {name}, got {shown(given)}")
+        return tuple([described(MANY[name], each) for each in given])
+    if not isinstance(given, Mapping):
+        return given
     kind = {"special_tokens": SpecialTokens, "layer": LayerSpec}.get(name)
     return _part(given) if kind is None else described(kind, given)
 
@@ -240,7 +276,7 @@ def _kept(name: str, x: Any) -> Any:
 
 def plain(x: Any) -> Any:
     """Convert a field of a description to JSON types."""
-    if isinstance(x, Part | LayerSpec):
+    if isinstance(x, Part | LayerSpec | StageSpec):
         return x.to_dict()
     if isinstance(x, SpecialTokens):
         return {each.name: plain(getattr(x, each.name)) for each in fields(x)}

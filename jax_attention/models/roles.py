@@ -28,6 +28,7 @@ from jax_attention import (
     scores,
     self_attention,
     sparse,
+    vision,
 )
 from jax_attention.models.module_classes import call_arguments, call_results, is_module_class
 from jax_attention.models.tasks import (
@@ -44,6 +45,8 @@ from jax_attention.outputs import AttentionOutput, CachedOutput, RecurrentOutput
 from jax_attention.positions import absolute, rotary_scaling
 from jax_attention.positions.distance_embedding import DistanceRows
 from jax_attention.sparse import lightning_indexer
+from jax_attention.vision import patch_grids
+from jax_attention.vision.grids import GridOutput
 
 # Modules whose classes mix tokens.
 MECHANISMS = (
@@ -115,6 +118,18 @@ FILLED_IN = {
     frozenset({"embed_dim", "input_dim"}): "token_input",
     frozenset({"embed_dim", "num_layers"}): "layer_embedding",
     frozenset({"embed_dim", "vocab_size", "token_dim"}): "head",
+}
+
+# Roles of the parts of a stage, which works on grids.
+ON_GRIDS = {
+    "embedding": Role("an embedding of a grid, such as PatchGrid or PatchMerging", (patch_grids,)),
+    "mixer": Role(
+        "attention over a grid, such as ShiftedWindowAttention",
+        (vision,),
+        frozenset({"x"}),
+        frozenset({GridOutput}),
+    ),
+    "ffn": Role("a feed-forward network such as FeedForward", (feed_forward,)),
 }
 
 # Roles of the arguments of a part: modules, or numbers that a function may compute.

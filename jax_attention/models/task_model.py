@@ -5,8 +5,8 @@ r"""A model for a task: a backbone and a task head on its last hidden states.
 
 $$ y = \mathrm{head}(\mathrm{backbone}(x)) $$
 
-The backbone is an `Encoder`, `Decoder`, `LanguageModel`, `VisionTransformer` or `WaveformEncoder`; the head is a class
-of `tasks`.
+The backbone is an `Encoder`, `Decoder`, `LanguageModel`, `VisionTransformer`, `VisionHierarchy` or `WaveformEncoder`;
+the head is a class of `tasks`.
 """
 
 from collections.abc import Mapping
@@ -31,6 +31,7 @@ from jax_attention.models.part_builder import build
 from jax_attention.models.tasks.results import EmbeddingOutput, LogitsOutput, RewardOutput, SpanOutput
 from jax_attention.models.token_masks import token_mask
 from jax_attention.models.token_positions import has_absolute_positions
+from jax_attention.models.vision_hierarchy import VisionHierarchy, VisionHierarchySpec
 from jax_attention.models.vision_transformer import VisionTransformer, VisionTransformerConfig
 from jax_attention.models.waveform import WaveformEncoder, WaveformSpec
 from jax_attention.outputs import HiddenOutput
@@ -46,7 +47,14 @@ class TaskSpec:
         head: task head, a class of `tasks`, such as `Part("SequenceClassifier", {"num_classes": 3})`.
     """
 
-    backbone: EncoderConfig | DecoderConfig | ModelSpec | VisionTransformerConfig | WaveformSpec
+    backbone: (
+        EncoderConfig
+        | DecoderConfig
+        | ModelSpec
+        | VisionTransformerConfig
+        | VisionHierarchySpec
+        | WaveformSpec
+    )
     head: Part
 
     def to_dict(self) -> dict[str, Any]:
@@ -70,13 +78,20 @@ class TaskSpec:
         kind = sizes.pop("class", None)
         if kind not in BACKBONES:
             raise ValueError(f"backbone must have a class of {', '.join(BACKBONES)}, got {kind!r}")
-        backbone = ModelSpec.from_dict(sizes) if kind == "ModelSpec" else described(BACKBONES[kind], sizes)
+        backbone = described(BACKBONES[kind], sizes)
         return cls(backbone, Part(head["name"], head.get("arguments", {})))
 
 
 BACKBONES = {
     each.__name__: each
-    for each in (EncoderConfig, DecoderConfig, ModelSpec, VisionTransformerConfig, WaveformSpec)
+    for each in (
+        EncoderConfig,
+        DecoderConfig,
+        ModelSpec,
+        VisionTransformerConfig,
+        VisionHierarchySpec,
+        WaveformSpec,
+    )
 }
 
 
@@ -189,10 +204,7 @@ class TaskModel(nnx.Module):
         return jnp.where(real, real.cumsum(-1) - 1, places)
 
 
-def _backbone(
-    config: EncoderConfig | DecoderConfig | ModelSpec | VisionTransformerConfig | WaveformSpec,
-    factory: Factory,
-) -> Any:
+def _backbone(config: Any, factory: Factory) -> Any:
     """The backbone, without a head of its own."""
     if isinstance(config, EncoderConfig):
         return Encoder(replace(config, pooler=False), **factory)
@@ -202,4 +214,6 @@ def _backbone(
         return LanguageModel(replace(config, tied=True, head_bias=False), **factory)
     if isinstance(config, WaveformSpec):
         return WaveformEncoder(config, **factory)
+    if isinstance(config, VisionHierarchySpec):
+        return VisionHierarchy(replace(config, pooling=None), **factory)
     return VisionTransformer(replace(config, pooler=False, num_classes=None, pooling=None), **factory)

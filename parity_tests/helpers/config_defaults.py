@@ -21,9 +21,9 @@ WITHOUT = ("meta.llama", "gguf.llama", "gguf.qwen2", "gguf.qwen3", "attention_br
 def defaults_of(kind: type) -> dict[str, Any]:
     """The defaults of a configuration class that may change a model, and its special tokens."""
     found = {
-        each.name: each.default
+        each.name: list(each.default) if isinstance(each.default, tuple) else each.default
         for each in fields(kind)  # type: ignore[arg-type]
-        if each.default is not MISSING and isinstance(each.default, bool | int | float | str | list)
+        if each.default is not MISSING and _is_plain(each.default)
         if each.name in TOKENS or each.name not in HARMLESS | GENERATION
         if not each.name.startswith(("_", "base_"))
     }
@@ -33,6 +33,13 @@ def defaults_of(kind: type) -> dict[str, Any]:
     elif theta is not None and "rope_parameters" in {each.name for each in fields(kind)}:  # type: ignore[arg-type]
         found["rope_theta"] = theta
     return dict(sorted(found.items())) | _text(kind)
+
+
+def _is_plain(default: Any) -> bool:
+    """Whether a default is a value of JSON; a tuple must be of whole numbers."""
+    if isinstance(default, tuple):
+        return all(type(each) is int for each in default)
+    return isinstance(default, bool | int | float | str | list)
 
 
 def _text(kind: type) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from parity_tests.helpers.family_cases import added_cases
 from parity_tests.helpers.family_cases.case import LENGTH, NONE, SIZES, STACKS, VOCAB, Case
 
 BATCH, TARGET = 2, 5
+IMAGES = ("image", "pyramid")  # kinds whose input is an image
 SAMPLES = 67  # of sound
 
 GROUPED = {**SIZES, "hidden_size": 20, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6}
@@ -284,7 +285,7 @@ def inputs(case: Case) -> dict[str, np.ndarray]:
         given["target"] = rng.integers(3, VOCAB, (BATCH, TARGET)).astype(np.int32)
     if case.kind == "speech":
         given = {"frames": rng.normal(size=(BATCH, 18, 5)), "target": given["target"]}
-    if case.kind == "image":
+    if case.kind in IMAGES:
         size = case.fields.get("image_size", (8, 12))
         height, width = (size, size) if isinstance(size, int) else size
         return {"image": rng.normal(size=(BATCH, height, width, case.fields.get("num_channels", 3)))}
@@ -352,6 +353,28 @@ def _image(built: Any, given: dict[str, Any]) -> dict[str, Any]:
     return {"output": found.last_hidden_state, "pooled": getattr(found, "pooler_output", None)}
 
 
+def _pyramid(built: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """The outputs, states and maps of a hierarchy of stages; Swin has states of inputs, and one map a stage."""
+    found = built(given["image"], output_hidden_states=True, output_attentions=True)
+    if hasattr(found, "logits"):
+        parts = {"pooled": found.logits}
+    else:
+        pooled = getattr(found, "pooler_output", None)
+        parts = {"output": _flat(found.last_hidden_state), "pooled": pooled}
+    depths = built.config.depths
+    if built.config.model_type.startswith("swin"):
+        parts |= {f"state {n}": _flat(x) for n, x in enumerate(found.hidden_states)}
+        return parts | {f"map {sum(depths[: n + 1]) - 1}": x for n, x in enumerate(found.attentions)}
+    if "output" in parts:
+        parts |= {f"features {n}": _flat(x) for n, x in enumerate(found.hidden_states)}
+    return parts | {f"map {n}": x for n, x in enumerate(found.attentions)}
+
+
+def _flat(x: torch.Tensor) -> torch.Tensor:
+    """A grid with channels first as a sequence; a sequence as it is."""
+    return x if x.ndim == 3 else x.flatten(2).mT
+
+
 def _sound(built: Any, given: dict[str, Any]) -> dict[str, Any]:
     """The results of each sound alone, without padding, among zeros."""
     found = []
@@ -385,6 +408,7 @@ CALLS: dict[str, Callable[[Any, dict[str, Any]], dict[str, Any]]] = {
     "sequence": _sequence,
     "speech": _speech,
     "image": _image,
+    "pyramid": _pyramid,
     "sound": _sound,
     "contrastive": _contrastive,
 }
@@ -415,9 +439,21 @@ def outputs(case: Case, built: Any, array: Callable[[np.ndarray], Any]) -> dict[
         found = built(given["image"])
         pooled = found.logits if hasattr(found, "logits") else found.pooled
         return {"output": found.last_hidden_state, "pooled": pooled}
+    if case.kind == "pyramid":
+        return _pyramid_outputs(built, given)
     if case.kind == "sound":
         return _sound_outputs(built, given)
     return dict(built(given["tokens"], given["image"], there)._asdict())
+
+
+def _pyramid_outputs(built: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """The outputs, states, feature maps and maps of a mirror's hierarchy of stages."""
+    found = built(given["image"], need_weights=True, need_hidden_states=True)
+    pooled = found.logits if hasattr(found, "logits") else found.pooled
+    parts = {"output": found.last_hidden_state, "pooled": pooled}
+    for name, grids in (("state", found.hidden_states), ("features", getattr(found, "feature_maps", ()))):
+        parts |= {f"{name} {n}": x.reshape(x.shape[0], -1, x.shape[-1]) for n, x in enumerate(grids)}
+    return parts | {f"map {n}": x.reshape(-1, *x.shape[-3:]) for n, x in enumerate(found.attentions)}
 
 
 def _sound_outputs(built: Any, given: dict[str, Any]) -> dict[str, Any]:

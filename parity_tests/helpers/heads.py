@@ -195,7 +195,7 @@ def _outputs(name: str, found: Any, there: torch.Tensor) -> dict[str, Any]:
         return {"pooled": found.logits if "Classification" in name else found.pooler_output}
     if name.endswith("Backbone"):
         return {}  # feature maps of chosen layers, which the mirrors do not have
-    if WRITTEN[name].case.kind == "image":
+    if WRITTEN[name].case.kind in families.IMAGES:
         pooled = getattr(found, "pooler_output", None)
         named = {"logits": getattr(found, "logits", None), "pooled": pooled}
         named["last_hidden_state"] = getattr(found, "last_hidden_state", None)
@@ -233,7 +233,7 @@ def ours(
         found = built(given["frames"], given["target"])
     elif kind in ("EncoderDecoder", "RelativeEncoderDecoder"):
         found = built(given["tokens"], given["target"], there[:, None, None])
-    elif backbone == "VisionTransformerConfig":
+    elif backbone in ("VisionHierarchySpec", "VisionTransformerConfig"):
         found = built(given["image"])
     elif backbone == "WaveformSpec":
         found = built(given["samples"])

@@ -92,6 +92,7 @@ UNREAD = {
     "phi3": {"original_max_position_embeddings"},
     "qwen2_moe": {"sliding_window"},
     "qwen3_moe": {"sliding_window"},
+    "swin": {"hidden_size"},
     "unispeech": {"vocab_size"},
     "unispeech-sat": {"vocab_size"},
     "wav2vec2": {"vocab_size"},

@@ -15,6 +15,7 @@ from torch_attention.models.decoder import DecoderLayer as DecoderLayer
 from torch_attention.models.description import LayerSpec as LayerSpec
 from torch_attention.models.description import ModelSpec as ModelSpec
 from torch_attention.models.description import Part as Part
+from torch_attention.models.description import StageSpec as StageSpec
 from torch_attention.models.encoder import Encoder as Encoder
 from torch_attention.models.encoder_decoder import EncoderDecoder as EncoderDecoder
 from torch_attention.models.encoder_decoder import EncoderDecoderConfig as EncoderDecoderConfig
@@ -60,6 +61,8 @@ from torch_attention.models.tasks import SequenceClassifier as SequenceClassifie
 from torch_attention.models.tasks import TokenClassifier as TokenClassifier
 from torch_attention.models.token_inputs import LayerEmbedding as LayerEmbedding
 from torch_attention.models.token_inputs import TokenInput as TokenInput
+from torch_attention.models.vision_hierarchy import VisionHierarchy as VisionHierarchy
+from torch_attention.models.vision_hierarchy import VisionHierarchySpec as VisionHierarchySpec
 from torch_attention.models.vision_transformer import VisionTransformer as VisionTransformer
 from torch_attention.models.vision_transformer import VisionTransformerConfig as VisionTransformerConfig
 from torch_attention.models.waveform import WaveformEncoder as WaveformEncoder

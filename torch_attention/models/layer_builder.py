@@ -7,7 +7,7 @@ from torch_attention.layers import constant_parameter
 from torch_attention.models.arrangements import ARRANGEMENTS
 from torch_attention.models.arrangements.layer import Layer
 from torch_attention.models.description import LayerSpec, ModelSpec
-from torch_attention.models.part_builder import build
+from torch_attention.models.part_builder import build, build_on_grid
 from torch_attention.models.token_mixers import build_mixer
 
 
@@ -42,20 +42,48 @@ def build_layer(
     Raises:
         ValueError: an arrangement or a part is unknown or does not fit, or `token_input` has no vectors to read.
     """
-    if spec.arrangement not in ARRANGEMENTS:
-        raise ValueError(f"arrangement must be one of {', '.join(ARRANGEMENTS)}, got {spec.arrangement!r}")
     mixer = build_mixer(spec.mixer, embed_dim, factory, is_causal=is_causal)
     ffn = None if spec.ffn is None else build(spec.ffn, {"embed_dim": embed_dim}, factory)
-    norm = partial(build, spec.norm, {"dim": embed_dim}, factory)
-    own: dict[str, Any] = {}
-    if spec.output_norm is not None:
-        own["output_norm"] = partial(build, spec.output_norm, {"dim": embed_dim}, factory)
-    layer: Layer = ARRANGEMENTS[spec.arrangement](mixer, ffn, norm, spec.residual_scale, **own)
+    layer = _arranged(spec, mixer, ffn, embed_dim, factory)
     layer.kv_layer = spec.kv_layer
     if spec.token_input is not None:
         if input_dim is None:
             raise ValueError("token_input of a layer needs a layer_embedding of the model, got None")
         layer.token_input = build(spec.token_input, {"embed_dim": embed_dim, "input_dim": input_dim}, factory)
+    return layer
+
+
+def build_grid_layer(spec: LayerSpec, embed_dim: int, factory: dict[str, Any]) -> Layer:
+    """Build a layer of a stage, whose mixer attends over a grid.
+
+    Args:
+        spec: description of the layer.
+        embed_dim: number of features per position.
+        factory: arguments of `Factory`.
+
+    Raises:
+        ValueError: an arrangement or a part is unknown or does not fit, or the layer has a `kv_layer` or `token_input`.
+    """
+    for name in ("kv_layer", "token_input"):
+        if getattr(spec, name) is not None:
+            raise ValueError(f"{name} must be None in a stage, got {getattr(spec, name)}")
+    known = {"embed_dim": embed_dim}
+    mixer, ffn = (
+        None if part is None else build_on_grid(role, part, known, factory)
+        for role, part in (("mixer", spec.mixer), ("ffn", spec.ffn))
+    )
+    return _arranged(spec, mixer, ffn, embed_dim, factory)
+
+
+def _arranged(spec: LayerSpec, mixer: Any, ffn: Any, embed_dim: int, factory: dict[str, Any]) -> Layer:
+    """The layer with its norms and the factor on its output."""
+    if spec.arrangement not in ARRANGEMENTS:
+        raise ValueError(f"arrangement must be one of {', '.join(ARRANGEMENTS)}, got {spec.arrangement!r}")
+    norm = partial(build, spec.norm, {"dim": embed_dim}, factory)
+    own: dict[str, Any] = {}
+    if spec.output_norm is not None:
+        own["output_norm"] = partial(build, spec.output_norm, {"dim": embed_dim}, factory)
+    layer: Layer = ARRANGEMENTS[spec.arrangement](mixer, ffn, norm, spec.residual_scale, **own)
     if spec.output_scale:
         layer.output_scale = constant_parameter(1, value=1.0, **factory)
     return layer

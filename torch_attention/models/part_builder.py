@@ -8,7 +8,7 @@ from typing import Any
 import torch_attention.models.experts as experts
 import torch_attention.models.routing as routing
 import torch_attention.models.token_inputs as token_inputs
-from torch_attention import feed_forward, head_norms, layer_scale, norms, positions
+from torch_attention import feed_forward, head_norms, layer_scale, norms, positions, vision
 from torch_attention.models.description import Part
 from torch_attention.models.module_classes import is_module_class
 from torch_attention.models.roles import (
@@ -18,6 +18,7 @@ from torch_attention.models.roles import (
     OF_MODELS,
     OF_MODULES,
     OF_NUMBERS,
+    ON_GRIDS,
     SHARED_POSITION,
     Role,
     is_defined_in,
@@ -26,7 +27,7 @@ from torch_attention.models.tasks import pooling
 from torch_attention.ranges import refuse
 
 # Modules whose classes a description may name.
-ROOMS = (*MECHANISMS, *HEADS, experts, feed_forward, pooling, routing, token_inputs)
+ROOMS = (*MECHANISMS, *HEADS, experts, feed_forward, pooling, routing, token_inputs, vision)
 
 # Functions that a description may name.
 NORMS: dict[str, Callable[..., Any]] = {
@@ -65,6 +66,21 @@ def build(part: Part, known: dict[str, Any], factory: dict[str, Any]) -> Any:
     """
     name = FILLED_IN.get(frozenset(known), "")
     return _build(name, OF_MODELS.get(name), part, known, factory)
+
+
+def build_on_grid(role: str, part: Part, known: dict[str, Any], factory: dict[str, Any]) -> Any:
+    """Build a part of a stage, which works on grids.
+
+    Args:
+        role: role of the part: `"embedding"`, `"mixer"` or `"ffn"`.
+        part: description of the part.
+        known: arguments that the model supplies, such as `embed_dim`.
+        factory: arguments of `Factory`.
+
+    Raises:
+        TypeError, ValueError: as in `build`.
+    """
+    return _build(role, ON_GRIDS[role], part, known, factory)
 
 
 def build_position(part: Part, embed_dim: int, factory: dict[str, Any]) -> Any:

@@ -37,7 +37,7 @@ def build_mixer(part: Part | None, embed_dim: int, factory: dict[str, Any], *, i
 
 def mix(
     mixer: Any,
-    x: Float[Tensor, "batch length embed"],
+    x: Float[Tensor, "batch *places embed"],
     mask: Bool[Tensor, "..."] | None,
     *,
     names: frozenset[str],
@@ -52,8 +52,9 @@ def mix(
     """Call a token mixer of any kind.
 
     Args:
-        mixer: attention, which takes a KV cache, or a recurrent layer, which takes a state.
-        x: input sequence, `(batch, length, embed_dim)`; in incremental decoding, only the new tokens.
+        mixer: attention, which takes a KV cache, or a recurrent layer, which takes a state; or attention over a grid.
+        x: input sequence, `(batch, length, embed_dim)`, in incremental decoding only the new tokens; or input grid,
+            `(batch, height, width, embed_dim)`.
         mask: mask in the form that the mixer takes; None for no mask.
         names: names of the arguments of the mixer's call.
         positions: positions of the tokens, for attention without a cache; None for 0, 1, 2, and so on.
@@ -83,7 +84,8 @@ def mix(
         given["cache"] = memory
     elif "positions" in names and (position is not None or getattr(mixer, "position", None) is not None):
         given["positions"] = positions
-    read, found = mixer.read(x, mask, **given) if shares else (mixer(x, mask, **given), None)
+    inputs = (x, mask) if "mask" in names else (x,)
+    read, found = mixer.read(*inputs, **given) if shares else (mixer(*inputs, **given), None)
     if read.output.shape[1] != x.shape[1]:
         name = type(mixer).__name__
         raise ValueError(

@@ -25,25 +25,7 @@ from torch_attention.arrays import first, smaller, value_above
 from torch_attention.checks import align, check_boolean, check_divisible, check_keep, check_positive
 from torch_attention.layers import Dropout, Factory, linear, parameter
 from torch_attention.ops import attend
-from torch_attention.ops.arrays import is_static
-from torch_attention.vision.grids import GridOutput, check_grid
-
-
-@checked
-def pad_to_windows(
-    x: Float[Tensor, "batch height width embed"], window_size: int
-) -> Float[Tensor, "batch padded_height padded_width embed"]:
-    """Pad with zeros at the bottom and right until windows tile the grid."""
-    batch, height, width, embed = x.shape
-    high, wide = ((size + window_size - 1) // window_size * window_size for size in (height, width))
-    # Pad with a whole window of zeros and cut at the last window: this compiles to one program for all sizes.
-    if not (is_static(height) and height == high):
-        zeros = torch.zeros((batch, window_size, width, embed), dtype=x.dtype, device=x.device)
-        x = first(torch.concatenate([x, zeros], dim=1), high, 1)
-    if not (is_static(width) and width == wide):
-        zeros = torch.zeros((batch, high, window_size, embed), dtype=x.dtype, device=x.device)
-        x = first(torch.concatenate([x, zeros], dim=2), wide, 2)
-    return x
+from torch_attention.vision.grids import GridOutput, check_grid, pad_grid
 
 
 @checked
@@ -91,6 +73,18 @@ def shifted_regions(
     regions = torch.where(rows, 2, 0)[:, None] + torch.where(columns, 1, 0)[None]  # height width
     regions = split_windows(regions[None, :, :, None], window_size)[0, :, :, 0]  # windows area
     return regions[:, :, None] == regions[:, None, :]  # windows area area
+
+
+def shape_in_windows(shape: tuple[int, ...], num_heads: int, window_size: int) -> tuple[int, ...]:
+    """Shape of the weights for a grid of the given shape, `(batch, windows, heads, area, area)`."""
+    num_windows = -(-shape[1] // window_size) * -(-shape[2] // window_size)  # rounded up
+    return (shape[0], num_windows, num_heads, window_size**2, window_size**2)
+
+
+def check_shift(shift: int, window_size: int) -> None:
+    """Raise ValueError unless a shift is at least 0 and below the window size."""
+    if not 0 <= shift < window_size:
+        raise ValueError(f"shift must be at least 0 and below window_size={window_size}, got {shift}")
 
 
 @checked
@@ -168,7 +162,7 @@ class WindowAttention(nn.Module):
             check_boolean("mask", mask)
             mask = align("mask", mask, shape)
         check_keep(dropout_keep, shape)
-        padded = pad_to_windows(x, side)  # batch padded_height padded_width embed
+        padded = pad_grid(x, (side, side))  # batch padded_height padded_width embed
         windows = split_windows(padded, side)  # batch windows area embed
         query = self._split_heads(self.q_proj(windows))  # batch windows heads area head_dim
         key = self._split_heads(self.k_proj(windows))  # batch windows heads area head_dim
@@ -190,9 +184,7 @@ class WindowAttention(nn.Module):
 
     def weights_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the weights for a grid of the given shape, `(batch, windows, heads, area, area)`."""
-        side = self.window_size
-        num_windows = -(-shape[1] // side) * -(-shape[2] // side)  # rounded up
-        return (shape[0], num_windows, self.num_heads, side**2, side**2)
+        return shape_in_windows(shape, self.num_heads, self.window_size)
 
     def _split_heads(
         self, x: Float[Tensor, "batch windows area embed"]
@@ -230,10 +222,7 @@ class ShiftedWindowAttention(nn.Module):
         super().__init__()
         factory = Factory(device=device, dtype=dtype)
         self.shift = window_size // 2 if shift is None else shift
-        if not 0 <= self.shift < window_size:
-            raise ValueError(
-                f"shift must be at least 0 and below window_size={window_size}, got {self.shift}"
-            )
+        check_shift(self.shift, window_size)
         self.attention = WindowAttention(
             embed_dim, num_heads, window_size, bias=bias, dropout=dropout, **factory
         )
@@ -258,7 +247,7 @@ class ShiftedWindowAttention(nn.Module):
         shift = value_above(smaller(height, width), side, self.shift)
         if isinstance(shift, int) and shift == 0:
             return self.attention(x, need_weights=need_weights, dropout_keep=dropout_keep)
-        x = pad_to_windows(x, side)  # batch padded_height padded_width embed
+        x = pad_grid(x, (side, side))  # batch padded_height padded_width embed
         regions = shifted_regions(x.shape[1], x.shape[2], side, shift, device=x.device)
         output, weights = self.attention(
             torch.roll(x, (-shift, -shift), (1, 2)),

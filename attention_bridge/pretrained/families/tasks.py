@@ -24,7 +24,7 @@ from attention_bridge.weights.rule import Rule
 
 LANGUAGE_MODELS = ("Decoder", "LanguageModel")
 CAUSAL = ("ForCausalLM", "LMHeadModel")  # ends of the names of classes that compute the next token's logits
-BACKBONES = (*LANGUAGE_MODELS, "Encoder", "VisionTransformer", "WaveformEncoder")
+BACKBONES = (*LANGUAGE_MODELS, "Encoder", "VisionHierarchy", "VisionTransformer", "WaveformEncoder")
 # Ends of JAX's parameter names, and their names in the canonical layout.
 LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 

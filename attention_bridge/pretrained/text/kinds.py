@@ -19,6 +19,7 @@ KINDS = {
     "RecurrentSeq2Seq": ("an encoder-decoder", "generate"),
     "SpeechTransformer": ("a speech model, whose input is audio", ""),
     "WaveformEncoder": ("a speech model, whose input is audio", ""),
+    "VisionHierarchy": ("an image model", ""),
     "VisionTransformer": ("an image model", ""),
     "ContrastiveModel": ("a model of images and texts", ""),
     "MaskedLanguageHead": ("a masked language model", "fill-mask"),
@@ -29,6 +30,7 @@ KINDS = {
     "NoHead": ("a model without a head", "embed"),
     "RewardHead": ("a reward model", ""),
 }
+IMAGES = ("VisionHierarchy", "VisionTransformer")
 HIDDEN = ("Encoder", "Decoder", "LanguageModel", "EncoderDecoder", "RelativeEncoderDecoder")
 WRITERS = ("Decoder", "LanguageModel", "EncoderDecoder", "RelativeEncoderDecoder")
 MASKED = ("MaskedLanguageHead",)
@@ -43,7 +45,7 @@ def kind(model: Any) -> str:
         is_encoder = name == "LanguageModel" and not getattr(model.config, "is_causal", True)
         return "Encoder" if is_encoder else name
     backbone = type(model.backbone).__name__
-    return backbone if backbone == "VisionTransformer" else type(model.head).__name__
+    return backbone if backbone in IMAGES else type(model.head).__name__
 
 
 def backbone(model: Any) -> Any:
@@ -81,8 +83,8 @@ def described(model: Part) -> str:
     """The kind of a model that is not built yet, as `kind` of the built one."""
     config = model.arguments["config"].arguments
     if model.name == "TaskModel":
-        backbone = config["backbone"].name.removesuffix("Config")
-        return backbone if backbone == "VisionTransformer" else config["head"].name
+        backbone = config["backbone"].name.removesuffix("Config").removesuffix("Spec")
+        return backbone if backbone in IMAGES else config["head"].name
     is_encoder = model.name == "LanguageModel" and not config.get("is_causal", True)
     return "Encoder" if is_encoder else model.name
 

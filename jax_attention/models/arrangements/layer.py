@@ -59,7 +59,7 @@ class Layer(nnx.Module):
 
     def mix(
         self,
-        x: Float[Array, "batch length embed"],
+        x: Float[Array, "batch *places embed"],
         mask: Bool[Array, "..."] | None,
         call: LayerCall,
     ) -> CachedOutput:
@@ -68,16 +68,16 @@ class Layer(nnx.Module):
 
     def finish(self, read: CachedOutput, token: Float[Array, "batch length dim"] | None) -> CachedOutput:
         """Apply the sublayer that reads the token's vector for this layer, and the factor on the output."""
-        x = read.output  # batch length embed
+        x = read.output  # batch *places embed
         if hasattr(self, "token_input"):
-            x = x + self.token_input(x, token)  # batch length embed
+            x = x + self.token_input(x, token)  # batch *places embed
         if hasattr(self, "output_scale"):
-            x = x * self.output_scale[...].astype(x.dtype)  # batch length embed
+            x = x * self.output_scale[...].astype(x.dtype)  # batch *places embed
         return read._replace(output=x)
 
     def add(
-        self, x: Float[Array, "batch length embed"], *changes: Float[Array, "batch length embed"]
-    ) -> Float[Array, "batch length embed"]:
+        self, x: Float[Array, "batch *places embed"], *changes: Float[Array, "batch *places embed"]
+    ) -> Float[Array, "batch *places embed"]:
         """Add the outputs of sublayers, each times `residual_scale`, to the residual stream `x`."""
         for change in changes:
             x = x + (change if self.residual_scale == 1.0 else change * self.residual_scale)

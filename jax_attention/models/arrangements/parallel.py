@@ -34,13 +34,13 @@ class Parallel(Layer):
 
     def __call__(
         self,
-        x: Float[Array, "batch length embed"],
+        x: Float[Array, "batch *places embed"],
         mask: Bool[Array, "..."] | None = None,
         **call: Unpack[LayerCall],
     ) -> CachedOutput:
         """Run the layer; arguments and result as in `mixing.mix`."""
         mixed = self.mix(normalise(self.attention_norm, x), mask, call)
-        transformed = self.ffn(normalise(self.ffn_norm, x))  # batch length embed
+        transformed = self.ffn(normalise(self.ffn_norm, x))  # batch *places embed
         return mixed._replace(output=self.add(x, mixed.output, transformed))
 
 
@@ -58,12 +58,12 @@ class ParallelSharedNorm(Layer):
 
     def __call__(
         self,
-        x: Float[Array, "batch length embed"],
+        x: Float[Array, "batch *places embed"],
         mask: Bool[Array, "..."] | None = None,
         **call: Unpack[LayerCall],
     ) -> CachedOutput:
         """Run the layer; arguments and result as in `mixing.mix`."""
-        normed = normalise(self.attention_norm, x)  # batch length embed
+        normed = normalise(self.attention_norm, x)  # batch *places embed
         mixed = self.mix(normed, mask, call)
         return mixed._replace(output=self.add(x, mixed.output, self.ffn(normed)))
 

@@ -24,13 +24,13 @@ class PostNorm(Layer):
 
     def __call__(
         self,
-        x: Float[Array, "batch length embed"],
+        x: Float[Array, "batch *places embed"],
         mask: Bool[Array, "..."] | None = None,
         **call: Unpack[LayerCall],
     ) -> CachedOutput:
         """Run the layer; arguments and result as in `mixing.mix`."""
         mixed = self.mix(x, mask, call)
-        x = normalise(self.attention_norm, self.add(x, mixed.output))  # batch length embed
+        x = normalise(self.attention_norm, self.add(x, mixed.output))  # batch *places embed
         if self.ffn is not None:
-            x = normalise(self.ffn_norm, self.add(x, self.ffn(x)))  # batch length embed
+            x = normalise(self.ffn_norm, self.add(x, self.ffn(x)))  # batch *places embed
         return mixed._replace(output=x)

@@ -26,7 +26,7 @@ class PreNorm(Layer):
 
     def __call__(
         self,
-        x: Float[Array, "batch length embed"],
+        x: Float[Array, "batch *places embed"],
         mask: Bool[Array, "..."] | None = None,
         **call: Unpack[LayerCall],
     ) -> CachedOutput:
@@ -34,9 +34,9 @@ class PreNorm(Layer):
         mixed = CachedOutput(x, None, None)
         if self.attention is not None:
             mixed = self.mix(normalise(self.attention_norm, x), mask, call)
-            x = self.add(x, mixed.output)  # batch length embed
+            x = self.add(x, mixed.output)  # batch *places embed
         if self.ffn is not None:
-            x = self.add(x, self.ffn(normalise(self.ffn_norm, x)))  # batch length embed
+            x = self.add(x, self.ffn(normalise(self.ffn_norm, x)))  # batch *places embed
         return mixed._replace(output=x)
 
 
@@ -49,13 +49,13 @@ class FeedForwardPreNorm(Layer):
 
     def __call__(
         self,
-        x: Float[Array, "batch length embed"],
+        x: Float[Array, "batch *places embed"],
         mask: Bool[Array, "..."] | None = None,
         **call: Unpack[LayerCall],
     ) -> CachedOutput:
         """Run the layer; arguments and result as in `mixing.mix`."""
         mixed = self.mix(x, mask, call)
-        x = self.add(x, mixed.output)  # batch length embed
+        x = self.add(x, mixed.output)  # batch *places embed
         if self.ffn is not None:
-            x = self.add(x, self.ffn(normalise(self.ffn_norm, x)))  # batch length embed
+            x = self.add(x, self.ffn(normalise(self.ffn_norm, x)))  # batch *places embed
         return mixed._replace(output=x)

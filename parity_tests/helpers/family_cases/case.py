@@ -13,7 +13,7 @@ class Case:
 
     Attributes:
         layout: name of its tensor layout.
-        kind: inputs and outputs: encoder, language, sequence, speech, sound, image or contrastive.
+        kind: inputs and outputs: encoder, language, sequence, speech, sound, image, pyramid or contrastive.
         model: transformers' model class.
         config: transformers' configuration class.
         fields: arguments of the configuration.

@@ -59,7 +59,7 @@ class Layer(nn.Module):
 
     def mix(
         self,
-        x: Float[Tensor, "batch length embed"],
+        x: Float[Tensor, "batch *places embed"],
         mask: Bool[Tensor, "..."] | None,
         call: LayerCall,
     ) -> CachedOutput:
@@ -68,16 +68,16 @@ class Layer(nn.Module):
 
     def finish(self, read: CachedOutput, token: Float[Tensor, "batch length dim"] | None) -> CachedOutput:
         """Apply the sublayer that reads the token's vector for this layer, and the factor on the output."""
-        x = read.output  # batch length embed
+        x = read.output  # batch *places embed
         if hasattr(self, "token_input"):
-            x = x + self.token_input(x, token)  # batch length embed
+            x = x + self.token_input(x, token)  # batch *places embed
         if hasattr(self, "output_scale"):
-            x = x * self.output_scale[...].to(x.dtype)  # batch length embed
+            x = x * self.output_scale[...].to(x.dtype)  # batch *places embed
         return read._replace(output=x)
 
     def add(
-        self, x: Float[Tensor, "batch length embed"], *changes: Float[Tensor, "batch length embed"]
-    ) -> Float[Tensor, "batch length embed"]:
+        self, x: Float[Tensor, "batch *places embed"], *changes: Float[Tensor, "batch *places embed"]
+    ) -> Float[Tensor, "batch *places embed"]:
         """Add the outputs of sublayers, each times `residual_scale`, to the residual stream `x`."""
         for change in changes:
             x = x + (change if self.residual_scale == 1.0 else change * self.residual_scale)

@@ -24,13 +24,13 @@ class OutputNorm(Layer):
 
     def forward(
         self,
-        x: Float[Tensor, "batch length embed"],
+        x: Float[Tensor, "batch *places embed"],
         mask: Bool[Tensor, "..."] | None = None,
         **call: Unpack[LayerCall],
     ) -> CachedOutput:
         """Run the layer; arguments and result as in `mixing.mix`."""
         mixed = self.mix(x, mask, call)
-        x = self.add(x, normalise(self.attention_output_norm, mixed.output))  # batch length embed
+        x = self.add(x, normalise(self.attention_output_norm, mixed.output))  # batch *places embed
         if self.ffn is not None:
-            x = self.add(x, normalise(self.ffn_output_norm, self.ffn(x)))  # batch length embed
+            x = self.add(x, normalise(self.ffn_output_norm, self.ffn(x)))  # batch *places embed
         return mixed._replace(output=x)

@@ -37,14 +37,14 @@ class Sandwich(Layer):
 
     def forward(
         self,
-        x: Float[Tensor, "batch length embed"],
+        x: Float[Tensor, "batch *places embed"],
         mask: Bool[Tensor, "..."] | None = None,
         **call: Unpack[LayerCall],
     ) -> CachedOutput:
         """Run the layer; arguments and result as in `mixing.mix`."""
         mixed = self.mix(normalise(self.attention_norm, x), mask, call)
-        x = self.add(x, normalise(self.attention_output_norm, mixed.output))  # batch length embed
+        x = self.add(x, normalise(self.attention_output_norm, mixed.output))  # batch *places embed
         if self.ffn is not None:
-            change = self.ffn(normalise(self.ffn_norm, x))  # batch length embed
-            x = self.add(x, normalise(self.ffn_output_norm, change))  # batch length embed
+            change = self.ffn(normalise(self.ffn_norm, x))  # batch *places embed
+            x = self.add(x, normalise(self.ffn_output_norm, change))  # batch *places embed
         return mixed._replace(output=x)

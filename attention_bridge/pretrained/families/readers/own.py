@@ -39,6 +39,7 @@ KNOWN = {
     "norm": ("dim",),
     "token_input": ("embed_dim", "input_dim"),
     "layer_embedding": ("embed_dim", "num_layers"),
+    "embedding": ("in_dim", "embed_dim", "image_size"),
     "embedding_norm": ("dim",),
     "output_norm": ("dim",),
     "embedding_position": ("embed_dim",),
@@ -66,6 +67,7 @@ FROM_ZERO = (
     "num_sinks",
     "num_types",
     "pad",
+    "shift",
     "skip",
     "uncounted_token",
 )  # others are positive
@@ -169,8 +171,8 @@ def _values(fields: Fields, name: str, kinds: str) -> tuple[Any, ...]:
     count = len(given) if others == ["..."] and isinstance(given, list) else 1 + len(others)
     if not isinstance(given, list) or len(given) != count or count > MOST_LAYERS:
         raise CheckpointError(f"{fields.source} must have a list {name}: {kinds}, got {shown(given)}")
-    if name == "layers" and not given:
-        raise CheckpointError(f"{fields.source} must have a layer, got none")
+    if name in ("layers", "stages") and not given:
+        raise CheckpointError(f"{fields.source} must have a {name[:-1]}, got none")
     return tuple(_value(Fields({name: each}, fields.source), name, kind) for each in given)
 
 
@@ -198,7 +200,7 @@ def _argument(fields: Fields, name: str, kind: str) -> Any:
     """An argument of a part: a value of the declared type, or a nested part."""
     if isinstance(fields.given.get(name), Mapping):
         return _described(fields.part(name), name)
-    if name in ANY_NUMBER and fields.given.get(name) is not None:
+    if name in ANY_NUMBER and "int" not in kind and fields.given.get(name) is not None:
         return fields.finite(name)
     return _value(fields, name, kind)
 
