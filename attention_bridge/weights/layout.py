@@ -150,7 +150,7 @@ class Layout:
         )
 
     def with_copies_alone(self, names: Iterable[str]) -> Layout:
-        """The layout of a file that has, of two tied tensors, only the copy, which then stands for the other."""
+        """The layout of a file that has, of two tied tensors, only the copy, which then replaces the other."""
         spelled = {self.canonical(name) for name in names}
         alone = {e.to: e for e in self.tied[::-1] if e.name in spelled and e.to not in spelled}
         return replace(
