@@ -37,9 +37,9 @@ def classify(
         raise InputError(
             f"--question {needs} a model for question answering; {directory} holds {kinds.KINDS[kind][0]}"
         )
-    if pair is not None and kind != "SequenceClassifier":
+    if pair is not None and kind not in kinds.OF_SEQUENCES:
         raise InputError(f"a second text is only for a classifier; {directory} holds {kinds.KINDS[kind][0]}")
-    if kind == "SequenceClassifier":
+    if kind in kinds.OF_SEQUENCES:
         labels = texts.classify(model, text, pair)
         reply: dict[str, Any] = {"labels": [each._asdict() for each in labels]}
         lines = [f"{each.probability:8.4f}  {printable(each.label)}" for each in labels]

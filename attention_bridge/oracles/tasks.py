@@ -77,6 +77,12 @@ def sequence_classifier(
     return (linear(parameters, "classifier", hidden_layer(parameters, pooled, activation)),)
 
 
+def late_classifier(parameters: Parameters, x: Array, mask: Array | None, *, activation: str) -> tuple[Array]:
+    """Mean over the real tokens of the class logits W f(U x_i + u) + b (Boizard et al. 2025)."""
+    (logits,) = token_classifier(parameters, x, mask, activation=activation)
+    return (mean_pooling(parameters, logits, _real(mask, x)),)
+
+
 def distilled_classifier(parameters: Parameters, x: Array, mask: Array | None) -> tuple[Array]:
     """Mean of the class logits W x_1 + b and V x_2 + c (Touvron et al. 2020)."""
     other = linear(parameters, "distillation_classifier", x[:, 1])
@@ -127,6 +133,12 @@ def masked_language(
     """Token logits norm(f(U x + u)) Eᵀ + c (Devlin et al. 2018); E is `decoder.weight`."""
     h = layer_norm(parameters, "norm", OF_HEADS[activation](linear(parameters, "transform", x)), eps)
     return (h @ parameters["decoder.weight"].T + parameters["decoder_bias"],)
+
+
+def linear_language(parameters: Parameters, x: Array, mask: Array | None) -> tuple[Array]:
+    """Token logits x Eᵀ + c (Boizard et al. 2025), without c if there is none; E is `decoder.weight`."""
+    logits = x @ parameters["decoder.weight"].T
+    return (logits + parameters["decoder_bias"] if "decoder_bias" in parameters else logits,)
 
 
 def alone(

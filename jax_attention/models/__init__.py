@@ -12,6 +12,8 @@ from jax_attention.models.contrastive import ContrastiveModel as ContrastiveMode
 from jax_attention.models.decoder import Decoder as Decoder
 from jax_attention.models.decoder import DecoderConfig as DecoderConfig
 from jax_attention.models.decoder import DecoderLayer as DecoderLayer
+from jax_attention.models.dense_and_experts import DenseAndExperts as DenseAndExperts
+from jax_attention.models.dense_and_experts import ScaledRouter as ScaledRouter
 from jax_attention.models.description import LayerSpec as LayerSpec
 from jax_attention.models.description import ModelSpec as ModelSpec
 from jax_attention.models.description import Part as Part
@@ -50,7 +52,9 @@ from jax_attention.models.tasks import FirstAndMeanPooling as FirstAndMeanPoolin
 from jax_attention.models.tasks import FirstToken as FirstToken
 from jax_attention.models.tasks import LastPosition as LastPosition
 from jax_attention.models.tasks import LastToken as LastToken
+from jax_attention.models.tasks import LateClassifier as LateClassifier
 from jax_attention.models.tasks import LearnedPooling as LearnedPooling
+from jax_attention.models.tasks import LinearLanguageHead as LinearLanguageHead
 from jax_attention.models.tasks import MaskedLanguageHead as MaskedLanguageHead
 from jax_attention.models.tasks import MeanPooling as MeanPooling
 from jax_attention.models.tasks import NoHead as NoHead

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import jax_attention.models.dense_and_experts as dense_and_experts
 import jax_attention.models.experts as experts
 import jax_attention.models.routing as routing
 import jax_attention.models.token_inputs as token_inputs
@@ -27,7 +28,17 @@ from jax_attention.models.tasks import pooling
 from jax_attention.ranges import refuse
 
 # Modules whose classes a description may name.
-ROOMS = (*MECHANISMS, *HEADS, experts, feed_forward, pooling, routing, token_inputs, vision)
+ROOMS = (
+    *MECHANISMS,
+    *HEADS,
+    dense_and_experts,
+    experts,
+    feed_forward,
+    pooling,
+    routing,
+    token_inputs,
+    vision,
+)
 
 # Functions that a description may name.
 NORMS: dict[str, Callable[..., Any]] = {

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import jax_attention.models.dense_and_experts as dense_and_experts
 import jax_attention.models.experts as experts
 import jax_attention.models.routing as routing
 import jax_attention.models.token_inputs as token_inputs
@@ -34,6 +35,8 @@ from jax_attention.models.module_classes import call_arguments, call_results, is
 from jax_attention.models.tasks import (
     classification,
     embedding,
+    late_classification,
+    linear_language,
     masked_language,
     no_head,
     pooling,
@@ -63,7 +66,16 @@ MECHANISMS = (
     self_attention,
     sparse,
 )
-HEADS = (classification, embedding, masked_language, no_head, question_answering, reward)
+HEADS = (
+    classification,
+    embedding,
+    late_classification,
+    linear_language,
+    masked_language,
+    no_head,
+    question_answering,
+    reward,
+)
 
 
 class Role(NamedTuple):
@@ -105,7 +117,9 @@ OF_MODELS = {
         frozenset({"x"}),
         frozenset({AttentionOutput, CachedOutput, RecurrentOutput}),
     ),
-    "ffn": Role("a feed-forward network such as GatedFeedForward", (feed_forward, experts)),
+    "ffn": Role(
+        "a feed-forward network such as GatedFeedForward", (feed_forward, dense_and_experts, experts)
+    ),
     "norm": NORM,
     "token_input": Role("a TokenInput", (token_inputs,), frozenset({"token"})),
     "layer_embedding": Role("a LayerEmbedding", (token_inputs,), frozenset({"tokens"})),

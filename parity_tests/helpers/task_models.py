@@ -70,7 +70,7 @@ LEARNED = Part("LearnedPooling", {"embed_dim": EMBED, "num_heads": HEADS, "ffn_d
 
 def head(name, made, oracle):
     """A catalogue entry for a head on hidden vectors, with its oracle."""
-    pools = "pool" in getattr(oracle, "keywords", {})
+    pools = "pool" in getattr(oracle, "keywords", {}) or made.name == "LateClassifier"
     return Mechanism(
         name=name,
         family="models",
@@ -164,6 +164,12 @@ UNTIED = (
     Part("MaskedLanguageHead", {"tied": False, "activation": "gelu_tanh", "norm_eps": 0.01, "token_dim": 7}),
     partial(tasks.masked_language, activation="gelu_tanh", eps=0.01),
 )
+LINEAR = Part("LinearLanguageHead"), tasks.linear_language
+UNTIED_LINEAR = Part("LinearLanguageHead", {"tied": False, "bias": True}), tasks.linear_language
+LATE_CLASSES = (
+    Part("LateClassifier", {"num_classes": CLASSES, "activation": "gelu"}),
+    partial(tasks.late_classifier, activation="gelu"),
+)
 
 HEADS_ALONE = (
     head("classes by the first token", *FIRST_CLASSES),
@@ -173,6 +179,7 @@ HEADS_ALONE = (
     head("classes by the normed mean", *NORMED_CLASSES),
     head("classes by two tokens", *DISTILLED_CLASSES),
     head("classes of tokens", *TOKEN_CLASSES),
+    head("classes by the mean of logits", *LATE_CLASSES),
     head("replaced tokens", *REPLACED),
     head("classes by the mean, normed", *NORMED_CLASSES),
     head("classes of tokens, normed", *NORMED_TOKENS),
@@ -194,8 +201,16 @@ HEADS_ALONE = (
         Part("MaskedLanguageHead", {**UNTIED[0].arguments, "vocab_size": SIZES["vocab"]}),
         UNTIED[1],
     ),
+    head(
+        "linear language, untied",
+        Part("LinearLanguageHead", {**UNTIED_LINEAR[0].arguments, "vocab_size": SIZES["vocab"]}),
+        UNTIED_LINEAR[1],
+    ),
 )
 TASK_MODELS = (
+    task_model("linear language", "encoder", *LINEAR),
+    task_model("linear language, untied", "encoder", *UNTIED_LINEAR),
+    task_model("classes by the mean of logits", "language model", *LATE_CLASSES),
     task_model("masked language", "encoder", *MASKED),
     task_model("masked language, untied", "encoder", *UNTIED),
     task_model("classes by the first token", "encoder", *FIRST_CLASSES),

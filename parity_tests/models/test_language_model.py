@@ -405,7 +405,16 @@ def test_hybrids_are_saved_and_loaded_in_the_other_framework(hybrid, tmp_path, r
     assert difference(other(jnp.asarray(tokens)).output, model(torch.from_numpy(tokens)).output) < 1e-5
 
 
-ARRANGED = ("pre", "pre_feed_forward", "post", "sandwich", "output", "parallel", "parallel_shared_norm")
+ARRANGED = (
+    "pre",
+    "pre_feed_forward",
+    "post",
+    "sandwich",
+    "sandwich_mixer",
+    "output",
+    "parallel",
+    "parallel_shared_norm",
+)
 
 
 def rms(scale, x):
@@ -452,6 +461,9 @@ def test_arrangements_equal_their_equations(mirror, arrangement, scale, rng):
     elif arrangement == "sandwich":
         expected = x + scale * norm("attention_output", mix(norm("attention", x)))
         expected = expected + scale * norm("ffn_output", ffn(norm("ffn", expected)))
+    elif arrangement == "sandwich_mixer":
+        expected = x + scale * norm("attention_output", mix(norm("attention", x)))
+        expected = expected + scale * norm("ffn_output", ffn(expected))
     elif arrangement == "output":
         expected = x + scale * norm("attention_output", mix(x))
         expected = expected + scale * norm("ffn_output", ffn(expected))

@@ -1,6 +1,7 @@
 """Checkpoints of every class of transformers: the same outputs in both mirrors, and the same bytes when saved."""
 
 import json
+from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from attention_bridge import checkpoints
+from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained import load_pretrained, save_pretrained
 from attention_bridge.pretrained.families import read_config
 from attention_bridge.pretrained.families.tensors import Tensors
@@ -109,3 +111,38 @@ def test_encoder_of_whisper_alone_encodes_and_has_no_logits(tmp_path, framework)
     assert np.abs(found - expected).max() <= bound * np.abs(expected).max()
     with pytest.raises(ValueError, match="this model has no decoder and so no logits; call its encode"):
         model(array(frames), array(np.array([[1], [2]], np.int32)))
+
+
+@pytest.mark.parametrize("framework", ARRAYS)
+@pytest.mark.parametrize("pooling", ["bos", "mean", "late"])
+def test_classifier_of_eurobert_pools_as_configured(tmp_path, framework, pooling):
+    written = heads.WRITTEN["EuroBertForSequenceClassification"]
+    made = written.case.config(**written.case.fields, classifier_pooling=pooling, num_labels=4)
+    reference = families.model(replace(written.case, model=written.kind, config=lambda: made, fields={}))
+    reference.save_pretrained(tmp_path)
+    expected = heads.reference("EuroBertForSequenceClassification", reference.double())["logits"]
+    given = {name: ARRAYS[framework](x) for name, x in families.inputs(written.case).items()}
+    model = load_pretrained(tmp_path, framework)
+    found = families.numpy_of({"x": model(given["tokens"], given["there"]).logits})["x"]
+    assert deviation(found, expected) <= families.bound(reference)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_tied_head_of_eurobert_is_there_if_its_class_or_the_task_names_it(tmp_path, bias):
+    """A tied output layer has no tensors of its own, unless it has a bias."""
+    case = families.CASES["eurobert, tied"]
+    families.model(replace(case, fields={**case.fields, "mlp_bias": bias})).save_pretrained(tmp_path)
+    fields, given = json.loads((tmp_path / "config.json").read_text()), checkpoints.read(tmp_path)
+    tensors = Tensors(given, given.__getitem__)
+
+    def head(task=None, **changed):
+        reading = read_config({**fields, **changed}, tensors, task=task)
+        return reading.model.arguments["config"].arguments["head"].name
+
+    base = "LinearLanguageHead" if bias else "NoHead"
+    assert head() == "LinearLanguageHead"
+    assert head(architectures=["EuroBertModel"]) == base
+    assert head("fill-mask", architectures=["EuroBertModel"]) == "LinearLanguageHead"
+    if not bias:
+        with pytest.raises(CheckpointError, match="task must be one whose tensors the checkpoint has"):
+            head("fill-mask", tie_word_embeddings=False)

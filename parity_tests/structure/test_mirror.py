@@ -388,6 +388,7 @@ MODULES = {
         **f,
     ),
     "PatchEmbedding": lambda m, f: m.PatchEmbedding((4, 6), (2, 3), 5, 7, **f),
+    "DenseAndExperts": lambda m, f: m.DenseAndExperts(6, 8, 5, 4, 2, **f),
     "TokenInput": lambda m, f: m.TokenInput(6, 4, **f),
     "LayerEmbedding": lambda m, f: m.LayerEmbedding(6, 2, dim=4, vocab_size=11, **f),
     "NormedPooling": lambda m, f: m.NormedPooling(6, **f),

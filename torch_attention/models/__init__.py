@@ -12,6 +12,8 @@ from torch_attention.models.contrastive import ContrastiveModel as ContrastiveMo
 from torch_attention.models.decoder import Decoder as Decoder
 from torch_attention.models.decoder import DecoderConfig as DecoderConfig
 from torch_attention.models.decoder import DecoderLayer as DecoderLayer
+from torch_attention.models.dense_and_experts import DenseAndExperts as DenseAndExperts
+from torch_attention.models.dense_and_experts import ScaledRouter as ScaledRouter
 from torch_attention.models.description import LayerSpec as LayerSpec
 from torch_attention.models.description import ModelSpec as ModelSpec
 from torch_attention.models.description import Part as Part
@@ -50,7 +52,9 @@ from torch_attention.models.tasks import FirstAndMeanPooling as FirstAndMeanPool
 from torch_attention.models.tasks import FirstToken as FirstToken
 from torch_attention.models.tasks import LastPosition as LastPosition
 from torch_attention.models.tasks import LastToken as LastToken
+from torch_attention.models.tasks import LateClassifier as LateClassifier
 from torch_attention.models.tasks import LearnedPooling as LearnedPooling
+from torch_attention.models.tasks import LinearLanguageHead as LinearLanguageHead
 from torch_attention.models.tasks import MaskedLanguageHead as MaskedLanguageHead
 from torch_attention.models.tasks import MeanPooling as MeanPooling
 from torch_attention.models.tasks import NoHead as NoHead

@@ -59,7 +59,8 @@ class LayerSpec:
     Attributes:
         mixer: token mixer: any causal attention or recurrent class of the catalogue; None for a layer of only a
             feed-forward network, as in Nemotron-H.
-        ffn: `FeedForward`, `GatedFeedForward` or `MixtureOfExperts`; None for no feed-forward network.
+        ffn: `FeedForward`, `GatedFeedForward`, `MixtureOfExperts` or `DenseAndExperts`; None for no feed-forward
+            network.
         arrangement: order of norms and residuals: a key of `ARRANGEMENTS`, such as `"pre"` or `"sandwich"`.
         norm: norm of the layer, `rms_norm` or `layer_norm`.
         residual_scale: factor on the output of each sublayer before the residual addition, as in Granite.

@@ -22,6 +22,10 @@ SEQUENCES = "text-classification"
 SOUNDS = "audio-classification"
 SPEECH = "automatic-speech-recognition"
 TOKENS = "token-classification"
+OUTPUTS = (
+    "head.decoder.weight",
+    "head.decoder.kernel",
+)  # of a head with an output layer of its own, in the mirrors
 TASKS = (FEATURES, MASKED, IMAGES, QUESTIONS, SEQUENCES, GENERATION, TOKENS, SPEECH, SOUNDS)
 
 
@@ -265,7 +269,7 @@ def masked_head(
             }
         else:
             found = {**options(fields), "bias": False}
-        untied = tensors.differ(weight.name, weight.to) or "head.decoder.weight" in tensors
+        untied = tensors.differ(weight.name, weight.to) or any(name in tensors for name in OUTPUTS)
         return Part("MaskedLanguageHead", found | ({"tied": False} if untied else {}))
 
     weights = f"{transform}.weight", f"{norm}.weight"

@@ -6,7 +6,7 @@ the head under `head`. The tensors show which heads there are; the class that wr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from attention_bridge.catalogue.part import Part
 from attention_bridge.errors import CheckpointError, InputError
 from attention_bridge.pretrained.families.family import Reading
 from attention_bridge.pretrained.families.fields import Fields
-from attention_bridge.pretrained.families.heads import FEATURES, GENERATION, TASKS, Head
+from attention_bridge.pretrained.families.heads import FEATURES, GENERATION, OUTPUTS, TASKS, Head
 from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layout import Layout, Unused
 from attention_bridge.weights.layouts.jax_attention import JAX_ATTENTION
@@ -54,6 +54,8 @@ def with_task(reading: Reading, heads: Sequence[Head], fields: Fields, given: Te
     heads = heads if reading.model.name in BACKBONES else ()
     own = None if _is_outside(given, reading.layout) else _of_mirrors(given)
     found = [head for head in heads if (head.is_in(tensors) if own is None else head.is_in_mirror(own))]
+    output = tensors if own is None else own
+    found = [head for head in found if head.own or _has_output(head, output, reading, fields)]
     without = own is not None and not found
     lacks_logits = without or _lacks_logits(reading, tensors)
     head = _chosen(found, fields, reading, lacks_logits)
@@ -126,10 +128,24 @@ def _lacks_logits(reading: Reading, tensors: Tensors) -> bool:
     return not tied and embedding in tensors and head not in tensors
 
 
+def _has_output(head: Head, names: Collection[str], reading: Reading, fields: Fields) -> bool:
+    """Whether there is a head of one output layer: in the file, or tied and named by the class or the task."""
+    decoders = (OUTPUTS[0], *(() if head.decoder is None else (head.decoder.name,)))
+    if any(name in names for name in decoders):
+        return True
+    tied = reading.model.arguments["config"].arguments.get("tied", False)
+    return tied and (fields.task == head.task or _class_name(fields).endswith(head.classes))
+
+
+def _class_name(fields: Fields) -> str:
+    """The name of the class that wrote the file; empty if the configuration has none."""
+    names = fields.given.get("architectures")
+    return names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
+
+
 def _chosen(found: Sequence[Head], fields: Fields, reading: Reading, lacks_logits: bool) -> Head | None:
     """The head of the task that was asked for; else of the class that wrote the file; else the first; None for none."""
-    names = fields.given.get("architectures")
-    written = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
+    written = _class_name(fields)
     fitting = [head for head in found if written.endswith(head.classes)]
     has_logits = reading.model.name in LANGUAGE_MODELS and not lacks_logits
     if fields.task is None and has_logits and written.endswith(CAUSAL):

@@ -49,7 +49,7 @@ def classify(model: TextModel, text: str, pair: str | None = None) -> list[Label
     Raises:
         InputError: the model is no sequence classifier.
     """
-    kinds.check(model.model, "classify", ("SequenceClassifier",), model.directory)
+    kinds.check(model.model, "classify", kinds.OF_SEQUENCES, model.directory)
     encoded = model.tokenizer.encode([text], None if pair is None else [pair])
     (scores,) = model.run(calls.logits, encoded)
     problem = model.config.get("problem_type")

@@ -23,6 +23,8 @@ KINDS = {
     "VisionTransformer": ("an image model", ""),
     "ContrastiveModel": ("a model of images and texts", ""),
     "MaskedLanguageHead": ("a masked language model", "fill-mask"),
+    "LinearLanguageHead": ("a masked language model", "fill-mask"),
+    "LateClassifier": ("a classifier", "classify"),
     "SequenceClassifier": ("a classifier", "classify"),
     "TokenClassifier": ("a token classifier", "classify"),
     "QuestionAnswering": ("a model for question answering", "classify"),
@@ -33,8 +35,9 @@ KINDS = {
 IMAGES = ("VisionHierarchy", "VisionTransformer")
 HIDDEN = ("Encoder", "Decoder", "LanguageModel", "EncoderDecoder", "RelativeEncoderDecoder")
 WRITERS = ("Decoder", "LanguageModel", "EncoderDecoder", "RelativeEncoderDecoder")
-MASKED = ("MaskedLanguageHead",)
-CLASSIFIERS = ("SequenceClassifier", "TokenClassifier", "QuestionAnswering")
+MASKED = ("MaskedLanguageHead", "LinearLanguageHead")
+OF_SEQUENCES = ("SequenceClassifier", "LateClassifier")
+CLASSIFIERS = (*OF_SEQUENCES, "TokenClassifier", "QuestionAnswering")
 EMBEDDERS = (*HIDDEN, *MASKED, *CLASSIFIERS, "EmbeddingHead", "NoHead")
 
 

@@ -1,4 +1,6 @@
-"""`hf.gemma4`: Hugging Face `Gemma4ForCausalLM`, the text model of Gemma 4.
+"""`hf.gemma4`: Hugging Face `Gemma4ForCausalLM`, the text model of Gemma 4; `hf.gemma4_experts` has experts.
+
+All experts of a layer are in one tensor.
 
 https://github.com/huggingface/transformers/blob/main/src/transformers/models/gemma4/modeling_gemma4.py
 """
@@ -6,6 +8,7 @@ https://github.com/huggingface/transformers/blob/main/src/transformers/models/ge
 from dataclasses import replace
 
 from attention_bridge.weights.layouts.hf_llama import HF_GEMMA, LAYER, SPELLINGS
+from attention_bridge.weights.layouts.hf_qwen2_moe import OURS
 from attention_bridge.weights.rule import Rule
 
 LAYER_INPUTS = (
@@ -29,4 +32,27 @@ HF_GEMMA4 = replace(
         ),
     ),
     unused=(),
+)
+
+FFN = "layers.{n}.ffn."
+EXPERTS = (
+    Rule(LAYER + "mlp.{gate,up,down}_proj.weight", FFN + "dense.{gate,up,down}_proj.weight"),
+    Rule(
+        LAYER + "{pre_feedforward_layernorm,post_feedforward_layernorm_1,pre_feedforward_layernorm_2}.weight",
+        FFN + "{dense_norm,dense_output_norm,experts_norm}.weight",
+    ),
+    Rule(LAYER + "post_feedforward_layernorm_2.weight", FFN + "experts_output_norm.weight"),
+    Rule(
+        LAYER + "router.{proj.weight,scale,per_expert_scale}",
+        FFN + "router.{proj.weight,input_scale,expert_scale}",
+    ),
+    Rule(
+        LAYER + "experts.{name}.gate_up_proj",
+        OURS + "{gate,up}_proj.weight",
+        "(two rows) columns -> two rows columns",
+    ),
+    Rule(LAYER + "experts.{name}.down_proj", OURS + "down_proj.weight"),
+)
+HF_GEMMA4_EXPERTS = replace(
+    HF_GEMMA4, name="hf.gemma4_experts", rules=(*EXPERTS, *HF_GEMMA4.rules), stacked="experts"
 )

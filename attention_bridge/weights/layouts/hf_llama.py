@@ -1,7 +1,8 @@
 """`hf.llama`: Hugging Face `LlamaForCausalLM`, and models with the same tensor names: Mistral, Qwen 2 and 3, Gemma 1.
 
 `hf.gemma` is the same for Gemma 2 and 3, which have four norms per layer; `hf.gemma3` is the text model inside a
-multimodal Gemma 3, `Gemma3ForConditionalGeneration`. Rotary pairs are i and i + head_dim / 2.
+multimodal Gemma 3, `Gemma3ForConditionalGeneration`; `hf.eurobert` is EuroBERT, whose classifier has a hidden layer.
+Rotary pairs are i and i + head_dim / 2.
 
 https://github.com/huggingface/transformers/blob/main/src/transformers/models/llama/modeling_llama.py
 """
@@ -37,6 +38,12 @@ HF_LLAMA = Layout(
     spellings=SPELLINGS,
     dropped=DROPPED,
     unused=DECODER_HEADS,
+)
+
+HF_EUROBERT = replace(
+    HF_LLAMA,
+    name="hf.eurobert",
+    unused=(*DECODER_HEADS, Unused("dense.{rest}", "a task head, not part of the encoder")),
 )
 
 HF_GEMMA = Layout(

@@ -6,6 +6,7 @@ from jax_attention.models.arrangements.parallel import ParallelSharedNorm as Par
 from jax_attention.models.arrangements.post_norm import PostNorm as PostNorm
 from jax_attention.models.arrangements.pre_norm import FeedForwardPreNorm as FeedForwardPreNorm
 from jax_attention.models.arrangements.pre_norm import PreNorm as PreNorm
+from jax_attention.models.arrangements.sandwich import MixerSandwich as MixerSandwich
 from jax_attention.models.arrangements.sandwich import Sandwich as Sandwich
 
 ARRANGEMENTS = {
@@ -13,6 +14,7 @@ ARRANGEMENTS = {
     "pre_feed_forward": FeedForwardPreNorm,
     "post": PostNorm,
     "sandwich": Sandwich,
+    "sandwich_mixer": MixerSandwich,
     "output": OutputNorm,
     "parallel": Parallel,
     "parallel_shared_norm": ParallelSharedNorm,

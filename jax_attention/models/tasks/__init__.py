@@ -4,6 +4,8 @@ from jax_attention.models.tasks.classification import DistilledClassifier as Dis
 from jax_attention.models.tasks.classification import SequenceClassifier as SequenceClassifier
 from jax_attention.models.tasks.classification import TokenClassifier as TokenClassifier
 from jax_attention.models.tasks.embedding import EmbeddingHead as EmbeddingHead
+from jax_attention.models.tasks.late_classification import LateClassifier as LateClassifier
+from jax_attention.models.tasks.linear_language import LinearLanguageHead as LinearLanguageHead
 from jax_attention.models.tasks.masked_language import MaskedLanguageHead as MaskedLanguageHead
 from jax_attention.models.tasks.no_head import NoHead as NoHead
 from jax_attention.models.tasks.pooling import FirstAndMeanPooling as FirstAndMeanPooling

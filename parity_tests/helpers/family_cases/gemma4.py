@@ -32,9 +32,11 @@ ROPE = {
 
 def case(**fields):
     """A model with these fields changed."""
-    return Case("hf.gemma4", "language", t.Gemma4ForCausalLM, t.Gemma4TextConfig, {**PLAIN, **fields})
+    layout = "hf.gemma4_experts" if fields.get("enable_moe_block") else "hf.gemma4"
+    return Case(layout, "language", t.Gemma4ForCausalLM, t.Gemma4TextConfig, {**PLAIN, **fields})
 
 
+EXPERTS = {"enable_moe_block": True, "num_experts": 5, "top_k_experts": 2, "moe_intermediate_size": 7}
 CASES = {
     "gemma4": case(num_kv_shared_layers=2, rope_parameters=ROPE),
     "gemma4, keys as values, one key": case(attention_k_eq_v=True, num_global_key_value_heads=1),
@@ -51,6 +53,17 @@ CASES = {
         rms_norm_eps=0.1,
         hidden_activation="gelu",
         rope_parameters=ROPE,
+    ),
+    "gemma4, experts": case(**EXPERTS, num_kv_shared_layers=2, rope_parameters=ROPE),
+    "gemma4, all experts chosen, eps": case(
+        **{**EXPERTS, "top_k_experts": 5}, rms_norm_eps=0.1, hidden_size_per_layer_input=0, vocab_size=37
+    ),
+    "gemma4, one expert, keys as values, wide": case(
+        **{**EXPERTS, "top_k_experts": 1, "num_experts": 3},
+        attention_k_eq_v=True,
+        num_kv_shared_layers=2,
+        use_double_wide_mlp=True,
+        hidden_activation="gelu",
     ),
     "gemma4, eleven layers": case(num_hidden_layers=11, layer_types=None, hidden_size_per_layer_input=0),
 }

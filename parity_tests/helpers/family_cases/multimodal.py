@@ -3,6 +3,7 @@
 import transformers as t
 
 from parity_tests.helpers.family_cases.case import NONE, SIZES, Case
+from parity_tests.helpers.family_cases.gemma4 import EXPERTS as GEMMA4_EXPERTS
 from parity_tests.helpers.family_cases.gemma4 import PLAIN as GEMMA4
 
 MODULES = ()
@@ -47,6 +48,13 @@ def qwen(kind, config, images, text, **fields):
 CLIP = {"vision_config": {"model_type": "clip_vision_model", **ONE}}
 PIXTRAL = {"vision_config": {"model_type": "pixtral", "head_dim": 6, **ONE}}
 DEEP = {"deepstack_visual_indexes": [0], "num_position_embeddings": 4}
+GEMMA4_WITH_IMAGES = {
+    "vision_config": {**ONE, "num_key_value_heads": 2, "head_dim": 8, "position_embedding_size": 4},
+    "audio_config": None,
+    "image_token_id": 900,
+    "video_token_id": 901,
+    "audio_token_id": 902,
+}
 CASES = {
     "llava": llava(t.LlavaForConditionalGeneration, t.LlavaConfig, {"model_type": "llama"}, **CLIP),
     "llava, qwen2, tied": llava(
@@ -87,18 +95,18 @@ CASES = {
             "rope_parameters": {**AXES, "mrope_section": [2, 1, 1], "mrope_interleaved": True},
         },
     ),
+    "gemma4, experts with images": Case(
+        "hf.gemma4_experts",
+        "language",
+        t.Gemma4ForConditionalGeneration,
+        t.Gemma4Config,
+        {**GEMMA4_WITH_IMAGES, "text_config": {**GEMMA4, **GEMMA4_EXPERTS, "hidden_size_per_layer_input": 0}},
+    ),
     "gemma4 with images": Case(
         "hf.gemma4",
         "language",
         t.Gemma4ForConditionalGeneration,
         t.Gemma4Config,
-        {
-            "text_config": {**GEMMA4, "num_kv_shared_layers": 2},
-            "vision_config": {**ONE, "num_key_value_heads": 2, "head_dim": 8, "position_embedding_size": 4},
-            "audio_config": None,
-            "image_token_id": 900,
-            "video_token_id": 901,
-            "audio_token_id": 902,
-        },
+        {**GEMMA4_WITH_IMAGES, "text_config": {**GEMMA4, "num_kv_shared_layers": 2}},
     ),
 }

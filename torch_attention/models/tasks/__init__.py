@@ -4,6 +4,8 @@ from torch_attention.models.tasks.classification import DistilledClassifier as D
 from torch_attention.models.tasks.classification import SequenceClassifier as SequenceClassifier
 from torch_attention.models.tasks.classification import TokenClassifier as TokenClassifier
 from torch_attention.models.tasks.embedding import EmbeddingHead as EmbeddingHead
+from torch_attention.models.tasks.late_classification import LateClassifier as LateClassifier
+from torch_attention.models.tasks.linear_language import LinearLanguageHead as LinearLanguageHead
 from torch_attention.models.tasks.masked_language import MaskedLanguageHead as MaskedLanguageHead
 from torch_attention.models.tasks.no_head import NoHead as NoHead
 from torch_attention.models.tasks.pooling import FirstAndMeanPooling as FirstAndMeanPooling

@@ -85,18 +85,19 @@ class MaskedLanguageHead(nn.Module):
         check_sequence("x", x, self.embed_dim)
         table: Any = embedding
         if self.decoder is None:
-            self._check_table(table)
+            check_table(table, self.vocab_size, self.token_dim)
         h = normalise(self.norm, self.activation(self.transform(x)))  # batch length token_dim
         scores = similarities(table, h) if self.decoder is None else self.decoder(h)
         return scores + self.decoder_bias[...]
 
-    def _check_table(self, table: Any) -> None:
-        """Raise ValueError unless the embedding has the shape `(vocab_size, token_dim)` of a tied head."""
-        if table is None:
-            raise ValueError("embedding must be the model's token embedding for a tied head, got None")
-        found, needed = table_shape(table), (self.vocab_size, self.token_dim)
-        if found != needed:
-            raise ValueError(
-                "a tied head must have the vocab_size and token_dim of the model's token embedding, "
-                f"{found[0]} and {found[1]}, got {needed[0]} and {needed[1]}"
-            )
+
+def check_table(table: Any, vocab_size: int, token_dim: int) -> None:
+    """Raise ValueError unless the embedding has the shape `(vocab_size, token_dim)` of a tied head."""
+    if table is None:
+        raise ValueError("embedding must be the model's token embedding for a tied head, got None")
+    found, needed = table_shape(table), (vocab_size, token_dim)
+    if found != needed:
+        raise ValueError(
+            "a tied head must have the vocab_size and token_dim of the model's token embedding, "
+            f"{found[0]} and {found[1]}, got {needed[0]} and {needed[1]}"
+        )

@@ -18,7 +18,7 @@ from attention_bridge.pretrained.families.rope import rope
 from attention_bridge.pretrained.families.shown import shown
 from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layout import Dropped, Layout
-from attention_bridge.weights.layouts.hf_gemma4 import HF_GEMMA4
+from attention_bridge.weights.layouts.hf_gemma4 import HF_GEMMA4, HF_GEMMA4_EXPERTS
 
 ROPE = {
     WINDOWED: {"rope_type": "default", "rope_theta": 10000.0},
@@ -31,9 +31,7 @@ def read_gemma4(fields: Fields, tensors: Tensors) -> Reading:
 
     The last layers attend to the keys and values of earlier ones; each layer reads a vector of the token of its own.
     """
-    fields.only("enable_moe_block", False)
     fields.only("use_bidirectional_attention", None, "vision")  # "vision" concerns images alone
-    fields.raw("num_experts", "top_k_experts", "moe_intermediate_size")
     kinds = _kinds(fields)
     sources, sizes = kv_layers(fields, kinds), _sizes(fields, kinds)
     eps, window = fields.number("rms_norm_eps"), fields.size("sliding_window")
@@ -51,6 +49,7 @@ def read_gemma4(fields: Fields, tensors: Tensors) -> Reading:
     inputs: dict[str, Any] = {"output_scale": True}
     if dim:
         inputs["token_input"] = Part("TokenInput", {"activation": activation, "eps": eps})
+    experts = _experts(fields)
     layers = []
     for kind, source, each in zip(kinds, sources, sizes, strict=True):
         options: dict[str, Any] = {"shares_kv": True} if source is not None else {"value_norm": True}
@@ -69,12 +68,15 @@ def read_gemma4(fields: Fields, tensors: Tensors) -> Reading:
         mixer = heads.mixer(rope(given, each["head_dim"], layers=kind), window if kind == WINDOWED else None)
         width = ffn_dim * (1 if source is None else wide)
         ffn = Part("GatedFeedForward", {"ffn_dim": width, "activation": activation})
+        if experts is not None:
+            ffn = Part("DenseAndExperts", {"dense_dim": width, "activation": activation, **experts})
         shared = {} if source is None else {"kv_layer": source}
-        layers.append(layer_spec(mixer, ffn, "sandwich", heads.norm(), **shared, **inputs))
+        arrangement = "sandwich" if experts is None else "sandwich_mixer"
+        layers.append(layer_spec(mixer, ffn, arrangement, heads.norm(), **shared, **inputs))
     reading = decoder(
         fields,
         layers,
-        without_shared(HF_GEMMA4, sources),
+        without_shared(HF_GEMMA4 if experts is None else HF_GEMMA4_EXPERTS, sources),
         norm=heads.norm(),
         tied=True,
         embed_scale=fields.size("hidden_size") ** 0.5,
@@ -86,6 +88,21 @@ def read_gemma4(fields: Fields, tensors: Tensors) -> Reading:
         ),
     )
     return reading
+
+
+def _experts(fields: Fields) -> dict[str, Any] | None:
+    """The experts of each layer, as arguments of `DenseAndExperts`; None for none."""
+    names = ("num_experts", "top_k_experts", "moe_intermediate_size")
+    if not fields.flag("enable_moe_block", False):
+        fields.raw(*names)
+        return None
+    count, chosen, ffn_dim = (fields.size(name) for name in names)
+    if chosen > count:
+        raise CheckpointError(
+            f"{fields.source} must have top_k_experts of at most num_experts, got {chosen} and {count}"
+        )
+    eps = fields.number("rms_norm_eps")
+    return {"ffn_dim": ffn_dim, "num_experts": count, "num_chosen": chosen, "eps": eps}
 
 
 def kv_layers(fields: Fields, kinds: Sequence[str]) -> list[int | None]:
