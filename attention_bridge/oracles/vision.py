@@ -70,7 +70,7 @@ def patches(parameters: Parameters, name: str, x: Array) -> Array:
 def patch_embedding(parameters: Parameters, image: Array) -> Array:
     """Patch embedding z_0 = [c; E p_1; ...; E p_n] + P (Dosovitskiy et al. 2020, equation 1).
 
-    Registers follow c; P has rows for them or not (Darcet et al. 2023). c and P may be absent.
+    Registers follow c; P has rows for them or not (Darcet et al. 2023), and for c or not. c and P may be absent.
     """
     embedded = patches(parameters, "patch_proj", image)
     batch, rows, columns, _ = embedded.shape
@@ -78,8 +78,10 @@ def patch_embedding(parameters: Parameters, image: Array) -> Array:
     first = [parameters["class_token"]] if "class_token" in parameters else []
     after = list(parameters.get("registers", ()))
     places = list(parameters.get("positions", np.zeros((len(first) + len(tokens), 1))))
+    if len(places) == len(tokens):
+        places[:0] = [np.zeros(1)] * len(first)
     if len(places) < len(first) + len(after) + len(tokens):
-        places[1:1] = [np.zeros(1)] * len(after)
+        places[len(first) : len(first)] = [np.zeros(1)] * len(after)
     prefix = [np.stack([each] * batch) for each in (*first, *after)]
     return np.stack([x + place for x, place in zip(prefix + tokens, places, strict=True)], axis=1)
 

@@ -13,9 +13,9 @@ from attention_bridge.pretrained.families import FAMILIES
 from attention_bridge.pretrained.families.fields import GENERATION, HARMLESS
 
 TOKENS = ("bos_token_id", "decoder_start_token_id", "eos_token_id", "pad_token_id")
-# Model types that transformers does not know: Meta's and GGUF files, this package's own, and names of other models.
+# Model types that transformers does not know: files of Meta, timm and GGUF, this package's own, names of other models.
 OTHERS = {"RefinedWeb": "falcon", "RefinedWebModel": "falcon", "kimi_k2": "deepseek_v3"}
-WITHOUT = ("meta.llama", "gguf.llama", "gguf.qwen2", "gguf.qwen3", "attention_bridge")
+WITHOUT = ("meta.llama", "timm.vit", "gguf.llama", "gguf.qwen2", "gguf.qwen3", "attention_bridge")
 
 
 def defaults_of(kind: type) -> dict[str, Any]:

@@ -60,6 +60,10 @@ BACKBONES = {
         Part("VisionTransformerConfig", {**IMAGE.arguments, "class_token": False}),
         partial(tasks.vision_transformer, num_heads=HEADS, num_layers=1, eps=0.01),
     ),
+    "image whose prefix has no positions": (
+        Part("VisionTransformerConfig", {**REGISTERS.arguments, "class_position": False}),
+        partial(tasks.vision_transformer, num_heads=HEADS, num_layers=1, eps=0.01),
+    ),
     "image with a distillation token": (
         Part("VisionTransformerConfig", {**IMAGE.arguments, "num_registers": 1, "register_positions": True}),
         partial(tasks.vision_transformer, num_heads=HEADS, num_layers=1, eps=0.01),
@@ -217,6 +221,11 @@ TASK_MODELS = (
     task_model("classes by the last token", "language model", *LAST_CLASSES),
     task_model("classes by attention", "image", *ATTENDED_CLASSES),
     task_model("classes by the first token and the mean", "image with registers", *FIRST_AND_MEAN_CLASSES),
+    task_model(
+        "classes by the first token and the mean",
+        "image whose prefix has no positions",
+        *FIRST_AND_MEAN_CLASSES,
+    ),
     task_model("classes by the normed mean", "image without a class token", *NORMED_CLASSES),
     task_model("classes by two tokens", "image with a distillation token", *DISTILLED_CLASSES),
     task_model("classes of tokens", "encoder", *TOKEN_CLASSES),

@@ -4,7 +4,16 @@ from attention_bridge.pretrained.families import FAMILIES
 from attention_bridge.pretrained.families.mechanisms import mechanisms, model_types
 from parity_tests.helpers.model_mechanisms import table
 
-SAME = {"kimi_k2", "RefinedWeb", "RefinedWebModel", "meta.llama", "gguf.llama", "gguf.qwen2", "gguf.qwen3"}
+SAME = {
+    "kimi_k2",
+    "RefinedWeb",
+    "RefinedWebModel",
+    "meta.llama",
+    "timm.vit",
+    "gguf.llama",
+    "gguf.qwen2",
+    "gguf.qwen3",
+}
 
 
 def test_mechanisms_of_model_types_are_the_modules_of_their_models():

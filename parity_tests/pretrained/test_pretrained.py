@@ -354,7 +354,7 @@ OF_NO_CASE = ("kimi_k2", "llava_next", "qwen2_5_vl_text", "qwen2_vl_text", "qwen
 def test_each_family_reads_the_configuration_of_its_case():
     read = {each.kind.config_class.model_type for each in heads.WRITTEN.values()}
     read |= {case.config(**case.fields).model_type for case in families.CASES.values()}
-    others = {"attention_bridge", "meta.llama", "gguf.llama", "gguf.qwen2", "gguf.qwen3"}
+    others = {"attention_bridge", "meta.llama", "timm.vit", "gguf.llama", "gguf.qwen2", "gguf.qwen3"}
     others |= set(OF_NO_CASE)
     assert read | others | {"RefinedWeb", "RefinedWebModel"} == FAMILIES.keys()
 

@@ -50,6 +50,7 @@ class VisionTransformerConfig:
         num_registers: number of learned tokens after the class token, the registers of Darcet et al. 2023.
         positions: whether class token and patches have learned positions.
         register_positions: whether registers have learned positions, too, as DeiT's distillation token.
+        class_position: whether the class token has a learned position; False for DeiT III, where only patches have one.
         layer: description of each layer, in place of `num_heads`, `ffn_dim` and `activation`; None for `ViTBlock`.
         position: positional encoding that all layers of `layer` share; None for none.
         final_norm: whether the output of the last layer is normalised.
@@ -72,6 +73,7 @@ class VisionTransformerConfig:
     num_registers: int = 0
     positions: bool = True
     register_positions: bool = False
+    class_position: bool = True
     layer: LayerSpec | None = None
     position: Part | None = None
     final_norm: bool = True
@@ -111,6 +113,7 @@ class VisionTransformer(nn.Module):
             num_registers=config.num_registers,
             positions=config.positions,
             register_positions=config.register_positions,
+            class_position=config.class_position,
             **factory,
         )
         self.embedding_norm = layer_norm(dim, eps=eps, **factory) if config.embedding_norm else None

@@ -43,9 +43,11 @@ class PatchEmbedding(nn.Module):
         num_registers: number of learned tokens after the class token, the registers of Darcet et al. 2023.
         positions: whether class token and patches have learned positions.
         register_positions: whether registers have learned positions, too, as DeiT's distillation token.
+        class_position: whether the class token has a learned position; False for DeiT III, where only patches have one.
 
     Raises:
-        ValueError: an image smaller than a patch, or registers without a class token.
+        ValueError: an image smaller than a patch, registers without a class token, or positions of registers but not of
+            the class token.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class PatchEmbedding(nn.Module):
         num_registers: int = 0,
         positions: bool = True,
         register_positions: bool = False,
+        class_position: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
@@ -67,6 +70,8 @@ class PatchEmbedding(nn.Module):
             raise ValueError(
                 f"num_registers must be 0 without a class token, which they follow, got {num_registers}"
             )
+        if register_positions and not class_position:
+            raise ValueError("register_positions must be False without class_position, got True")
         if image_size[0] < patch_size[0] or image_size[1] < patch_size[1]:
             raise ValueError(
                 f"image_size must hold a patch, got an image of {image_size} and a patch of {patch_size}"
@@ -77,7 +82,9 @@ class PatchEmbedding(nn.Module):
         self.patch_proj = conv2d(in_channels, embed_dim, patch_size, stride=patch_size, **factory)
         self.num_prefix = int(class_token) + num_registers
         self.register_positions = register_positions
-        placed = int(class_token) + num_registers * int(register_positions) + num_patches
+        self.class_position = class_position
+        placed = num_registers * int(register_positions) + num_patches
+        placed += int(class_token and class_position)
         self.class_token = parameter(embed_dim, **factory) if class_token else None
         self.registers = parameter(num_registers, embed_dim, **factory) if num_registers else None
         self.positions = parameter(placed, embed_dim, **factory) if positions else None
@@ -104,14 +111,22 @@ class PatchEmbedding(nn.Module):
         x = flatten_grid(convolve(self.patch_proj, image))  # batch patches embed
         if self.register_positions:
             x = self._behind_registers(x)  # batch length embed
-        if self.class_token is not None:
-            token = repeat(self.class_token[...], "embed -> batch 1 embed", batch=x.shape[0])
-            x = torch.concatenate([token, x], dim=1)  # batch length embed
+        if self.class_position:
+            x = self._behind_class(x)  # batch length embed
         if self.positions is not None:
             x = x + self.positions[...]  # batch length embed
+        if not self.class_position:
+            return self._behind_class(self._behind_registers(x))  # batch length embed
         if self.register_positions or self.registers is None:
             return x
         return torch.concatenate([x[:, :1], self._behind_registers(x[:, 1:])], dim=1)  # batch length embed
+
+    def _behind_class(self, x: Float[Tensor, "batch places embed"]) -> Float[Tensor, "batch length embed"]:
+        """The class token, then `x`."""
+        if self.class_token is None:
+            return x
+        token = repeat(self.class_token[...], "embed -> batch 1 embed", batch=x.shape[0])
+        return torch.concatenate([token, x], dim=1)  # batch length embed
 
     def _behind_registers(
         self, x: Float[Tensor, "batch places embed"]

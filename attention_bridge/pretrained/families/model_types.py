@@ -6,6 +6,8 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+TIMM = "timm.vit"  # configurations of timm have an architecture and no model type
+
 # Ends of tensor names that only one family has, the most particular ones first.
 SIGNS = (
     ("albert_layer_groups.0.albert_layers.0.ffn.weight", "albert"),
@@ -42,6 +44,8 @@ def model_type_of(given: Mapping[str, Any], names: Collection[str], known: Colle
     name = architectures[0] if isinstance(architectures, list) and architectures else None
     if isinstance(name, str):
         return _of_architecture(name, "text_config" in given, known)
+    if isinstance(given.get("architecture"), str):
+        return TIMM
     if {"dim", "n_heads"} <= given.keys():
         return "meta.llama"
     found = next((kind for end, kind in SIGNS if any(each.endswith(end) for each in names)), None)

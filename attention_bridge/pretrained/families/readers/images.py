@@ -136,7 +136,7 @@ def image_sizes(
 ) -> dict[str, Any]:
     """The sizes of an image encoder; arguments are the family's defaults, and `ffn_dim` if no field has it."""
     dim, heads = fields.dim_and_heads(("hidden_size",), ("num_attention_heads",), defaults=(768, 12))
-    image, patch = pair(fields, "image_size", 224), pair(fields, "patch_size", patch_size)
+    image, patch = image_pair(fields, "image_size", 224), image_pair(fields, "patch_size", patch_size)
     if image[0] < patch[0] or image[1] < patch[1]:
         raise CheckpointError(
             f"{fields.source} must have an image_size that holds a patch, got {image} and {patch}"
@@ -154,8 +154,8 @@ def image_sizes(
     }
 
 
-def pair(fields: Fields, name: str, default: int) -> tuple[int, int]:
-    """Height and width, given as one number or as two."""
+def image_pair(fields: Fields, name: str, default: int) -> tuple[int, int]:
+    """Height and width of images or patches, given as one number or as two."""
     given = fields.raw(name, default=default)
     pair = (
         (given, given) if isinstance(given, int) else tuple(given) if isinstance(given, list | tuple) else ()

@@ -11,7 +11,7 @@ from attention_bridge.pretrained.families.describe import layer_spec
 from attention_bridge.pretrained.families.family import Family, Reading, model
 from attention_bridge.pretrained.families.fields import ACTIVATIONS, Fields
 from attention_bridge.pretrained.families.heads import image_head
-from attention_bridge.pretrained.families.readers.images import pair
+from attention_bridge.pretrained.families.readers.images import image_pair
 from attention_bridge.pretrained.families.stage_fields import hidden_size, stage_sizes
 from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layout import Layout
@@ -84,8 +84,8 @@ def _sizes(fields: Fields) -> dict[str, Any]:
         "window": fields.size("window_size", default=7),
         "eps": fields.number("layer_norm_eps", default=1e-5),
         "bias": fields.flag("qkv_bias", True),
-        "image_size": pair(fields, "image_size", 224),
-        "patch_size": pair(fields, "patch_size", 4),
+        "image_size": image_pair(fields, "image_size", 224),
+        "patch_size": image_pair(fields, "patch_size", 4),
         "in_channels": fields.size("num_channels", default=3),
         "mlp_ratio": fields.number("mlp_ratio", default=4.0),
         "activation": fields.word("hidden_act", words=ACTIVATIONS, default="gelu"),
