@@ -6,11 +6,12 @@ from functools import cache
 from typing import Any
 
 import torch_attention.models.experts as experts
+import torch_attention.models.parallel_mixers as parallel_mixers
 import torch_attention.models.routing as routing
 import torch_attention.models.token_inputs as token_inputs
 from torch_attention import feed_forward, head_norms, layer_scale, norms, positions
 from torch_attention.models.description import Part
-from torch_attention.models.module_classes import is_module_class
+from torch_attention.models.module_classes import call_arguments, is_module_class
 from torch_attention.models.roles import (
     FILLED_IN,
     HEADS,
@@ -26,7 +27,7 @@ from torch_attention.models.tasks import pooling
 from torch_attention.ranges import refuse
 
 # Modules whose classes a description may name.
-ROOMS = (*MECHANISMS, *HEADS, experts, feed_forward, pooling, routing, token_inputs)
+ROOMS = (*MECHANISMS, *HEADS, experts, feed_forward, parallel_mixers, pooling, routing, token_inputs)
 
 # Functions that a description may name.
 NORMS: dict[str, Callable[..., Any]] = {
@@ -65,6 +66,28 @@ def build(part: Part, known: dict[str, Any], factory: dict[str, Any]) -> Any:
     """
     name = FILLED_IN.get(frozenset(known), "")
     return _build(name, OF_MODELS.get(name), part, known, factory)
+
+
+def build_mixer(part: Part | None, embed_dim: int, factory: dict[str, Any], *, is_causal: bool) -> Any:
+    """Build the token mixer of a layer; None without one.
+
+    Args:
+        part: description of the mixer.
+        embed_dim: number of features per position.
+        factory: arguments of `Factory`.
+        is_causal: whether the mixer must be causal.
+
+    Raises:
+        ValueError: the part is no token mixer, or is not causal although `is_causal` is True.
+    """
+    if part is None:
+        return None
+    mixer = build(part, {"embed_dim": embed_dim, "is_causal": is_causal}, factory)
+    if is_causal and not getattr(mixer, "is_causal", bool({"cache", "state"} & call_arguments(mixer))):
+        raise ValueError(
+            f"the mixer of a language model must see no later token, got {part.name}, which sees them all"
+        )
+    return mixer
 
 
 def build_position(part: Part, embed_dim: int, factory: dict[str, Any]) -> Any:
