@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from jax_attention.activations import activation_function, sigmoid
 from jax_attention.arguments import checked
 from jax_attention.checks import check_places
-from jax_attention.layers import Dropout, Factory, linear
+from jax_attention.layers import Dropout, Factory, linear, scaled
 
 
 @checked
@@ -74,6 +74,8 @@ class GatedFeedForward(nnx.Module):
         ffn_dim: hidden features.
         activation: activation of the gate; any activation of `FeedForward`.
         bias: whether the three projections have biases.
+        gate_scale: factor on the gate before its activation, as in Falcon-H1.
+        output_scale: factor on the output.
 
     Raises:
         ValueError: an unknown activation.
@@ -86,12 +88,16 @@ class GatedFeedForward(nnx.Module):
         *,
         activation: str = "silu",
         bias: bool = False,
+        gate_scale: float = 1.0,
+        output_scale: float = 1.0,
         rngs: nnx.Rngs,
         param_dtype: DTypeLike = jnp.float32,
         dtype: DTypeLike | None = None,
     ):
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
         self.embed_dim = embed_dim
+        self.gate_scale = gate_scale
+        self.output_scale = output_scale
         self.gate_proj = linear(embed_dim, ffn_dim, bias=bias, **factory)
         self.up_proj = linear(embed_dim, ffn_dim, bias=bias, **factory)
         self.down_proj = linear(ffn_dim, embed_dim, bias=bias, **factory)
@@ -100,8 +106,9 @@ class GatedFeedForward(nnx.Module):
     def __call__(self, x: Float[Array, "batch *places embed"]) -> Float[Array, "batch *places embed"]:
         """Apply the network to each position of `x`, a sequence or a grid, as in `FeedForward`."""
         check_places("x", x, self.embed_dim)
-        hidden = self.activation(self.gate_proj(x)) * self.up_proj(x)  # batch *places ffn
-        return self.down_proj(hidden)  # batch *places embed
+        gate = scaled(self.gate_proj(x), self.gate_scale)  # batch *places ffn
+        hidden = self.activation(gate) * self.up_proj(x)  # batch *places ffn
+        return scaled(self.down_proj(hidden), self.output_scale)  # batch *places embed
 
 
 @checked

@@ -69,6 +69,11 @@ def similarities(table: nnx.Embed, x: Float[Array, "*batch embed"]) -> Float[Arr
     return table.attend(x)
 
 
+def scaled(x: Float[Array, "*axes"], factor: float) -> Float[Array, "*axes"]:
+    """Multiply by a factor; a factor of 1 returns `x` itself."""
+    return x if factor == 1.0 else x * factor
+
+
 def parameter(*shape: int, std: float = 0.02, **factory: Unpack[Factory]) -> nnx.Param[Array]:
     """Parameter initialised from a normal distribution; read it as `self.name[...]`."""
     return nnx.Param(initializers.normal(std)(factory["rngs"].params(), shape, factory["param_dtype"]))

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch_attention.activations import activation_function, sigmoid
 from torch_attention.arguments import checked
 from torch_attention.checks import check_places
-from torch_attention.layers import Dropout, Factory, linear
+from torch_attention.layers import Dropout, Factory, linear, scaled
 
 
 @checked
@@ -72,6 +72,8 @@ class GatedFeedForward(nn.Module):
         ffn_dim: hidden features.
         activation: activation of the gate; any activation of `FeedForward`.
         bias: whether the three projections have biases.
+        gate_scale: factor on the gate before its activation, as in Falcon-H1.
+        output_scale: factor on the output.
 
     Raises:
         ValueError: an unknown activation.
@@ -84,12 +86,16 @@ class GatedFeedForward(nn.Module):
         *,
         activation: str = "silu",
         bias: bool = False,
+        gate_scale: float = 1.0,
+        output_scale: float = 1.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
         factory = Factory(device=device, dtype=dtype)
         self.embed_dim = embed_dim
+        self.gate_scale = gate_scale
+        self.output_scale = output_scale
         self.gate_proj = linear(embed_dim, ffn_dim, bias=bias, **factory)
         self.up_proj = linear(embed_dim, ffn_dim, bias=bias, **factory)
         self.down_proj = linear(ffn_dim, embed_dim, bias=bias, **factory)
@@ -98,8 +104,9 @@ class GatedFeedForward(nn.Module):
     def forward(self, x: Float[Tensor, "batch *places embed"]) -> Float[Tensor, "batch *places embed"]:
         """Apply the network to each position of `x`, a sequence or a grid, as in `FeedForward`."""
         check_places("x", x, self.embed_dim)
-        hidden = self.activation(self.gate_proj(x)) * self.up_proj(x)  # batch *places ffn
-        return self.down_proj(hidden)  # batch *places embed
+        gate = scaled(self.gate_proj(x), self.gate_scale)  # batch *places ffn
+        hidden = self.activation(gate) * self.up_proj(x)  # batch *places ffn
+        return scaled(self.down_proj(hidden), self.output_scale)  # batch *places embed
 
 
 @checked

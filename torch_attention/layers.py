@@ -80,6 +80,11 @@ def similarities(
     return F.linear(x, table.weight)
 
 
+def scaled(x: Float[Tensor, "*axes"], factor: float) -> Float[Tensor, "*axes"]:
+    """Multiply by a factor; a factor of 1 returns `x` itself."""
+    return x if factor == 1.0 else x * factor
+
+
 def parameter(*shape: int, std: float = 0.02, **factory: Unpack[Factory]) -> nn.Parameter:
     """Parameter initialised from a normal distribution; read it as `self.name[...]`."""
     return nn.Parameter(nn.init.normal_(torch.empty(shape, **factory), std=std))

@@ -229,11 +229,14 @@ def mamba2(
     num_groups: int,
     eps: float,
     min_step: float = 0.0,
+    norm_order: str | None = "after_gate",
+    part_scales: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 1.0),
 ) -> tuple[Array, Array, Array, Array]:
     """Mamba-2, h_t = exp(Δ A) h_{t-1} + Δ B x, y_t = C h_t + D x, h (state_dim, head_dim) (Dao, Gu 2024, section 7)."""
     inner, group = num_heads * head_dim, num_groups * state_dim
     projected = there(linear(parameters, "in_proj", there(x, mask)), mask)
-    z, features, dt = np.split(projected, [inner, 2 * inner + 2 * group], axis=-1)
+    factors = np.repeat(part_scales, [inner, inner, group, group, num_heads])
+    z, features, dt = np.split(projected * factors, [inner, 2 * inner + 2 * group], axis=-1)
     features, inputs = short_convolution(parameters, features)
     features = there(features, mask)
     of_head = np.arange(num_heads) // (num_heads // num_groups)
@@ -250,10 +253,19 @@ def mamba2(
     heads, memory, weights = read_in_order(query, key, value, transition, step)
     skip = parameters["D"][:, None, None]
     heads, weights = heads + skip * value, weights + skip * np.eye(x.shape[1])
-    merged = np.concatenate(list(heads.swapaxes(0, 1)), axis=-1) * silu(z)
-    grouped = merged.reshape(*merged.shape[:2], num_groups, -1)
-    normed = rms_norm(np.ones(1), grouped, eps).reshape(merged.shape) * parameters["norm_scale"]
-    return linear(parameters, "out_proj", normed), memory, inputs, weights
+    merged = np.concatenate(list(heads.swapaxes(0, 1)), axis=-1)
+
+    def norm(features: Array) -> Array:
+        grouped = features.reshape(*features.shape[:2], num_groups, -1)
+        return rms_norm(np.ones(1), grouped, eps).reshape(features.shape) * parameters["norm_scale"]
+
+    if norm_order == "before_gate":
+        merged = norm(merged) * silu(z)
+    elif norm_order == "after_gate":
+        merged = norm(merged * silu(z))
+    else:
+        merged = merged * silu(z)
+    return linear(parameters, "out_proj", merged), memory, inputs, weights
 
 
 def gated_short_convolution(

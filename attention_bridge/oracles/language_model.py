@@ -11,10 +11,31 @@ Mixer = Callable[..., tuple[Array, ...]]
 FeedForward = Callable[[Parameters, Array], Array] | None
 
 
-def gated_feed_forward(parameters: Parameters, x: Array) -> Array:
-    """Gated feed-forward network W_d (silu(W_g x) ⊙ W_u x) (Shazeer 2020, eq. 6)."""
-    hidden = silu(linear(parameters, "gate_proj", x)) * linear(parameters, "up_proj", x)
-    return linear(parameters, "down_proj", hidden)
+def gated_feed_forward(
+    parameters: Parameters, x: Array, *, gate_scale: float = 1.0, output_scale: float = 1.0
+) -> Array:
+    """Gated feed-forward network b W_d (silu(a W_g x) ⊙ W_u x) (Shazeer 2020, eq. 6), with a = b = 1."""
+    hidden = silu(gate_scale * linear(parameters, "gate_proj", x)) * linear(parameters, "up_proj", x)
+    return output_scale * linear(parameters, "down_proj", hidden)
+
+
+def parallel_mixers(
+    parameters: Parameters,
+    x: Array,
+    mask: Array | None = None,
+    *,
+    attention: Mixer,
+    recurrent: Mixer,
+    attention_scales: Sequence[float],
+    recurrent_scales: Sequence[float],
+) -> tuple[Array, Array]:
+    """Attention and a recurrent layer in parallel, a₁ f(a₀ x) + r₁ g(r₀ x) (Falcon-H1, TII 2025).
+
+    Returns the output and the weights of the attention.
+    """
+    attended, *_, weights = attention(scope(parameters, "attention_mixer"), attention_scales[0] * x, mask)
+    read, *_ = recurrent(scope(parameters, "recurrent_mixer"), recurrent_scales[0] * x, mask)
+    return attention_scales[1] * attended + recurrent_scales[1] * read, weights
 
 
 def softmax_experts(parameters: Parameters, x: Array, *, num_experts: int, num_chosen: int) -> Array:

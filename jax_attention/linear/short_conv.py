@@ -96,3 +96,12 @@ def cut(x: Float[Array, "batch length features"], *sizes: int) -> list[Array]:
         parts.append(x[..., start : start + size])
         start += size
     return parts
+
+
+@checked
+def scaled_parts(
+    x: Float[Array, "batch length features"], sizes: tuple[int, ...], scales: tuple[float, ...]
+) -> Float[Array, "batch length features"]:
+    """Multiply consecutive parts of the features, of the given sizes, by one factor each."""
+    scaled = [part * scale for part, scale in zip(cut(x, *sizes), scales, strict=True)]
+    return jnp.concatenate(scaled, axis=-1)

@@ -18,21 +18,22 @@ are three equivalent forms: recurrent, chunked and parallel.
 """
 
 import jax.numpy as jnp
-from einops import rearrange, repeat
+from einops import rearrange
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
-from jax_attention.activations import silu
 from jax_attention.arguments import checked
 from jax_attention.arrays import einsum
 from jax_attention.checks import check_divisible, check_positive
 from jax_attention.layers import Factory, constant_parameter, conv1d, linear, uniform_parameter
 from jax_attention.linear.decay_rates import LOG_STEPS, RATES, step_bias, time_step
+from jax_attention.linear.gated_norm import check_gated_norm, gated_norm
 from jax_attention.linear.short_conv import (
     ConvolvedState,
     cut,
+    scaled_parts,
     short_convolution,
     visible_only,
 )
@@ -141,21 +142,6 @@ def state_space_weights(
 
 
 @checked
-def grouped_rms_norm(
-    x: Float[Array, "batch length features"],
-    scale: Float[Array, "features"],
-    num_groups: int,
-    eps: float,
-) -> Float[Array, "batch length features"]:
-    """Divide each group of features by its root mean square and multiply by `scale`, in at least float32."""
-    wide = at_least_float32(x)
-    squares = rearrange(wide * wide, "b l (g f) -> b l g f", g=num_groups)
-    root = jnp.sqrt(squares.mean(axis=-1) + eps)  # batch length groups
-    normalised = wide / repeat(root, "b l g -> b l (g f)", f=squares.shape[-1])  # batch length features
-    return normalised.astype(x.dtype) * scale[None, None]
-
-
-@checked
 class Mamba2(nnx.Module):
     """Mamba-2 layer: decaying linear attention with a short convolution and a gated, grouped norm (Dao & Gu 2024).
 
@@ -172,9 +158,13 @@ class Mamba2(nnx.Module):
         conv_bias: whether the convolution has a bias.
         eps: constant added to the mean square in the output norm.
         min_step: smallest time step Δ, as in Nemotron-H.
+        out_bias: whether the output projection has a bias; None for `bias`.
+        norm_order: `"after_gate"` to normalise the gated output, `"before_gate"` to normalise the output and then
+            multiply by the gate, or None for a gate without a norm, as in Falcon-H1.
+        part_scales: factors on the five parts of the projection: the gate, x, B, C and Δ, as in Falcon-H1; None for 1.
 
     Raises:
-        ValueError: sizes that do not divide, or are below 1.
+        ValueError: sizes that do not divide, or are below 1; an unknown `norm_order`, or not five `part_scales`.
     """
 
     def __init__(
@@ -191,12 +181,18 @@ class Mamba2(nnx.Module):
         conv_bias: bool = True,
         eps: float = 1e-5,
         min_step: float = 0.0,
+        out_bias: bool | None = None,
+        norm_order: str | None = "after_gate",
+        part_scales: tuple[float, ...] | None = None,
         rngs: nnx.Rngs,
         param_dtype: DTypeLike = jnp.float32,
         dtype: DTypeLike | None = None,
     ):
         check_positive(state_dim=state_dim, conv_width=conv_width, chunk_size=chunk_size)
         check_divisible(num_heads=num_heads, num_groups=num_groups)
+        check_gated_norm(norm_order)
+        if part_scales is not None and len(part_scales) != 5:
+            raise ValueError(f"part_scales must be five numbers, got {len(part_scales)}")
         if head_dim is None:
             check_divisible(inner_dim=2 * embed_dim, num_heads=num_heads)
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
@@ -209,6 +205,8 @@ class Mamba2(nnx.Module):
         self.chunk_size = chunk_size
         self.eps = eps
         self.min_step = min_step
+        self.norm_order = norm_order
+        self.part_scales = part_scales
         self.values, self.keys = num_heads * self.head_dim, num_groups * state_dim
         features = self.values + 2 * self.keys
         self.in_proj = linear(embed_dim, self.values + features + num_heads, bias=bias, **factory)
@@ -216,8 +214,10 @@ class Mamba2(nnx.Module):
         self.A_log = uniform_parameter(num_heads, between=RATES, through=jnp.log, **factory)
         self.dt_bias = uniform_parameter(num_heads, between=LOG_STEPS, through=step_bias, **factory)
         self.D = constant_parameter(num_heads, value=1.0, **factory)
-        self.norm_scale = constant_parameter(self.values, value=1.0, **factory)
-        self.out_proj = linear(self.values, embed_dim, bias=bias, **factory)
+        self.norm_scale = (
+            None if norm_order is None else constant_parameter(self.values, value=1.0, **factory)
+        )
+        self.out_proj = linear(self.values, embed_dim, bias=bias if out_bias is None else out_bias, **factory)
 
     def __call__(
         self,
@@ -245,6 +245,9 @@ class Mamba2(nnx.Module):
         features = self.values + 2 * self.keys
         check_read(x, self.embed_dim, mask, state, memory_shape, (self.conv_width - 1, features))
         projected = visible_only(self.in_proj(visible_only(x, mask)), mask)  # a bias would fill the padding
+        if self.part_scales is not None:
+            sizes = (self.values, self.values, self.keys, self.keys, self.num_heads)
+            projected = scaled_parts(projected, sizes, self.part_scales)
         z, mixed, dt = cut(projected, self.values, features, self.num_heads)
         mixed, inputs = short_convolution(self.conv, mixed, state, self.conv_width)
         value, key, query = cut(visible_only(mixed, mask), self.values, self.keys, self.keys)
@@ -268,9 +271,11 @@ class Mamba2(nnx.Module):
             each = jnp.eye(x.shape[1], dtype=step.dtype)  # length length
             weights = state_space_weights(query, key, log_decay) * step[:, :, None] + skip * each[None, None]
         heads = heads + skip * value  # batch heads length head_dim
-        heads = merge_heads(heads) * at_least_float32(silu(z))  # batch length heads·head_dim
-        scale = at_least_float32(self.norm_scale[...])
-        heads = grouped_rms_norm(heads, scale, self.num_groups, self.eps).astype(x.dtype)
+        scale = None if self.norm_scale is None else at_least_float32(self.norm_scale[...])
+        heads = gated_norm(
+            merge_heads(heads), z, scale, self.num_groups, self.eps, self.norm_order
+        )  # batch length heads·head_dim
+        heads = heads.astype(x.dtype)
         return RecurrentOutput(self.out_proj(heads), ConvolvedState(memory, inputs), weights)
 
 

@@ -27,6 +27,8 @@ from jax_attention.models.encoder_layer import EncoderLayer as EncoderLayer
 from jax_attention.models.experts import MixtureOfExperts as MixtureOfExperts
 from jax_attention.models.generation import generate as generate
 from jax_attention.models.language import LanguageModel as LanguageModel
+from jax_attention.models.parallel_mixers import ParallelMixers as ParallelMixers
+from jax_attention.models.parallel_mixers import ParallelState as ParallelState
 from jax_attention.models.recurrent_seq2seq import RecurrentCache as RecurrentCache
 from jax_attention.models.recurrent_seq2seq import RecurrentSeq2Seq as RecurrentSeq2Seq
 from jax_attention.models.relative_encoder_decoder import RelativeEncoderDecoder as RelativeEncoderDecoder

@@ -19,7 +19,7 @@ from jax_attention.feed_forward import FeedForward, GatedFeedForward
 from jax_attention.layers import Dropout, Factory
 from jax_attention.models.description import Part
 from jax_attention.models.module_classes import call_arguments
-from jax_attention.models.token_mixers import build_mixer
+from jax_attention.models.part_builder import build_mixer
 from jax_attention.norms import layer_norm, normalise
 from jax_attention.outputs import AttentionOutput
 from jax_attention.self_attention import MultiHeadSelfAttention

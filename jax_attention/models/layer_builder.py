@@ -7,8 +7,7 @@ from jax_attention.layers import constant_parameter
 from jax_attention.models.arrangements import ARRANGEMENTS
 from jax_attention.models.arrangements.layer import Layer
 from jax_attention.models.description import LayerSpec, ModelSpec
-from jax_attention.models.part_builder import build, build_on_grid
-from jax_attention.models.token_mixers import build_mixer
+from jax_attention.models.part_builder import build, build_mixer, build_on_grid
 
 
 def build_layers(config: ModelSpec, factory: dict[str, Any]) -> list[Layer]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax_attention.models.dense_and_experts as dense_and_experts
 import jax_attention.models.experts as experts
+import jax_attention.models.parallel_mixers as parallel_mixers
 import jax_attention.models.routing as routing
 import jax_attention.models.token_inputs as token_inputs
 from jax_attention import (
@@ -113,7 +114,7 @@ FUNCTION = Role("a number or a function such as yarn_amplitude", (rotary_scaling
 OF_MODELS = {
     "mixer": Role(
         "a class that mixes one sequence, such as CausalSelfAttention",
-        MECHANISMS,
+        (*MECHANISMS, parallel_mixers),
         frozenset({"x"}),
         frozenset({AttentionOutput, CachedOutput, RecurrentOutput}),
     ),
@@ -149,6 +150,12 @@ ON_GRIDS = {
 # Roles of the arguments of a part: modules, or numbers that a function may compute.
 OF_MODULES = {
     "attention": Role("attention with latents or grouped heads, such as MultiHeadLatentAttention", (heads,)),
+    "attention_mixer": Role(
+        "causal attention, such as GroupedQueryAttention",
+        MECHANISMS,
+        frozenset({"x", "cache"}),
+        frozenset({AttentionOutput, CachedOutput}),
+    ),
     "embedding_position": Role("a positional embedding such as SinusoidalEmbedding", (absolute,)),
     "hidden_norm": NORM,
     "indexer": Role("an indexer such as LightningIndexer", (lightning_indexer,)),
@@ -156,6 +163,12 @@ OF_MODULES = {
     "pooling": Role("a pooling of tokens such as MeanPooling", (pooling,)),
     "position": Role("a position scheme such as RotaryEmbedding", (positions,), results=frozenset({Placed})),
     "q_norm": NORM,
+    "recurrent_mixer": Role(
+        "a recurrent layer, such as Mamba2",
+        MECHANISMS,
+        frozenset({"x", "state"}),
+        frozenset({RecurrentOutput}),
+    ),
     "routing": Role("a routing of experts such as SoftmaxRouting", (routing,)),
 }
 # The positional encoding that the layers of a model share, which may be embeddings of distances.

@@ -6,33 +6,9 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.caches import Cache, GrowingCache, StaticCache
-from jax_attention.models.description import Part
 from jax_attention.models.module_classes import call_arguments
-from jax_attention.models.part_builder import build
 from jax_attention.ops.arrays import known_values
 from jax_attention.outputs import CachedOutput
-
-
-def build_mixer(part: Part | None, embed_dim: int, factory: dict[str, Any], *, is_causal: bool) -> Any:
-    """Build the token mixer of a layer; None without one.
-
-    Args:
-        part: description of the mixer.
-        embed_dim: number of features per position.
-        factory: arguments of `Factory`.
-        is_causal: whether the mixer must be causal.
-
-    Raises:
-        ValueError: the part is no token mixer, or is not causal although `is_causal` is True.
-    """
-    if part is None:
-        return None
-    mixer = build(part, {"embed_dim": embed_dim, "is_causal": is_causal}, factory)
-    if is_causal and not getattr(mixer, "is_causal", bool({"cache", "state"} & call_arguments(mixer))):
-        raise ValueError(
-            f"the mixer of a language model must see no later token, got {part.name}, which sees them all"
-        )
-    return mixer
 
 
 def mix(
@@ -72,7 +48,8 @@ def mix(
         NotImplementedError: the mixer has no incremental decoding.
     """
     if "state" in names:
-        read = mixer(x, mask, state=memory, need_weights=need_weights)
+        where = {"positions": positions} if "positions" in names else {}
+        read = mixer(x, mask, state=memory, need_weights=need_weights, **where)
         return CachedOutput(read.output, read.state if reads_on else None, read.weights)
     given: dict[str, Any] = {"need_weights": need_weights} if "need_weights" in names else {}
     if position is not None:
@@ -96,10 +73,10 @@ def mix(
     return CachedOutput(read.output, found if shares else cache, read.weights)
 
 
-def first_memory(mixer: Any, capacity: int | None) -> Cache | None:
+def first_memory(mixer: Any, capacity: int | None) -> Any:
     """Empty KV cache of a mixer; None without one, and for a recurrent layer, whose state starts as None.
 
-    It is None, too, for attention to another layer's keys and values.
+    It is None, too, for attention to another layer's keys and values. Parallel mixers start with an empty cache.
 
     Args:
         mixer: attention, a recurrent layer, or None.
@@ -108,6 +85,8 @@ def first_memory(mixer: Any, capacity: int | None) -> Cache | None:
     Raises:
         NotImplementedError: the mixer has no incremental decoding.
     """
+    if hasattr(mixer, "start"):
+        return mixer.start(capacity)
     if mixer is None or "state" in call_arguments(mixer) or getattr(mixer, "shares_kv", False):
         return None
     check_reads_on(mixer)
@@ -123,6 +102,8 @@ def check_memory(mixer: Any, memory: Any) -> None:
     elif getattr(mixer, "shares_kv", False):
         if memory is not None:
             raise TypeError(f"caches must hold None for a {name} with shares_kv=True, got {_kind(memory)}")
+    elif hasattr(mixer, "check_state"):
+        mixer.check_state(memory)
     elif "state" in call_arguments(mixer):
         if isinstance(memory, Cache):
             raise TypeError(f"caches must hold a state for {name}, or None at first, got {_kind(memory)}")

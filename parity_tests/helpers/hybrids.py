@@ -58,6 +58,22 @@ latent_layer = layer_spec(
     "pre",
     NORM,
 )
+SCALED = {**MAMBA, "norm_order": "before_gate", "part_scales": (0.7, 1.3, 0.6, 1.7, 0.9)}
+SCALES = {"attention_scales": (0.6, 1.4), "recurrent_scales": (1.2, 0.8)}
+GROUPS = {"num_heads": 3, "num_kv_heads": 1}
+parallel_layer = layer_spec(
+    Part(
+        "ParallelMixers",
+        {
+            "attention_mixer": Part("GroupedQueryAttention", {**GROUPS, "head_dim": 6, "position": ROTARY}),
+            "recurrent_mixer": Part("Mamba2", {**SCALED, "chunk_size": 2, "out_bias": True}),
+            **SCALES,
+        },
+    ),
+    Part("GatedFeedForward", {"ffn_dim": FFN, "gate_scale": 0.7, "output_scale": 1.6}),
+    "pre",
+    NORM,
+)
 
 experts = partial(oracles.softmax_experts, num_experts=5, num_chosen=2)
 POSITIONS = np.arange(SIZES["query"])[None]
@@ -106,6 +122,23 @@ HYBRIDS = (
             partial(heads.multi_head_latent_attention, **LATENT, positions=POSITIONS),
         ],
         [None, oracles.gated_feed_forward, oracles.gated_feed_forward],
+    ),
+    hybrid(
+        "attention beside a state space",
+        [parallel_layer, window_layer],
+        [
+            partial(
+                oracles.parallel_mixers,
+                attention=partial(heads.grouped_query_attention, **GROUPS, is_causal=True, turn=turn),
+                recurrent=partial(delta.mamba2, **SCALED),
+                **SCALES,
+            ),
+            partial(patterns.sliding_window_attention, num_heads=3, window=3),
+        ],
+        [
+            partial(oracles.gated_feed_forward, gate_scale=0.7, output_scale=1.6),
+            oracles.gated_feed_forward,
+        ],
     ),
 )
 ENCODER = hybrid(

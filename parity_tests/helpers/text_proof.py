@@ -114,11 +114,18 @@ class TextProof(Proof):
 
 def _of_attention(model: Any, maps: Any) -> Any:
     """The maps of attention layers; transformers has none of recurrent layers."""
+    if maps is None:
+        return None
     layers = getattr(model, "backbone", model).layers
-    if maps is None or not any("state" in getattr(layer, "takes", ()) for layer in layers):
-        return maps
     given = [layer for layer in layers if getattr(layer, "attention", None) is not None]
-    return tuple(x for x, layer in zip(maps, given, strict=True) if "state" not in layer.takes)
+    if not any(map(_is_recurrent, given)):
+        return maps
+    return tuple(x for x, layer in zip(maps, given, strict=True) if not _is_recurrent(layer))
+
+
+def _is_recurrent(layer: Any) -> bool:
+    """Whether a layer's mixer is a recurrent one without attention beside it."""
+    return "state" in getattr(layer, "takes", ()) and not hasattr(layer.attention, "attention_mixer")
 
 
 def _forget_lengths(model: Any) -> None:

@@ -12,11 +12,16 @@ from attention_bridge.parity.instances import build, jax_with
 
 DELTA = {"num_heads": 2, "num_value_heads": 4, "head_dim": 3, "value_dim": 5, "eps": 0.01}
 MAMBA = {"num_heads": 4, "head_dim": 3, "state_dim": 5, "num_groups": 2, "eps": 0.01}
+SCALES = (0.7, 1.3, 0.6, 1.7, 0.9)
 # Class, reference, options of both, options of the class alone.
 OPTIONS = {
     "rates up to two": ("GatedDeltaNet", oracles.gated_delta_net, {**DELTA, "beta_scale": 2.0}, {}),
     "large steps": ("Mamba2", oracles.mamba2, {**MAMBA, "min_step": 0.7}, {}),
     "biases": ("Mamba2", oracles.mamba2, MAMBA, {"bias": True}),
+    "bias of the output alone": ("Mamba2", oracles.mamba2, MAMBA, {"out_bias": True}),
+    "norm before the gate": ("Mamba2", oracles.mamba2, {**MAMBA, "norm_order": "before_gate"}, {}),
+    "no norm": ("Mamba2", oracles.mamba2, {**MAMBA, "norm_order": None}, {}),
+    "factors on the parts": ("Mamba2", oracles.mamba2, {**MAMBA, "part_scales": SCALES}, {}),
     "gates with biases": ("GatedShortConvolution", oracles.gated_short_convolution, {}, {"bias": True}),
     "wide convolution": ("GatedShortConvolution", oracles.gated_short_convolution, {}, {"conv_width": 5}),
 }

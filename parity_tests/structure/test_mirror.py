@@ -395,6 +395,10 @@ MODULES = {
     "FeedForwardPreNorm": lambda m, f: m.FeedForwardPreNorm(
         m.MultiHeadSelfAttention(6, 3, **f), m.FeedForward(6, 8, **f), partial(m.layer_norm, 6, **f)
     ),
+    "ParallelMixers": lambda m, f: m.ParallelMixers(
+        m.GroupedQueryAttention(6, 3, 1, head_dim=4, is_causal=True, **f),
+        m.Mamba2(6, 2, head_dim=5, state_dim=3, **f),
+    ),
     "PatchBias": lambda m, f: m.PatchBias(2, (2, 3), **f),
     "PatchRotaryEmbedding": lambda m, f: m.PatchRotaryEmbedding(8, (2, 3)),
     "ContrastiveModel of SigLIP": partial(built_part, SIGLIP),
@@ -544,6 +548,7 @@ class TestSignatures:
             "EncoderConfig.__init__": 24,
             "ModelSpec.__init__": 22,
             "GroupedQueryAttention.__init__": 16,
+            "Mamba2.__init__": 18,
             "QKNormAttention.__init__": 19,
             "EncoderDecoderConfig.__init__": 17,
             "RelativeEncoderDecoderConfig.__init__": 17,

@@ -95,3 +95,12 @@ def cut(x: Float[Tensor, "batch length features"], *sizes: int) -> list[Tensor]:
         parts.append(x[..., start : start + size])
         start += size
     return parts
+
+
+@checked
+def scaled_parts(
+    x: Float[Tensor, "batch length features"], sizes: tuple[int, ...], scales: tuple[float, ...]
+) -> Float[Tensor, "batch length features"]:
+    """Multiply consecutive parts of the features, of the given sizes, by one factor each."""
+    scaled = [part * scale for part, scale in zip(cut(x, *sizes), scales, strict=True)]
+    return torch.concatenate(scaled, dim=-1)

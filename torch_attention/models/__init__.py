@@ -27,6 +27,8 @@ from torch_attention.models.encoder_layer import EncoderLayer as EncoderLayer
 from torch_attention.models.experts import MixtureOfExperts as MixtureOfExperts
 from torch_attention.models.generation import generate as generate
 from torch_attention.models.language import LanguageModel as LanguageModel
+from torch_attention.models.parallel_mixers import ParallelMixers as ParallelMixers
+from torch_attention.models.parallel_mixers import ParallelState as ParallelState
 from torch_attention.models.recurrent_seq2seq import RecurrentCache as RecurrentCache
 from torch_attention.models.recurrent_seq2seq import RecurrentSeq2Seq as RecurrentSeq2Seq
 from torch_attention.models.relative_encoder_decoder import RelativeEncoderDecoder as RelativeEncoderDecoder

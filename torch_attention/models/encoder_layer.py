@@ -17,7 +17,7 @@ from torch_attention.feed_forward import FeedForward, GatedFeedForward
 from torch_attention.layers import Dropout, Factory
 from torch_attention.models.description import Part
 from torch_attention.models.module_classes import call_arguments
-from torch_attention.models.token_mixers import build_mixer
+from torch_attention.models.part_builder import build_mixer
 from torch_attention.norms import layer_norm, normalise
 from torch_attention.outputs import AttentionOutput
 from torch_attention.self_attention import MultiHeadSelfAttention

@@ -7,8 +7,7 @@ from torch_attention.layers import constant_parameter
 from torch_attention.models.arrangements import ARRANGEMENTS
 from torch_attention.models.arrangements.layer import Layer
 from torch_attention.models.description import LayerSpec, ModelSpec
-from torch_attention.models.part_builder import build, build_on_grid
-from torch_attention.models.token_mixers import build_mixer
+from torch_attention.models.part_builder import build, build_mixer, build_on_grid
 
 
 def build_layers(config: ModelSpec, factory: dict[str, Any]) -> list[Layer]:

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch_attention.models.dense_and_experts as dense_and_experts
 import torch_attention.models.experts as experts
+import torch_attention.models.parallel_mixers as parallel_mixers
 import torch_attention.models.routing as routing
 import torch_attention.models.token_inputs as token_inputs
 from torch_attention import feed_forward, head_norms, layer_scale, norms, positions, vision
 from torch_attention.models.description import Part
-from torch_attention.models.module_classes import is_module_class
+from torch_attention.models.module_classes import call_arguments, is_module_class
 from torch_attention.models.roles import (
     FILLED_IN,
     HEADS,
@@ -34,6 +35,7 @@ ROOMS = (
     dense_and_experts,
     experts,
     feed_forward,
+    parallel_mixers,
     pooling,
     routing,
     token_inputs,
@@ -92,6 +94,28 @@ def build_on_grid(role: str, part: Part, known: dict[str, Any], factory: dict[st
         TypeError, ValueError: as in `build`.
     """
     return _build(role, ON_GRIDS[role], part, known, factory)
+
+
+def build_mixer(part: Part | None, embed_dim: int, factory: dict[str, Any], *, is_causal: bool) -> Any:
+    """Build the token mixer of a layer; None without one.
+
+    Args:
+        part: description of the mixer.
+        embed_dim: number of features per position.
+        factory: arguments of `Factory`.
+        is_causal: whether the mixer must be causal.
+
+    Raises:
+        ValueError: the part is no token mixer, or is not causal although `is_causal` is True.
+    """
+    if part is None:
+        return None
+    mixer = build(part, {"embed_dim": embed_dim, "is_causal": is_causal}, factory)
+    if is_causal and not getattr(mixer, "is_causal", bool({"cache", "state"} & call_arguments(mixer))):
+        raise ValueError(
+            f"the mixer of a language model must see no later token, got {part.name}, which sees them all"
+        )
+    return mixer
 
 
 def build_position(part: Part, embed_dim: int, factory: dict[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""`hf.mamba2`, `hf.bamba`, `hf.granite_hybrid` and `hf.nemotron_h`: Mamba-2 alone, or among layers of attention.
+"""`hf.mamba2`, `hf.bamba`, `hf.falcon_h1`, `hf.granite_hybrid` and `hf.nemotron_h`: Mamba-2 alone or with attention.
 
 https://github.com/huggingface/transformers/blob/main/src/transformers/models/mamba2/modeling_mamba2.py
 """
@@ -9,14 +9,12 @@ from attention_bridge.weights.layouts.hf_llama import DROPPED, LAYER, RULES, SPE
 from attention_bridge.weights.rule import Rule
 
 
-def mamba2_rules(path: str) -> tuple[Rule, ...]:
-    """The rules of a Mamba-2 mixer at this path of a layer."""
+def mamba2_rules(path: str, ours: str = "layers.{n}.attention.") -> tuple[Rule, ...]:
+    """The rules of a Mamba-2 mixer at this path of a layer, and at the path `ours` in the mirrors."""
     return (
-        Rule(
-            path + "{in_proj,conv1d,out_proj}.{name}", "layers.{n}.attention.{in_proj,conv,out_proj}.{name}"
-        ),
-        Rule(path + "norm.weight", "layers.{n}.attention.norm_scale"),
-        Rule(path + "{A_log,D,dt_bias}", "layers.{n}.attention.{A_log,D,dt_bias}"),
+        Rule(path + "{in_proj,conv1d,out_proj}.{name}", ours + "{in_proj,conv,out_proj}.{name}"),
+        Rule(path + "norm.weight", ours + "norm_scale"),
+        Rule(path + "{A_log,D,dt_bias}", ours + "{A_log,D,dt_bias}"),
     )
 
 
@@ -46,6 +44,25 @@ HF_BAMBA = Layout(
         *RULES,
     ),
     spellings=(*SPELLINGS, ("final_layernorm.weight", "model.final_layernorm.weight")),
+    dropped=DROPPED,
+    unused=DECODER_HEADS,
+)
+
+HF_FALCON_H1 = Layout(
+    "hf.falcon_h1",
+    rules=(
+        Rule(LAYER + "{input_layernorm,pre_ff_layernorm}.weight", "layers.{n}.{attention,ffn}_norm.weight"),
+        *mamba2_rules(LAYER + "mamba.", "layers.{n}.attention.recurrent_mixer."),
+        Rule(
+            LAYER + "self_attn.{q,k,v,o}_proj.{name}",
+            "layers.{n}.attention.attention_mixer.{q,k,v,out}_proj.{name}",
+        ),
+        Rule(LAYER + "feed_forward.{gate,up,down}_proj.{name}", "layers.{n}.ffn.{gate,up,down}_proj.{name}"),
+        Rule("model.embed_tokens.weight", "token_embedding.weight"),
+        Rule("model.final_layernorm.weight", "final_norm.weight"),
+        Rule("lm_head.weight", "head.weight"),
+    ),
+    spellings=HF_BAMBA.spellings,
     dropped=DROPPED,
     unused=DECODER_HEADS,
 )

@@ -122,13 +122,14 @@ def read_granite_hybrid(fields: Fields, tensors: Tensors) -> Reading:
     )
 
 
-def mamba2(fields: Fields, names: dict[str, str], *, eps: float) -> Part:
+def mamba2(fields: Fields, names: dict[str, str], *, eps: float, inner: str | None = None) -> Part:
     """The `Mamba2` layer of a configuration.
 
     Args:
         fields: the configuration, with `hidden_size` and `hidden_act`.
         names: names of its fields, by the arguments of `Mamba2`, and `expand`.
         eps: added to the mean square in the output norm.
+        inner: name of a field with the features of all heads; None for `hidden_size * expand`, as without the field.
 
     Raises:
         CheckpointError: the sizes contradict each other, or a choice has no equal in `Mamba2`.
@@ -140,15 +141,17 @@ def mamba2(fields: Fields, names: dict[str, str], *, eps: float) -> Part:
             f"{fields.source} must have a time_step_limit from 0 to infinity, got {shown(limit)}"
         )
     fields.size(names["chunk_size"], default=None)  # the results are the same for any
-    inner, heads = fields.size("hidden_size") * fields.size(names["expand"]), fields.size(names["num_heads"])
+    features = fields.size("hidden_size") * fields.size(names["expand"])
+    features = features if inner is None else fields.size(inner, default=features)
+    heads = fields.size(names["num_heads"])
     if fields.raw(names["head_dim"]) in (None, "auto"):
-        fields.divides(names["expand"], inner, names["num_heads"], heads)
-        head_dim = inner // heads
+        fields.divides(inner or names["expand"], features, names["num_heads"], heads)
+        head_dim = features // heads
     else:
         head_dim = fields.size(names["head_dim"])
-    if heads * head_dim != inner:
+    if heads * head_dim != features:
         raise CheckpointError(
-            f"{fields.source} must have {names['num_heads']} * {names['head_dim']} of {inner} features, "
+            f"{fields.source} must have {names['num_heads']} * {names['head_dim']} of {features} features, "
             f"got {heads} * {head_dim}"
         )
     groups = fields.size(names["num_groups"])

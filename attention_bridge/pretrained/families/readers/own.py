@@ -31,10 +31,13 @@ WORDS = {
         "parallel_shared_norm",
     ),
     "kernel": ("elu", "relu", "softmax"),
+    "norm_order": ("after_gate", "before_gate"),
 }
 # Arguments that the model supplies, by the role of a part.
 KNOWN = {
     "mixer": ("embed_dim", "is_causal"),
+    "attention_mixer": ("embed_dim", "is_causal"),
+    "recurrent_mixer": ("embed_dim", "is_causal"),
     "ffn": ("embed_dim",),
     "norm": ("dim",),
     "token_input": ("embed_dim", "input_dim"),
