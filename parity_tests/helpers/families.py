@@ -367,7 +367,8 @@ def _pyramid(built: Any, given: dict[str, Any]) -> dict[str, Any]:
         return parts | {f"map {sum(depths[: n + 1]) - 1}": x for n, x in enumerate(found.attentions)}
     if "output" in parts:
         parts |= {f"features {n}": _flat(x) for n, x in enumerate(found.hidden_states)}
-    return parts | {f"map {n}": x for n, x in enumerate(found.attentions)}
+    maps = [x for each in found.attentions for x in (each if isinstance(each, tuple) else (each,))]
+    return parts | {f"map {n}": x for n, x in enumerate(maps)}
 
 
 def _flat(x: torch.Tensor) -> torch.Tensor:

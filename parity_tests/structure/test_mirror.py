@@ -290,7 +290,29 @@ def small_model(name, m, f):
             masked_frame=True,
         )
 
+    def pyramid():
+        norm = m.Part("layer_norm")
+        windows = m.LayerSpec(
+            m.Part("ShiftedWindowAttention", {"num_heads": 3, "window_size": 2}),
+            m.Part("FeedForward", {"ffn_dim": 8}),
+            norm=norm,
+        )
+        reduced = m.LayerSpec(
+            m.Part("SpatialReductionAttention", {"num_heads": 2, "reduction": 2}),
+            m.Part("ConvolutionalFeedForward", {"ffn_dim": 9}),
+            norm=norm,
+        )
+        stages = (
+            m.StageSpec(6, m.Part("PatchGrid", {"patch_size": (2, 3), "positions": True}), (windows,)),
+            m.StageSpec(
+                7, m.Part("PatchMerging"), (m.LayerSpec(None, m.Part("FeedForward", {"ffn_dim": 5})),)
+            ),
+            m.StageSpec(4, m.Part("OverlappingPatches", {"patch_size": 3, "stride": 2}), (reduced,), norm),
+        )
+        return m.VisionHierarchySpec((8, 12), 5, stages, norm)
+
     model, config = {
+        "VisionHierarchy": lambda: (m.VisionHierarchy, pyramid()),
         "Encoder of ALBERT": lambda: (
             m.Encoder,
             m.EncoderConfig(**sizes, num_types=0, token_dim=5, shared_layers=True),
@@ -409,6 +431,7 @@ MODULES = {
             "EncoderDecoder",
             "RelativeEncoderDecoder",
             "SpeechTransformer",
+            "VisionHierarchy",
             "VisionTransformer",
             "WaveformEncoder",
             "WaveformEncoder with layer norms",

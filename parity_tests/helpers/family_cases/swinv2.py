@@ -20,9 +20,7 @@ CASES = {
         t.Swinv2ForImageClassification, num_labels=4, depths=[2, 2], pretrained_window_sizes=[5, 2]
     ),
     "swinv2, padded patches, merging and windows": case(image_size=(17, 29), depths=[2, 2]),
-    "swinv2, absolute positions, no biases": case(
-        use_absolute_embeddings=True, qkv_bias=False, drop_path_rate=0.4
-    ),
+    "swinv2, no biases": case(qkv_bias=False, drop_path_rate=0.4, patch_size=(2, 3)),
     "swinv2, windows as high as the grid": case(image_size=(10, 26), depths=[1, 2], window_size=4),
     "swinv2, shifted where the grid is narrower than a window": case(
         image_size=(26, 6), depths=[2], num_heads=[2], window_size=4

@@ -1,0 +1,246 @@
+"""Hierarchical vision models: grids of patches, merging, convolutions in feed-forwards; against NumPy in float64."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+import jax_attention.models
+import torch_attention.models
+from attention_bridge.oracles.common import layer_norm, linear, scope
+from attention_bridge.oracles.vision import spatial_reduction_attention, window_attention
+from attention_bridge.parity.comparison import error
+from attention_bridge.weights import transfer
+from parity_tests.helpers.refusals import Case, assert_impossible, assert_refused
+
+CLOSE = 1e-12  # of float64
+MODELS = {"torch": torch_attention.models, "jax": jax_attention.models}
+
+
+def windows(m, positions=False):
+    """Two stages of windows: patches of 2 by 3 pixels, and merged patches."""
+    norm = m.Part("layer_norm")
+    layer = m.LayerSpec(
+        m.Part("ShiftedWindowAttention", {"num_heads": 3, "window_size": 2, "shift": 1}),
+        m.Part("FeedForward", {"ffn_dim": 8, "activation": "relu"}),
+        norm=norm,
+    )
+    merged = m.LayerSpec(None, m.Part("FeedForward", {"ffn_dim": 5, "activation": "relu"}), norm=norm)
+    patches = m.Part("PatchGrid", {"patch_size": (2, 3), "positions": positions})
+    stages = (m.StageSpec(6, patches, (layer,)), m.StageSpec(7, m.Part("PatchMerging"), (merged,)))
+    return m.VisionHierarchySpec((8, 12), 5, stages, norm, m.Part("MeanPooling"))
+
+
+def overlapping(m):
+    """One stage of overlapping patches with a convolution in its feed-forward network."""
+    layer = m.LayerSpec(
+        m.Part("SpatialReductionAttention", {"num_heads": 2, "reduction": 2}),
+        m.Part("ConvolutionalFeedForward", {"ffn_dim": 9, "activation": "relu"}),
+        norm=m.Part("layer_norm"),
+    )
+    embedding = m.Part("OverlappingPatches", {"patch_size": 4, "stride": 2})
+    return m.VisionHierarchySpec((8, 12), 5, (m.StageSpec(4, embedding, (layer,), m.Part("layer_norm")),))
+
+
+def outputs(spec, rng, image):
+    """The results of each mirror in float64 with the same random weights, and the weights."""
+    shapes = torch_attention.models.VisionHierarchy(spec(MODELS["torch"]), device="meta").state_dict()
+    weights = {name: 0.5 * rng.standard_normal(x.shape) for name, x in shapes.items()}
+    model = torch_attention.models.VisionHierarchy(spec(MODELS["torch"]), dtype=torch.float64)
+    found = [transfer(weights, model)(torch.from_numpy(image), need_hidden_states=True)]
+    with jax.enable_x64(True):
+        other = jax_attention.models.VisionHierarchy(
+            spec(MODELS["jax"]), rngs=nnx.Rngs(0), param_dtype=jnp.float64
+        )
+        found.append(transfer(weights, other)(jnp.asarray(image), need_hidden_states=True))
+    arrays = [x.detach().numpy() if isinstance(x, torch.Tensor) else np.asarray(x) for x in _arrays(found)]
+    half = len(arrays) // 2
+    return weights, arrays[:half], arrays[half:]
+
+
+def _arrays(found):
+    for each in found:
+        yield from (each.last_hidden_state, *each.hidden_states, *each.feature_maps)
+
+
+def convolved(weights, name, x, stride, padding):
+    """A convolution of a grid by loops; kernels of one group, or one per feature."""
+    kernel, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+    padded = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    high, wide = kernel.shape[2:]
+    rows, columns = (padded.shape[1] - high) // stride + 1, (padded.shape[2] - wide) // stride + 1
+    out = np.zeros((len(x), rows, columns, len(kernel)))
+    for y in range(rows):
+        for c in range(columns):
+            patch = padded[:, y * stride : y * stride + high, c * stride : c * stride + wide]
+            equation = "byxo,oyx->bo" if kernel.shape[1] == 1 else "byxi,oiyx->bo"
+            out[:, y, c] = np.einsum(equation, patch, kernel[:, 0] if kernel.shape[1] == 1 else kernel) + bias
+    return out
+
+
+def fed(weights, x):
+    """The feed-forward sublayer with ReLU, after its norm."""
+    hidden = linear(weights, "ffn.up_proj", layer_norm(weights, "ffn_norm", x, 1e-5))
+    hidden = convolved(weights, "ffn.conv", hidden, 1, 1) if "ffn.conv.weight" in weights else hidden
+    return x + linear(weights, "ffn.down_proj", np.maximum(hidden, 0.0))
+
+
+class TestWindows:
+    def test_stages_equal_numpy_with_padded_patches_windows_and_merging(self, rng):
+        image = rng.standard_normal((2, 5, 14, 5))  # 3 by 5 patches, padded
+        weights, *both = outputs(windows, rng, image)
+        first, second = (scope(weights, f"stages.{n}") for n in (0, 1))
+        padded = np.pad(image, ((0, 0), (0, 1), (0, 1), (0, 0)))
+        patches = padded.reshape(2, 3, 2, 5, 3, 5).transpose(0, 1, 3, 2, 4, 5)  # batch y x r c channel
+        kernel = first["embedding.patch_proj.weight"]
+        x = np.einsum("byxrci,oirc->byxo", patches, kernel) + first["embedding.patch_proj.bias"]
+        states = [layer_norm(first, "embedding.norm", x, 1e-5)]
+        layer = scope(first, "layers.0")
+        normed = layer_norm(layer, "attention_norm", states[0], 1e-5)
+        options = {"num_heads": 3, "window_size": 2, "shift": 1}
+        x = fed(layer, states[0] + window_attention(scope(layer, "attention"), normed, **options)[0])
+        maps, x = [x], np.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
+        corners = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
+        x = layer_norm(second, "embedding.norm", np.concatenate(corners, axis=-1), 1e-5)
+        states.append(x @ second["embedding.merge_proj.weight"].T)
+        states.append(fed(scope(second, "layers.0"), states[1]))
+        maps.append(states[-1])
+        last = layer_norm(weights, "final_norm", states[-1], 1e-5).reshape(2, 6, 7)
+        for found in both:
+            for ours, expected in zip(found, (last, *states, *maps), strict=True):
+                assert error(ours, expected) < CLOSE
+
+    def test_positions_are_added_row_by_row(self, rng):
+        def placed(m):
+            return windows(m, positions=True)
+
+        weights, found, other = outputs(placed, rng, rng.standard_normal((2, 8, 12, 5)))
+        bare = {name: x for name, x in weights.items() if not name.endswith("positions")}
+        model = torch_attention.models.VisionHierarchy(windows(MODELS["torch"]), dtype=torch.float64)
+        transfer(bare, model)
+        assert error(found[1], other[1]) < CLOSE
+        assert weights["stages.0.embedding.positions"].shape == (16, 6)
+
+    def test_pooled_output_is_the_mean_and_a_backbone_has_none(self, rng):
+        for models, array, factory in (
+            (MODELS["torch"], torch.from_numpy, {}),
+            (MODELS["jax"], jnp.asarray, {"rngs": nnx.Rngs(0)}),
+        ):
+            image = array(rng.standard_normal((2, 8, 12, 5)).astype(np.float32))
+            found = models.VisionHierarchy(windows(models), **factory)(image)
+            expected = np.asarray(found.last_hidden_state.tolist()).mean(axis=1)
+            np.testing.assert_allclose(np.asarray(found.pooled.tolist()), expected, atol=1e-6)
+            head = models.Part(
+                "SequenceClassifier", {"num_classes": 4, "pooling": models.Part("MeanPooling")}
+            )
+            described = models.TaskSpec(windows(models), head)
+            assert models.TaskSpec.from_dict(described.to_dict()) == described
+            task = models.TaskModel(described, **factory)
+            assert task.backbone.pooling is None
+            assert task(image).logits.shape == (2, 4)
+
+
+class TestOverlappingPatches:
+    def test_stage_equals_numpy(self, rng):
+        image = rng.standard_normal((2, 7, 10, 5))
+        weights, *both = outputs(overlapping, rng, image)
+        stage = scope(weights, "stages.0")
+        x = convolved(stage, "embedding.patch_proj", image, 2, 2)
+        embedded = layer_norm(stage, "embedding.norm", x, 1e-5)
+        layer = scope(stage, "layers.0")
+        normed = layer_norm(layer, "attention_norm", embedded, 1e-5)
+        attended = spatial_reduction_attention(scope(layer, "attention"), normed, num_heads=2)[0]
+        x = fed(layer, embedded + attended)
+        last = layer_norm(stage, "norm", x, 1e-5)
+        for found in both:
+            for ours, expected in zip(found, (last.reshape(2, -1, 4), embedded, x, last), strict=True):
+                assert error(ours, expected) < CLOSE
+
+
+REFUSED = [
+    Case(
+        "an image with other channels",
+        lambda m: partial(m.VisionHierarchy(windows(m)), m.nan(2, 8, 12, 3)),
+        ValueError,
+        "image must have shape (batch, height, width, 5), got (2, 8, 12, 3)",
+    ),
+    Case(
+        "an image of another size than the positions",
+        lambda m: partial(m.VisionHierarchy(windows(m, positions=True)), m.nan(2, 8, 9, 5)),
+        ValueError,
+        "image must have the size (8, 12) of the positions, got (8, 9)",
+    ),
+]
+
+
+def impossible(m, **changed):
+    """A stage with a changed layer, embedding or norm."""
+    layer = m.LayerSpec(m.Part("WindowAttention", {"num_heads": 2, "window_size": 3}))
+    given = {"embed_dim": 4, "embedding": m.Part("PatchGrid", {"patch_size": (2, 2)}), "layers": (layer,)}
+    return m.VisionHierarchy(m.VisionHierarchySpec((8, 12), 5, (m.StageSpec(**{**given, **changed}),)))
+
+
+IMPOSSIBLE = [
+    Case(
+        "a mixer of sequences",
+        lambda m: (
+            lambda: impossible(m, layers=(m.LayerSpec(m.Part("MultiHeadSelfAttention", {"num_heads": 2})),))
+        ),
+        ValueError,
+        "mixer must be attention over a grid, such as ShiftedWindowAttention, got MultiHeadSelfAttention",
+    ),
+    Case(
+        "an embedding that is none",
+        lambda m: lambda: impossible(m, embedding=m.Part("FeedForward", {"ffn_dim": 3})),
+        ValueError,
+        "embedding must be an embedding of a grid, such as PatchGrid or PatchMerging, got FeedForward",
+    ),
+    Case(
+        "positions on images that patches do not tile",
+        lambda m: (
+            lambda: impossible(m, embedding=m.Part("PatchGrid", {"patch_size": (3, 2), "positions": True}))
+        ),
+        ValueError,
+        "image_size must be a multiple of patch_size=(3, 2) for positions, got (8, 12)",
+    ),
+    Case(
+        "keys of another layer",
+        lambda m: (
+            lambda: impossible(
+                m,
+                layers=(
+                    m.LayerSpec(m.Part("WindowAttention", {"num_heads": 2, "window_size": 3}), kv_layer=0),
+                ),
+            )
+        ),
+        ValueError,
+        "kv_layer must be None in a stage, got 0",
+    ),
+    Case(
+        "no stages",
+        lambda m: lambda: m.VisionHierarchySpec((8, 12), 5, ()),
+        ValueError,
+        "stages must be at least 1, got 0",
+    ),
+    Case(
+        "no layers",
+        lambda m: lambda: impossible(m, layers=()),
+        ValueError,
+        "layers must be at least 1, got 0",
+    ),
+]
+
+
+@pytest.mark.usefixtures("as_shipped")
+class TestRefusals:
+    @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
+    def test_bad_input_raises_the_same_error_before_any_arithmetic(self, case):
+        assert_refused(case)
+
+    @pytest.mark.parametrize("case", IMPOSSIBLE, ids=lambda case: case.name)
+    def test_bad_arguments_raise_the_same_error(self, case):
+        assert_impossible(case)
