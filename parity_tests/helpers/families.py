@@ -354,7 +354,7 @@ def _image(built: Any, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pyramid(built: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """The outputs, states and maps of a hierarchy of stages; Swin has states of inputs, and one map a stage."""
+    """The outputs, states and maps of a hierarchy of stages; Swin has states of inputs, and one map per stage."""
     found = built(given["image"], output_hidden_states=True, output_attentions=True)
     if hasattr(found, "logits"):
         parts = {"pooled": found.logits}

@@ -8,7 +8,7 @@ from attention_bridge.pretrained.families.describe import layer_spec
 from attention_bridge.pretrained.families.family import Family, Reading, model
 from attention_bridge.pretrained.families.fields import ACTIVATIONS, MOST_LAYERS, Fields
 from attention_bridge.pretrained.families.heads import image_head
-from attention_bridge.pretrained.families.readers.images import pair
+from attention_bridge.pretrained.families.readers.images import image_pair
 from attention_bridge.pretrained.families.shown import shown
 from attention_bridge.pretrained.families.stage_fields import hidden_size, stage_sizes
 from attention_bridge.pretrained.families.tensors import Tensors
@@ -23,7 +23,7 @@ UNUSED = (
 
 
 def read_segformer(fields: Fields, tensors: Tensors) -> Reading:
-    """Read a SegFormer configuration (Xie et al. 2021); its norms have one epsilon whatever `layer_norm_eps` is."""
+    """Read a SegFormer configuration (Xie et al. 2021); `layer_norm_eps` has no effect."""
     fields.raw("layer_norm_eps")
     return Reading(_hierarchy(fields, 1e-5), HF_SEGFORMER)
 
@@ -70,7 +70,7 @@ def _hierarchy(fields: Fields, eps: float) -> Part:
     return model(
         "VisionHierarchy",
         "VisionHierarchySpec",
-        image_size=pair(fields, "image_size", 224),
+        image_size=image_pair(fields, "image_size", 224),
         in_channels=fields.size("num_channels", default=3),
         stages=tuple(stages),
     )

@@ -23,7 +23,7 @@ UNUSED = (
     "drop_path_rate", "hidden_size", "num_hidden_layers", "num_layers", "path_norm", "out_features", "out_indices",
     "stage_names",
 )  # fmt: skip
-PATCHES_EPS = 1e-5  # of the norms of patches, whatever layer_norm_eps is
+PATCHES_EPS = 1e-5  # of the norms of patches; layer_norm_eps has no effect on them
 Windows = Callable[[int, int], Part]  # the attention of a stage, by the number of the stage and of the layer
 
 
@@ -78,7 +78,7 @@ def _sizes(fields: Fields) -> dict[str, Any]:
     """The sizes of a hierarchy of windows."""
     fields.raw(*UNUSED)
     depths = stage_sizes(fields, "depths", most=MOST_STAGES)
-    sizes = {
+    sizes: dict[str, Any] = {
         "depths": depths,
         "num_heads": stage_sizes(fields, "num_heads", most=MOST_STAGES, stages=len(depths)),
         "embed_dim": fields.size("embed_dim", default=96),
