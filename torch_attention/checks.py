@@ -50,14 +50,6 @@ def check_sequence(name: str, x: Tensor, dim: int | None = None, batch: int | No
     raise ValueError(f"{name} must have shape {expected}, got {tuple(x.shape)}")
 
 
-def check_places(name: str, x: Tensor, dim: int) -> None:
-    """Raise ValueError unless `x` is a sequence `(batch, length, dim)` or a grid `(batch, height, width, dim)`."""
-    if x.ndim not in (3, 4) or not has_size(x.shape[-1], dim):
-        raise ValueError(
-            f"{name} must have shape (batch, length, {dim}) or (batch, height, width, {dim}), got {tuple(x.shape)}"
-        )
-
-
 def has_size(size: int, expected: int | None) -> bool:
     """Whether an axis has the expected size; None accepts any.
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from torch_attention.activations import activation_function, sigmoid
 from torch_attention.arguments import checked
-from torch_attention.checks import check_places
+from torch_attention.checks import has_size
 from torch_attention.layers import Dropout, Factory, linear, scaled
 
 
@@ -56,7 +56,7 @@ class FeedForward(nn.Module):
             x: input sequence, `(batch, length, embed_dim)`, or grid, `(batch, height, width, embed_dim)`.
             dropout_keep: boolean dropout mask of the hidden features, True keeps; used instead of sampling one.
         """
-        check_places("x", x, self.embed_dim)
+        _check_places("x", x, self.embed_dim)
         hidden = self.activation(self.up_proj(x))  # batch *places ffn
         return self.down_proj(self.dropout(hidden, dropout_keep))  # batch *places embed
 
@@ -103,7 +103,7 @@ class GatedFeedForward(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch *places embed"]) -> Float[Tensor, "batch *places embed"]:
         """Apply the network to each position of `x`, a sequence or a grid, as in `FeedForward`."""
-        check_places("x", x, self.embed_dim)
+        _check_places("x", x, self.embed_dim)
         gate = scaled(self.gate_proj(x), self.gate_scale)  # batch *places ffn
         hidden = self.activation(gate) * self.up_proj(x)  # batch *places ffn
         return scaled(self.down_proj(hidden), self.output_scale)  # batch *places embed
@@ -140,7 +140,15 @@ class ClampedFeedForward(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch *places embed"]) -> Float[Tensor, "batch *places embed"]:
         """Apply the network to each position of `x`, a sequence or a grid, as in `FeedForward`."""
-        check_places("x", x, self.embed_dim)
+        _check_places("x", x, self.embed_dim)
         gate = torch.clip(self.gate_proj(x), max=self.limit)  # batch *places ffn
         up = torch.clip(self.up_proj(x), -self.limit, self.limit)  # batch *places ffn
         return self.down_proj((up + 1.0) * gate * sigmoid(1.702 * gate))  # batch *places embed
+
+
+def _check_places(name: str, x: Tensor, dim: int) -> None:
+    """Raise ValueError unless `x` is a sequence `(batch, length, dim)` or a grid `(batch, height, width, dim)`."""
+    if x.ndim not in (3, 4) or not has_size(x.shape[-1], dim):
+        raise ValueError(
+            f"{name} must have shape (batch, length, {dim}) or (batch, height, width, {dim}), got {tuple(x.shape)}"
+        )

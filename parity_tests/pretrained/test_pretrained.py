@@ -166,7 +166,7 @@ def test_model_type_follows_from_the_architecture(name):
     case = families.CASES[name]
     fields = json.loads(json.dumps(case.config(**case.fields).to_dict(), default=str))
     architecture = {"architectures": [case.model.__name__]}
-    expected = read_config(fields)
+    expected = read_config({**fields, **architecture})
     assert read_config({**fields, **architecture, "model_type": None}).model == expected.model
 
 

@@ -358,6 +358,7 @@ def described_model(name, m, f):
         "post norms": lambda: arranged("post", heads),
         "output norms": lambda: arranged("output", heads),
         "one norm for both": lambda: arranged("parallel_shared_norm", heads),
+        "norms around mixers": lambda: arranged("sandwich_mixer", heads),
     }[name]()
     return described.made(spec, sys.modules[m.LanguageModel.__module__], f)
 
@@ -447,6 +448,7 @@ MODULES = {
             "post norms",
             "output norms",
             "one norm for both",
+            "norms around mixers",
         )
     },
     "SimpleSeq2Seq": lambda m, f: m.SimpleSeq2Seq(11, 10, 6, 3, 2, ffn_dim=8, max_len=7, **f),
@@ -575,7 +577,7 @@ class TestSignatures:
             "QKNormAttention.__init__": 19,
             "EncoderDecoderConfig.__init__": 17,
             "RelativeEncoderDecoderConfig.__init__": 17,
-            "VisionTransformerConfig.__init__": 21,
+            "VisionTransformerConfig.__init__": 22,
         }
         for file in FILES:
             for name, thing in definitions(mirror, file).items():
