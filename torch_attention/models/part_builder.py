@@ -5,10 +5,16 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import torch_attention.models.alternating_updates as alternating_updates
 import torch_attention.models.dense_and_experts as dense_and_experts
 import torch_attention.models.experts as experts
+import torch_attention.models.laurel as laurel
+import torch_attention.models.plain_experts as plain_experts
+import torch_attention.models.residual_streams as residual_streams
 import torch_attention.models.routing as routing
+import torch_attention.models.sparse_feed_forward as sparse_feed_forward
 import torch_attention.models.token_inputs as token_inputs
+import torch_attention.models.xielu as xielu
 from torch_attention import feed_forward, head_norms, layer_scale, norms, positions
 from torch_attention.models.description import Part
 from torch_attention.models.module_classes import is_module_class
@@ -27,7 +33,22 @@ from torch_attention.models.tasks import pooling
 from torch_attention.ranges import refuse
 
 # Modules whose classes a description may name.
-ROOMS = (*MECHANISMS, *HEADS, dense_and_experts, experts, feed_forward, pooling, routing, token_inputs)
+ROOMS = (
+    *MECHANISMS,
+    *HEADS,
+    alternating_updates,
+    dense_and_experts,
+    experts,
+    feed_forward,
+    laurel,
+    plain_experts,
+    pooling,
+    residual_streams,
+    routing,
+    sparse_feed_forward,
+    token_inputs,
+    xielu,
+)
 
 # Functions that a description may name.
 NORMS: dict[str, Callable[..., Any]] = {
@@ -66,6 +87,36 @@ def build(part: Part, known: dict[str, Any], factory: dict[str, Any]) -> Any:
     """
     name = FILLED_IN.get(frozenset(known), "")
     return _build(name, OF_MODELS.get(name), part, known, factory)
+
+
+def build_streams(part: Part | None, embed_dim: int, factory: dict[str, Any]) -> Any:
+    """Build the parts of a model's residual stream; None for a stream of one part.
+
+    Args:
+        part: description of the parts.
+        embed_dim: number of features per position.
+        factory: arguments of `Factory`.
+
+    Raises:
+        TypeError, ValueError: as in `build`.
+    """
+    if part is None:
+        return None
+    return _build("streams", OF_MODELS["streams"], part, {"embed_dim": embed_dim}, factory)
+
+
+def build_laurel(part: Part, embed_dim: int, factory: dict[str, Any]) -> Any:
+    """Build the learned augmented residual of a layer.
+
+    Args:
+        part: description of the residual.
+        embed_dim: number of features per position.
+        factory: arguments of `Factory`.
+
+    Raises:
+        TypeError, ValueError: as in `build`.
+    """
+    return _build("laurel", OF_MODELS["laurel"], part, {"embed_dim": embed_dim}, factory)
 
 
 def build_position(part: Part, embed_dim: int, factory: dict[str, Any]) -> Any:
