@@ -101,6 +101,11 @@ class _Buffer(nnx.Variable[Array]):
     """Array that is not trained, but is saved and converted with the parameters."""
 
 
+def constant_buffer(*shape: int, value: float, **factory: Unpack[Factory]) -> nnx.Variable[Array]:
+    """Constant array that is not trained, but is saved and converted with the parameters."""
+    return _Buffer(jnp.full(shape, value, factory["param_dtype"]))
+
+
 def normal_buffer(*shape: int, std: float = 1.0, **factory: Unpack[Factory]) -> nnx.Variable[Array]:
     """Normal random array that is not trained, but is saved and converted with the parameters."""
     return _Buffer(initializers.normal(std)(factory["rngs"].params(), shape, factory["param_dtype"]))

@@ -105,6 +105,11 @@ def constant_parameter(*shape: int, value: float, **factory: Unpack[Factory]) ->
     return nn.Parameter(torch.full(shape, value, **factory))
 
 
+def constant_buffer(*shape: int, value: float, **factory: Unpack[Factory]) -> nn.Buffer:
+    """Constant array that is not trained, but is saved and converted with the parameters."""
+    return nn.Buffer(torch.full(shape, value, **factory))
+
+
 def normal_buffer(*shape: int, std: float = 1.0, **factory: Unpack[Factory]) -> nn.Buffer:
     """Normal random array that is not trained, but is saved and converted with the parameters."""
     return nn.Buffer(nn.init.normal_(torch.empty(shape, **factory), std=std))

@@ -22,6 +22,7 @@ PARTS = (
     "padding",
 )
 PLACES = (
+    "active",
     "bos",
     "decoder_start",
     "depth",

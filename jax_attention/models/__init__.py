@@ -5,6 +5,7 @@ from jax_attention.feed_forward import FeedForward as FeedForward
 from jax_attention.feed_forward import GatedFeedForward as GatedFeedForward
 from jax_attention.head_norms import head_layer_norm as head_layer_norm
 from jax_attention.layer_scale import layer_scale as layer_scale
+from jax_attention.models.alternating_updates import AlternatingUpdates as AlternatingUpdates
 from jax_attention.models.beams import BeamOutput as BeamOutput
 from jax_attention.models.beams import beam_search as beam_search
 from jax_attention.models.contrastive import ContrastiveConfig as ContrastiveConfig
@@ -27,8 +28,10 @@ from jax_attention.models.encoder_layer import EncoderLayer as EncoderLayer
 from jax_attention.models.experts import MixtureOfExperts as MixtureOfExperts
 from jax_attention.models.generation import generate as generate
 from jax_attention.models.language import LanguageModel as LanguageModel
+from jax_attention.models.laurel import LearnedAugmentedResidual as LearnedAugmentedResidual
 from jax_attention.models.parallel_mixers import ParallelMixers as ParallelMixers
 from jax_attention.models.parallel_mixers import ParallelState as ParallelState
+from jax_attention.models.plain_experts import PlainMixtureOfExperts as PlainMixtureOfExperts
 from jax_attention.models.recurrent_seq2seq import RecurrentCache as RecurrentCache
 from jax_attention.models.recurrent_seq2seq import RecurrentSeq2Seq as RecurrentSeq2Seq
 from jax_attention.models.relative_encoder_decoder import RelativeEncoderDecoder as RelativeEncoderDecoder
@@ -36,6 +39,8 @@ from jax_attention.models.relative_encoder_decoder import (
     RelativeEncoderDecoderConfig as RelativeEncoderDecoderConfig,
 )
 from jax_attention.models.relative_encoder_decoder import RelativeLayer as RelativeLayer
+from jax_attention.models.residual_streams import RescaledProjection as RescaledProjection
+from jax_attention.models.residual_streams import ResidualStreams as ResidualStreams
 from jax_attention.models.routing import SigmoidRouting as SigmoidRouting
 from jax_attention.models.routing import SoftmaxRouting as SoftmaxRouting
 from jax_attention.models.routing import SparseMixerRouting as SparseMixerRouting
@@ -43,6 +48,7 @@ from jax_attention.models.sampling import filter_scores as filter_scores
 from jax_attention.models.seq2seq import SimpleSeq2Seq as SimpleSeq2Seq
 from jax_attention.models.sequence import SequenceModel as SequenceModel
 from jax_attention.models.sequence import SequenceToSequence as SequenceToSequence
+from jax_attention.models.sparse_feed_forward import SparseGatedFeedForward as SparseGatedFeedForward
 from jax_attention.models.special_tokens import SpecialTokens as SpecialTokens
 from jax_attention.models.speech import SpeechConfig as SpeechConfig
 from jax_attention.models.speech import SpeechTransformer as SpeechTransformer
@@ -73,5 +79,6 @@ from jax_attention.models.vision_transformer import VisionTransformer as VisionT
 from jax_attention.models.vision_transformer import VisionTransformerConfig as VisionTransformerConfig
 from jax_attention.models.waveform import WaveformEncoder as WaveformEncoder
 from jax_attention.models.waveform import WaveformSpec as WaveformSpec
+from jax_attention.models.xielu import XIELUFeedForward as XIELUFeedForward
 from jax_attention.norms import layer_norm as layer_norm
 from jax_attention.norms import rms_norm as rms_norm

@@ -15,7 +15,7 @@ from jax_attention.outputs import CachedOutput
 
 def run_layers(
     layers: Any,
-    x: Float[Array, "batch length embed"],
+    x: Float[Array, "batch length *streams embed"],
     mask: Bool[Array, "..."] | None,
     memories: Sequence[Any],
     call: LayerCall,
@@ -80,12 +80,12 @@ def _run(
     layer: Layer, x: Array, mask: Array | None, call: LayerCall, token: Array | None, remat: bool
 ) -> CachedOutput:
     if not remat:
-        return layer.finish(layer(x, mask, **call), token)
+        return layer.run(x, mask, call, token)
     graphdef, state = nnx.split(layer)
 
     def run(state: Any, x: Array, memory: Any) -> tuple[CachedOutput, Any]:
         held = nnx.merge(graphdef, state)
-        read = held.finish(held(x, mask, **{**call, "memory": memory}), token)
+        read = held.run(x, mask, {**call, "memory": memory}, token)
         return read, nnx.state(held, nnx.RngState)
 
     read, drawn = jax.checkpoint(run)(state, x, call["memory"])
@@ -103,7 +103,7 @@ def _scanned(
 
     def step(x: Array, state: Any) -> tuple[Array, Any]:
         layer = nnx.merge(graphdef, state)
-        read = layer.finish(layer(x, mask, **call), None)
+        read = layer.run(x, mask, call, None)
         return read.output, (read, nnx.state(layer, nnx.RngState))
 
     _, (reads, drawn) = lax.scan(jax.checkpoint(step) if remat else step, x, stacked)

@@ -7,20 +7,21 @@ from jax_attention.layers import constant_parameter
 from jax_attention.models.arrangements import ARRANGEMENTS
 from jax_attention.models.arrangements.layer import Layer
 from jax_attention.models.description import LayerSpec, ModelSpec
-from jax_attention.models.part_builder import build, build_mixer, build_on_grid
+from jax_attention.models.part_builder import build, build_laurel, build_mixer, build_on_grid
 
 
 def build_layers(config: ModelSpec, factory: dict[str, Any]) -> list[Layer]:
     """Build the layers of a model.
 
     Raises:
-        ValueError: an arrangement or a part is unknown or does not fit, or a layer's `kv_layer` or `token_input`
-            does not.
+        ValueError: an arrangement or a part is unknown or does not fit, or a layer's `kv_layer`, `token_input` or
+            `updates` does not.
     """
     input_dim = None if config.layer_embedding is None else config.layer_embedding.arguments["dim"]
     built: list[Layer] = []
     for spec in config.layers:
         layer = build_layer(spec, config.embed_dim, factory, is_causal=config.is_causal, input_dim=input_dim)
+        _add_updates(layer, spec, config, factory)
         _check_kv_layer(spec.kv_layer, layer, built)
         built.append(layer)
     return built
@@ -82,10 +83,24 @@ def _arranged(spec: LayerSpec, mixer: Any, ffn: Any, embed_dim: int, factory: di
     own: dict[str, Any] = {}
     if spec.output_norm is not None:
         own["output_norm"] = partial(build, spec.output_norm, {"dim": embed_dim}, factory)
+    if spec.laurel is not None:
+        own["laurel"] = partial(build_laurel, spec.laurel, embed_dim, factory)
     layer: Layer = ARRANGEMENTS[spec.arrangement](mixer, ffn, norm, spec.residual_scale, **own)
     if spec.output_scale:
         layer.output_scale = constant_parameter(1, value=1.0, **factory)
     return layer
+
+
+def _add_updates(layer: Layer, spec: LayerSpec, config: ModelSpec, factory: dict[str, Any]) -> None:
+    """Add the updates of the parts of the residual stream to a layer, if the stream has parts."""
+    if (spec.updates is None) is not (config.streams is None):
+        raise ValueError(
+            "updates of a layer must be given for a model with streams alone, "
+            f"got {spec.updates} and streams={config.streams}"
+        )
+    if spec.updates is not None and config.streams is not None:
+        known = {"embed_dim": config.embed_dim, "num_streams": config.streams.arguments["num_streams"]}
+        layer.updates = build(spec.updates, known, factory)
 
 
 def _check_kv_layer(index: int | None, layer: Layer, built: list[Layer]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import jax_attention.models.alternating_updates as alternating_updates
 import jax_attention.models.dense_and_experts as dense_and_experts
 import jax_attention.models.experts as experts
 import jax_attention.models.parallel_mixers as parallel_mixers
@@ -32,6 +33,7 @@ from jax_attention.ranges import refuse
 ROOMS = (
     *MECHANISMS,
     *HEADS,
+    alternating_updates,
     dense_and_experts,
     experts,
     feed_forward,
@@ -116,6 +118,36 @@ def build_mixer(part: Part | None, embed_dim: int, factory: dict[str, Any], *, i
             f"the mixer of a language model must see no later token, got {part.name}, which sees them all"
         )
     return mixer
+
+
+def build_streams(part: Part | None, embed_dim: int, factory: dict[str, Any]) -> Any:
+    """Build the parts of a model's residual stream; None for a stream of one part.
+
+    Args:
+        part: description of the parts.
+        embed_dim: number of features per position.
+        factory: arguments of `Factory`.
+
+    Raises:
+        TypeError, ValueError: as in `build`.
+    """
+    if part is None:
+        return None
+    return _build("streams", OF_MODELS["streams"], part, {"embed_dim": embed_dim}, factory)
+
+
+def build_laurel(part: Part, embed_dim: int, factory: dict[str, Any]) -> Any:
+    """Build the learned augmented residual of a layer.
+
+    Args:
+        part: description of the residual.
+        embed_dim: number of features per position.
+        factory: arguments of `Factory`.
+
+    Raises:
+        TypeError, ValueError: as in `build`.
+    """
+    return _build("laurel", OF_MODELS["laurel"], part, {"embed_dim": embed_dim}, factory)
 
 
 def build_position(part: Part, embed_dim: int, factory: dict[str, Any]) -> Any:

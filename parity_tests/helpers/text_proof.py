@@ -68,7 +68,10 @@ class TextProof(Proof):
         ]
         return {
             name: torch.stack(
-                [_placed(row[name][0], there) for row, there in zip(rows, self.there, strict=True)]
+                [
+                    _placed(row[name][0], there, is_map=name.startswith("map"))
+                    for row, there in zip(rows, self.there, strict=True)
+                ]
             )
             for name in rows[0]
         }
@@ -81,8 +84,9 @@ class TextProof(Proof):
         found = call(array(self.tokens), array(self.there), positions=array(self.positions), **options)
         found = found._replace(attentions=_of_attention(model, found.attentions))
         there = array(self.there)
+        both = there[:, None, :, None] & there[:, None, None]
         return {
-            name: x * (there[:, None, :, None] & there[:, None, None] if x.ndim == 4 else there[..., None])
+            name: x * (both if name.startswith("map") else there[(..., *[None] * (x.ndim - 2))])
             for name, x in _results(found, has_maps=self.case.has_maps).items()
         }
 
@@ -95,6 +99,10 @@ class TextProof(Proof):
         found = model(given, attention_mask=torch.ones_like(given), **options)
         if model.config.model_type in WITHOUT_ATTENTION:  # the outputs of all layers, then the final norm's
             found.hidden_states = (model.get_input_embeddings()(given), *found.hidden_states[:-1])
+        if (
+            found.hidden_states is not None and found.hidden_states[0].ndim == 4
+        ):  # parts of a stream come first
+            found.hidden_states = tuple(x.permute(1, 2, 0, 3) for x in found.hidden_states)
         return _results(found, has_maps=self.case.has_maps)
 
     def _stepwise(self, model: Any, array: Callable[[Any], Any]) -> np.ndarray:
@@ -144,10 +152,10 @@ def _results(found: Any, *, has_maps: bool) -> dict[str, Any]:
     return results | {f"map {n}": x for n, x in enumerate(maps) if x is not None}
 
 
-def _placed(x: torch.Tensor, there: np.ndarray) -> torch.Tensor:
-    """States `(length, dim)` or maps `(heads, query, key)` of real tokens among zeros, at the places of the tokens."""
+def _placed(x: torch.Tensor, there: np.ndarray, *, is_map: bool) -> torch.Tensor:
+    """States `(length, ...)` or maps `(heads, query, key)` of real tokens among zeros, at the places of the tokens."""
     real = torch.from_numpy(np.flatnonzero(there))
-    for axis in (1, 2) if x.ndim == 3 else (0,):
+    for axis in (1, 2) if is_map else (0,):
         shape = [*x.shape[:axis], len(there), *x.shape[axis + 1 :]]
         x = torch.zeros(shape, dtype=x.dtype).index_copy(axis, real, x)
     return x

@@ -89,6 +89,7 @@ UNREAD = {
     "hubert": {"vocab_size"},
     "kimi_linear": {"head_dim"},
     "nemotron_h": {"routed_scaling_factor", "sliding_window"},
+    "paligemma": {"hidden_size", "vocab_size"},
     "phi3": {"original_max_position_embeddings"},
     "qwen2_moe": {"sliding_window"},
     "qwen3_moe": {"sliding_window"},
@@ -101,6 +102,8 @@ UNREAD = {
 
 def is_read(given, path):
     """Whether the reference uses the field, which must then be a positive number."""
+    if path[0] == "text_config" and len(path) > 1:
+        return is_read(given["text_config"], path[1:])
     if path[-2:-1] == ("full_attention",) and "full_attention" not in given.get("layer_types", path):
         return False  # no layer of this kind
     if path == ("rope_parameters", "factor") and "alpha" in given["rope_parameters"]:

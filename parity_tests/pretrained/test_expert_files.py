@@ -17,6 +17,7 @@ from parity_tests.helpers.families import CASES
 STACKED = (
     "mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "phimoe", "granite_moe_shared", "deepseek_v2", "deepseek_v3",
     "deepseek_v32", "glm4_moe", "dots1", "minimax_m2", "flex_olmo", "ernie4_5_moe", "hunyuan_moe",
+    "nemotron_h, experts",
 )  # fmt: skip
 
 
@@ -30,7 +31,7 @@ def test_experts_in_one_tensor_load_and_are_saved_likewise(name, tmp_path):
     model = families.model(CASES[name])
     model.save_pretrained(tmp_path / "apart")
     tensors = {key: x.contiguous() for key, x in model.state_dict().items()}
-    assert any(key.endswith("experts.gate_up_proj") for key in tensors)
+    assert any(key.endswith(("experts.gate_up_proj", "experts.up_proj")) for key in tensors)
     if model.config.tie_word_embeddings:
         tensors.pop("lm_head.weight")
     (tmp_path / "stacked").mkdir()

@@ -69,3 +69,30 @@ def test_unknown_text_model_is_refused():
         CheckpointError, match="must have a model_type llama or mistral or qwen2 or qwen3, got 'bert'"
     ):
         read_config(given, [])
+
+
+@pytest.mark.filterwarnings("ignore:.*save_pretrained writes them again")
+def test_text_model_of_gemma3n_is_read_inside_the_multimodal_model(tmp_path):
+    """Its images need a library of their own, so the test writes the multimodal file."""
+    for name in ("text", "whole"):
+        (tmp_path / name).mkdir()
+    families.model(families.CASES["gemma3n"]).save_pretrained(tmp_path / "text")
+    given = json.loads((tmp_path / "text" / "config.json").read_text())
+    tensors = load_file(tmp_path / "text" / "model.safetensors")
+    whole = {name.replace("model.", "model.language_model.", 1): x for name, x in tensors.items()}
+    others = ("vision_tower", "audio_tower", "embed_vision", "embed_audio")
+    whole |= {f"model.{name}.weight": tensors["model.norm.weight"] for name in others}
+    config = {
+        "model_type": "gemma3n",
+        "text_config": given,
+        "architectures": ["Gemma3nForConditionalGeneration"],
+    }
+    (tmp_path / "whole" / "config.json").write_text(json.dumps(config))
+    save_file(whole, tmp_path / "whole" / "model.safetensors", {"format": "pt"})
+    alone, inside = (load_pretrained(tmp_path / name, "torch") for name in ("text", "whole"))
+    assert inside.config == alone.config
+    before, after = alone.state_dict(), inside.state_dict()
+    assert before.keys() == after.keys()
+    assert all((before[each] == after[each]).all() for each in before)
+    save_pretrained(inside, tmp_path / "back")
+    assert heads.hashes(tmp_path / "back") == heads.hashes(tmp_path / "whole")

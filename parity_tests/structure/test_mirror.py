@@ -411,6 +411,14 @@ MODULES = {
         **f,
     ),
     "PatchEmbedding": lambda m, f: m.PatchEmbedding((4, 6), (2, 3), 5, 7, **f),
+    "ResidualStreams": lambda m, f: m.ResidualStreams(6, 3, **f),
+    "AlternatingUpdates": lambda m, f: m.AlternatingUpdates(6, 3, **f),
+    "LearnedAugmentedResidual": lambda m, f: m.LearnedAugmentedResidual(6, 4, **f),
+    "SparseGatedFeedForward": lambda m, f: m.SparseGatedFeedForward(6, 8, sparsity=0.6, **f),
+    "XIELUFeedForward": lambda m, f: m.XIELUFeedForward(6, 8, **f),
+    "PlainMixtureOfExperts": lambda m, f: m.PlainMixtureOfExperts(
+        6, 8, 4, m.SigmoidRouting(2), shared_dim=5, latent_dim=3, **f
+    ),
     "DenseAndExperts": lambda m, f: m.DenseAndExperts(6, 8, 5, 4, 2, **f),
     "TokenInput": lambda m, f: m.TokenInput(6, 4, **f),
     "LayerEmbedding": lambda m, f: m.LayerEmbedding(6, 2, dim=4, vocab_size=11, **f),

@@ -15,7 +15,7 @@ from torch_attention.outputs import CachedOutput
 
 def run_layers(
     layers: Any,
-    x: Float[Tensor, "batch length embed"],
+    x: Float[Tensor, "batch length *streams embed"],
     mask: Bool[Tensor, "..."] | None,
     memories: Sequence[Any],
     call: LayerCall,
@@ -60,7 +60,7 @@ def run_layers(
 
 
 def _run(layer: Layer, x: Tensor, mask: Tensor | None, call: LayerCall, token: Tensor | None) -> CachedOutput:
-    return layer.finish(layer(x, mask, **call), token)
+    return layer.run(x, mask, call, token)
 
 
 @cache

@@ -71,10 +71,14 @@ class LayerSpec:
         output_scale: whether the layer's output is multiplied by a learned number, as in Gemma 4.
         output_norm: norm of the sublayers' outputs in the arrangement `"sandwich"`, such as `layer_scale`; None for
             `norm`.
+        laurel: learned residual beside the mixer in the arrangement `"sandwich_laurel"`, `LearnedAugmentedResidual`;
+            None for none.
+        updates: prediction and correction of the parts of the residual stream, `AlternatingUpdates`, in a model with
+            `streams`; None for a residual stream of one part.
 
     Raises:
-        ValueError: `output_norm` is given for another arrangement; or there is no mixer, and no feed-forward network
-            either, or another arrangement than `"pre"`.
+        ValueError: `output_norm` or `laurel` is given for another arrangement, or `laurel` is missing; or there is no
+            mixer, and no feed-forward network either, or another arrangement than `"pre"`.
     """
 
     mixer: Part | None
@@ -86,8 +90,15 @@ class LayerSpec:
     token_input: Part | None = None
     output_scale: bool = False
     output_norm: Part | None = None
+    laurel: Part | None = None
+    updates: Part | None = None
 
     def __post_init__(self) -> None:
+        if (self.laurel is not None) != (self.arrangement == "sandwich_laurel"):
+            raise ValueError(
+                "laurel must be given for the arrangement 'sandwich_laurel' alone, "
+                f"got {self.laurel} and {self.arrangement!r}"
+            )
         if self.output_norm is not None and self.arrangement != "sandwich":
             raise ValueError(f"output_norm must be None for the arrangement {self.arrangement!r}")
         if self.mixer is None and (self.ffn is None or self.arrangement != "pre"):
@@ -152,6 +163,8 @@ class ModelSpec:
             none.
         layer_embedding: embedding of each token for each layer, `LayerEmbedding`, which the layers' `token_input`
             reads; None for none.
+        streams: parts of the residual stream, `ResidualStreams`, which the layers' `updates` predict and correct; the
+            hidden states then have the shape `(batch, length, streams, embed)`. None for a stream of one part.
         mask_token: token whose embedding is zero, for which the other embeddings are scaled up, as in ESM-2; None for
             none.
         token_dim: features of the token embedding and of the last hidden states, which linear layers project to and
@@ -187,6 +200,7 @@ class ModelSpec:
     position: Part | None = None
     embedding_position: Part | None = None
     layer_embedding: Part | None = None
+    streams: Part | None = None
     mask_token: int | None = None
     token_dim: int | None = None
     special_tokens: SpecialTokens = field(default_factory=SpecialTokens)

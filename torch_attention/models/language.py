@@ -25,7 +25,7 @@ from torch_attention.models.depth import run_layers
 from torch_attention.models.description import ModelSpec
 from torch_attention.models.layer_builder import build_layers
 from torch_attention.models.mask_tokens import without_mask_tokens
-from torch_attention.models.part_builder import build, build_embedding_position, build_position
+from torch_attention.models.part_builder import build, build_embedding_position, build_position, build_streams
 from torch_attention.models.token_masks import token_mask
 from torch_attention.models.token_mixers import (
     check_memory,
@@ -95,6 +95,7 @@ class LanguageModel(nn.Module):
                 config.layer_embedding, {"embed_dim": dim, "num_layers": len(config.layers)}, {**factory}
             )
         )
+        self.streams: Any = build_streams(config.streams, dim, {**factory})
         self.type_embedding = (
             None if config.num_types is None else embedding(config.num_types, dim, **factory)
         )
@@ -203,6 +204,9 @@ class LanguageModel(nn.Module):
             "need_weights": need_weights,
         }
         inputs = None if self.layer_embedding is None else self.layer_embedding(tokens, x)
+        x = (
+            x if self.streams is None else self.streams(x)
+        )  # batch length embed, or batch length streams embed
         read = run_layers(
             self.layers,
             x,
@@ -214,6 +218,7 @@ class LanguageModel(nn.Module):
             remat=self.remat,
         )
         last = read[-1].output  # batch length embed
+        last = last if self.streams is None else self.streams.join(last)
         last = last if self.final_norm is None else normalise(self.final_norm, last)
         return HiddenOutput(
             last if self.output_proj is None else self.output_proj(last),

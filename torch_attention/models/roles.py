@@ -8,11 +8,17 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import torch_attention.models.alternating_updates as alternating_updates
 import torch_attention.models.dense_and_experts as dense_and_experts
 import torch_attention.models.experts as experts
+import torch_attention.models.laurel as laurel
 import torch_attention.models.parallel_mixers as parallel_mixers
+import torch_attention.models.plain_experts as plain_experts
+import torch_attention.models.residual_streams as residual_streams
 import torch_attention.models.routing as routing
+import torch_attention.models.sparse_feed_forward as sparse_feed_forward
 import torch_attention.models.token_inputs as token_inputs
+import torch_attention.models.xielu as xielu
 from torch_attention import (
     attention_basics,
     cross_attention,
@@ -119,11 +125,15 @@ OF_MODELS = {
         frozenset({AttentionOutput, CachedOutput, RecurrentOutput}),
     ),
     "ffn": Role(
-        "a feed-forward network such as GatedFeedForward", (feed_forward, dense_and_experts, experts)
+        "a feed-forward network such as GatedFeedForward",
+        (feed_forward, sparse_feed_forward, xielu, dense_and_experts, experts, plain_experts),
     ),
     "norm": NORM,
     "token_input": Role("a TokenInput", (token_inputs,), frozenset({"token"})),
     "layer_embedding": Role("a LayerEmbedding", (token_inputs,), frozenset({"tokens"})),
+    "laurel": Role("a LearnedAugmentedResidual", (laurel,)),
+    "updates": Role("AlternatingUpdates", (alternating_updates,)),
+    "streams": Role("ResidualStreams", (residual_streams,), frozenset({"x"})),
     "head": Role("a task head such as SequenceClassifier", HEADS),
 }
 FILLED_IN = {
@@ -132,6 +142,7 @@ FILLED_IN = {
     frozenset({"dim"}): "norm",
     frozenset({"embed_dim", "input_dim"}): "token_input",
     frozenset({"embed_dim", "num_layers"}): "layer_embedding",
+    frozenset({"embed_dim", "num_streams"}): "updates",
     frozenset({"embed_dim", "vocab_size", "token_dim"}): "head",
 }
 

@@ -87,6 +87,15 @@ def parameters(fields: Fields, layers: str | None = None) -> Fields:
     return found.part(layers) if layers is not None and layers in found.given else found
 
 
+def with_default(fields: Fields, default: Mapping[str, Any]) -> Fields:
+    """Fields for `rope` with these RoPE parameters if the configuration has none; they include the base."""
+    if any(fields.raw(name) is not None for name in ("rope_parameters", "rope_scaling")):
+        return fields
+    fields.raw("rope_theta")
+    length = fields.raw("max_position_embeddings")
+    return Fields({"rope_parameters": default, "max_position_embeddings": length}, fields.source)
+
+
 def _kind(given: Fields) -> str:
     kind = given.raw("rope_type", "type", default="default")
     if kind not in ("default", *SCALED):

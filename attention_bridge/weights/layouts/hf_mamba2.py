@@ -1,10 +1,16 @@
 """`hf.mamba2`, `hf.bamba`, `hf.falcon_h1`, `hf.granite_hybrid` and `hf.nemotron_h`: Mamba-2 alone or with attention.
 
+With experts, Granite 4 has the layout `hf.granite_hybrid_moe`, with the tensors of all experts of a layer in one;
+`hf.nemotron_h_stacked` is Nemotron-H with experts, as transformers holds them in memory.
+
 https://github.com/huggingface/transformers/blob/main/src/transformers/models/mamba2/modeling_mamba2.py
 """
 
+from dataclasses import replace
+
 from attention_bridge.weights.layout import Layout, Unused
 from attention_bridge.weights.layouts.hf_gpt2 import DECODER_HEADS
+from attention_bridge.weights.layouts.hf_granite_moe import HF_GRANITE_MOE
 from attention_bridge.weights.layouts.hf_llama import DROPPED, LAYER, RULES, SPELLINGS
 from attention_bridge.weights.rule import Rule
 
@@ -85,11 +91,27 @@ HF_GRANITE_HYBRID = Layout(
     unused=DECODER_HEADS,
 )
 
+HF_GRANITE_HYBRID_MOE = replace(
+    HF_GRANITE_MOE,
+    name="hf.granite_hybrid_moe",
+    rules=(*mamba2_rules(LAYER + "mamba."), *HF_GRANITE_MOE.rules),
+)
+MIXER = "backbone.layers.{n}.mixer."
+FFN = "layers.{n}.ffn."
+NEMOTRON_H_EXPERTS = (
+    Rule(MIXER + "gate.weight", FFN + "router.weight"),
+    Rule(MIXER + "gate.e_score_correction_bias", FFN + "router_bias"),
+    Rule(MIXER + "experts.{name}.{up,down}_proj.weight", FFN + "experts.{name}.{up,down}_proj.weight"),
+    Rule(MIXER + "shared_experts.{up,down}_proj.{name}", FFN + "shared.{up,down}_proj.{name}"),
+    Rule(MIXER + "{fc1,fc2}_latent_proj.{name}", FFN + "latent_{down,up}_proj.{name}"),
+)
+
 HF_NEMOTRON_H = Layout(
     "hf.nemotron_h",
     rules=(
         Rule("backbone.embeddings.weight", "token_embedding.weight"),
-        *mamba2_rules("backbone.layers.{n}.mixer."),
+        *mamba2_rules(MIXER),
+        *NEMOTRON_H_EXPERTS,
         Rule(
             "backbone.layers.{n}.mixer.{q,k,v,o}_proj.weight",
             "layers.{n}.attention.{q,k,v,out}_proj.weight",
@@ -101,4 +123,13 @@ HF_NEMOTRON_H = Layout(
     ),
     spellings=(("model.{rest}", "backbone.{rest}"), *HF_MAMBA2.spellings),
     unused=(*DECODER_HEADS, Unused("mtp.{rest}", "predicts several tokens at once, not part of the model")),
+)
+HF_NEMOTRON_H_STACKED = replace(
+    HF_NEMOTRON_H,
+    name="hf.nemotron_h_stacked",
+    rules=(
+        Rule(MIXER + "experts.{name}.{up,down}_proj", FFN + "experts.{name}.{up,down}_proj.weight"),
+        *HF_NEMOTRON_H.rules,
+    ),
+    stacked="experts",
 )

@@ -13,6 +13,7 @@ LINEARS = (
     "compressed_v_proj",
     "concat_proj",
     "context_proj",
+    "correction_proj",
     "decay_down_proj",
     "decay_up_proj",
     "decoder",
@@ -38,10 +39,14 @@ LINEARS = (
     "k_proj",
     "kv_a_proj",
     "kv_b_proj",
+    "latent_down_proj",
+    "latent_up_proj",
+    "left_proj",
     "location_proj",
     "out_proj",
     "output_proj",
     "pooler",
+    "prediction_proj",
     "proj",
     "q_a_proj",
     "q_b_proj",
@@ -50,6 +55,7 @@ LINEARS = (
     "readout_proj",
     "relative_k_proj",
     "relative_q_proj",
+    "right_proj",
     "router",
     "score_proj",
     "selected_k_proj",
@@ -114,6 +120,7 @@ NORMS = (
     "q_a_norm",
     "q_norm",
     "reduction_norm",
+    "router_norm",
     "self_norm",
     "slot_norm",
 )
@@ -135,10 +142,12 @@ BIASES = {
 }  # the last one is a convolution in models of sound
 
 PARAMETERS = {
-    0: ("logit_bias", "logit_scale"),
+    0: ("beta", "epsilon", "logit_bias", "logit_scale"),
     1: (
         "A_log",
         "D",
+        "alpha_n",
+        "alpha_p",
         "bias_hh",
         "bias_ih",
         "class_token",
@@ -164,6 +173,7 @@ PARAMETERS = {
         "output_scale",
         "router_bias",
         "sinks",
+        "stream_scale",
     ),
     2: (
         "content_bias",

@@ -1,5 +1,6 @@
 """Arrangements of token mixer, feed-forward network, norms and residuals in a layer."""
 
+from jax_attention.models.arrangements.laurel_sandwich import LaurelSandwich as LaurelSandwich
 from jax_attention.models.arrangements.output_norm import OutputNorm as OutputNorm
 from jax_attention.models.arrangements.parallel import Parallel as Parallel
 from jax_attention.models.arrangements.parallel import ParallelSharedNorm as ParallelSharedNorm
@@ -15,6 +16,7 @@ ARRANGEMENTS = {
     "post": PostNorm,
     "sandwich": Sandwich,
     "sandwich_mixer": MixerSandwich,
+    "sandwich_laurel": LaurelSandwich,
     "output": OutputNorm,
     "parallel": Parallel,
     "parallel_shared_norm": ParallelSharedNorm,

@@ -45,11 +45,13 @@ class Layer(nnx.Module):
         kv_layer: index of the earlier layer whose keys and values the mixer attends to; None for its own.
         token_input: sublayer after the others that reads the token's vector for this layer; absent for none.
         output_scale: factor on the output; absent for none.
+        updates: prediction and correction of the parts of a residual stream; absent for a stream of one part.
     """
 
     kv_layer: int | None = None
     token_input: Any
     output_scale: Any
+    updates: Any
 
     def __init__(self, mixer: Any, ffn: Any, residual_scale: float = 1.0):
         self.attention = mixer
@@ -74,6 +76,23 @@ class Layer(nnx.Module):
         if hasattr(self, "output_scale"):
             x = x * self.output_scale[...].astype(x.dtype)  # batch *places embed
         return read._replace(output=x)
+
+    def run(
+        self,
+        x: Float[Array, "batch length *streams embed"],
+        mask: Bool[Array, "..."] | None,
+        call: LayerCall,
+        token: Float[Array, "batch length dim"] | None,
+    ) -> CachedOutput:
+        """Run the whole layer, with `finish`; with alternating updates, on the active part of the residual stream."""
+        if not hasattr(self, "updates"):
+            return self.finish(self(x, mask, **call), token)
+        predicted = self.updates.predict(x)  # batch length streams embed
+        read = self(self.updates.active_part(predicted), mask, **call)
+        streams = self.updates.correct(predicted, read.output)  # batch length streams embed
+        if hasattr(self, "token_input"):
+            streams = self.updates.add(streams, self.token_input(self.updates.scaled_part(streams), token))
+        return read._replace(output=streams)
 
     def add(
         self, x: Float[Array, "batch *places embed"], *changes: Float[Array, "batch *places embed"]

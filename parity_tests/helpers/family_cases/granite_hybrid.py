@@ -1,4 +1,4 @@
-"""Tiny models of Granite 4 without experts."""
+"""Tiny models of Granite 4, with and without experts."""
 
 import transformers as t
 
@@ -23,8 +23,9 @@ PLAIN = {
 
 def case(**fields):
     """A model with these fields changed."""
+    layout = "hf.granite_hybrid_moe" if fields.get("num_local_experts") else "hf.granite_hybrid"
     return Case(
-        "hf.granite_hybrid",
+        layout,
         "language",
         t.GraniteMoeHybridForCausalLM,
         t.GraniteMoeHybridConfig,
@@ -42,6 +43,16 @@ CASES = {
     ),
     "granite_hybrid, no attention, tied": case(layer_types=None, tie_word_embeddings=True, vocab_size=37),
     "granite_hybrid, one key for all heads": case(num_key_value_heads=1, mamba_n_groups=2, mamba_d_conv=2),
+    "granite_hybrid, experts": case(num_local_experts=5, num_experts_per_tok=2, intermediate_size=7),
+    "granite_hybrid, all experts, factors, tied": case(
+        num_local_experts=3,
+        num_experts_per_tok=3,
+        intermediate_size=11,
+        residual_multiplier=0.5,
+        tie_word_embeddings=True,
+        position_embedding_type="rope",
+        hidden_act="silu",
+    ),
     "granite_hybrid, eps, three layers": case(
         rms_norm_eps=0.1,
         num_hidden_layers=3,

@@ -5,6 +5,7 @@ import transformers as t
 from parity_tests.helpers.family_cases.case import NONE, SIZES, Case
 from parity_tests.helpers.family_cases.gemma4 import EXPERTS as GEMMA4_EXPERTS
 from parity_tests.helpers.family_cases.gemma4 import PLAIN as GEMMA4
+from parity_tests.helpers.family_cases.ministral3 import YARN
 
 MODULES = ()
 TEXT = {**SIZES, "hidden_size": 24, "num_attention_heads": 4, "num_key_value_heads": 2, **NONE}
@@ -68,6 +69,13 @@ CASES = {
         t.Mistral3ForConditionalGeneration,
         t.Mistral3Config,
         {"model_type": "mistral", "sliding_window": 4, "head_dim": 8},
+        tie_word_embeddings=False,
+        **PIXTRAL,
+    ),
+    "mistral3, ministral3": llava(
+        t.Mistral3ForConditionalGeneration,
+        t.Mistral3Config,
+        {"head_dim": 8, "max_position_embeddings": 12, "model_type": "ministral3", "rope_parameters": YARN},
         tie_word_embeddings=False,
         **PIXTRAL,
     ),

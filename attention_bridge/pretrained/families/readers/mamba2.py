@@ -17,13 +17,20 @@ from attention_bridge.pretrained.families.decoder_fields import (
 )
 from attention_bridge.pretrained.families.decoder_reading import decoder, gated_ffn
 from attention_bridge.pretrained.families.describe import Heads, language_model, layer_spec, model_spec
+from attention_bridge.pretrained.families.expert_reading import mixture
 from attention_bridge.pretrained.families.family import Family, Reading
 from attention_bridge.pretrained.families.fields import ACTIVATIONS, Fields
 from attention_bridge.pretrained.families.heads import decoder_heads
 from attention_bridge.pretrained.families.rope import parameters, rope
 from attention_bridge.pretrained.families.shown import shown
 from attention_bridge.pretrained.families.tensors import Tensors
-from attention_bridge.weights.layouts.hf_mamba2 import HF_BAMBA, HF_GRANITE_HYBRID, HF_MAMBA2
+from attention_bridge.weights.layout import Layout
+from attention_bridge.weights.layouts.hf_mamba2 import (
+    HF_BAMBA,
+    HF_GRANITE_HYBRID,
+    HF_GRANITE_HYBRID_MOE,
+    HF_MAMBA2,
+)
 
 OF_MAMBA2 = {
     "num_heads": "num_heads", "head_dim": "head_dim", "num_groups": "n_groups", "state_dim": "state_size",
@@ -76,14 +83,7 @@ def read_bamba(fields: Fields, tensors: Tensors) -> Reading:
 
 
 def read_granite_hybrid(fields: Fields, tensors: Tensors) -> Reading:
-    """Read a Granite 4 configuration (IBM 2025) without experts."""
-    if fields.whole("num_local_experts"):
-        raise CheckpointError(
-            f"{fields.source} must have num_local_experts 0, got {fields.whole('num_local_experts')}: one tensor "
-            "holds all experts of Granite 4, which no layout splits yet; use a dense model of the family"
-        )
-    for name in ("intermediate_size", "num_experts_per_tok", "router_aux_loss_coef"):  # of the experts
-        fields.raw(name)
+    """Read a Granite 4 configuration (IBM 2025), with or without experts beside the shared network."""
     eps, num_layers = fields.number("rms_norm_eps"), fields.layers("num_hidden_layers")
     sizes, bias = grouped_heads(fields), fields.flag("attention_bias", False)
     heads = Heads(
@@ -101,25 +101,36 @@ def read_granite_hybrid(fields: Fields, tensors: Tensors) -> Reading:
         FULL: heads.mixer(position if turned else None),
         LINEAR: mamba2(fields, OF_HYBRIDS, eps=eps),
     }
-    ffn = Part(
-        "GatedFeedForward",
-        {
-            "ffn_dim": fields.size("shared_intermediate_size"),
-            "activation": fields.word("hidden_act", words=ACTIVATIONS),
-            "bias": False,
-        },
-    )
+    ffn, layout = _granite_network(fields)
     scale = fields.number("residual_multiplier")
     kinds = layer_types(fields, num_layers, _renamed(given), (LINEAR, FULL))
     layers = [layer_spec(mixers[kind], ffn, "pre", heads.norm(), residual_scale=scale) for kind in kinds]
     return decoder(
         fields,
         layers,
-        by_layer(HF_GRANITE_HYBRID, ["self_attn." if kind == FULL else "mamba." for kind in kinds]),
+        by_layer(layout, ["self_attn." if kind == FULL else "mamba." for kind in kinds]),
         norm=heads.norm(),
         embed_scale=fields.number("embedding_multiplier"),
         logit_scale=1.0 / fields.number("logits_scaling"),
     )
+
+
+def _granite_network(fields: Fields) -> tuple[Part, Layout]:
+    """The feed-forward network of each layer of Granite 4, with its experts if there are any, and the layout."""
+    width, activation = fields.size("shared_intermediate_size"), fields.word("hidden_act", words=ACTIVATIONS)
+    if fields.whole("num_local_experts"):
+        experts = mixture(
+            fields,
+            "SoftmaxRouting",
+            ffn_dim="intermediate_size",
+            experts=("num_local_experts",),
+            shared_dim=width,
+        )
+        return experts, HF_GRANITE_HYBRID_MOE
+    fields.raw("intermediate_size", "num_experts_per_tok")  # of the experts
+    return Part(
+        "GatedFeedForward", {"ffn_dim": width, "activation": activation, "bias": False}
+    ), HF_GRANITE_HYBRID
 
 
 def mamba2(fields: Fields, names: dict[str, str], *, eps: float, inner: str | None = None) -> Part:

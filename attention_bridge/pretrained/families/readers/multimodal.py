@@ -1,4 +1,4 @@
-"""Text models inside multimodal checkpoints: LLaVA, Mistral 3, Gemma 4, and Qwen's, whose positions have three axes.
+"""Text models inside multimodal checkpoints: LLaVA, Mistral 3, Gemma 3n and 4, and Qwen's with three axes of positions.
 
 For text alone, M-RoPE (Wang et al. 2024) is RoPE: its three positions are equal.
 """
@@ -10,7 +10,9 @@ from typing import Any
 
 from attention_bridge.pretrained.families.family import Family, Reading
 from attention_bridge.pretrained.families.fields import Fields
+from attention_bridge.pretrained.families.readers.gemma3n import read_gemma3n
 from attention_bridge.pretrained.families.readers.gemma4 import read_gemma4
+from attention_bridge.pretrained.families.readers.ministral3 import read_ministral3
 from attention_bridge.pretrained.families.readers.rotary_decoders import read_llama
 from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.pretrained.families.text_part import TextPart, text_family
@@ -78,6 +80,18 @@ GEMMA4_FIELDS = (
     "vision_config",
     "vision_soft_tokens_per_image",
 )
+GEMMA3N_FIELDS = (
+    "audio_config",
+    "audio_soft_tokens_per_image",
+    "audio_token_id",
+    "boa_token_id",
+    "boi_token_id",
+    "eoa_token_id",
+    "eoi_token_id",
+    "image_token_id",
+    "vision_config",
+    "vision_soft_tokens_per_image",
+)
 LLAVA = TextPart("llama", LLAMAS, LLAVA_FIELDS, (*PROJECTED, "image_newline"), either=True)
 GEMMA4 = TextPart(
     "gemma4_text",
@@ -85,6 +99,13 @@ GEMMA4 = TextPart(
     GEMMA4_FIELDS,
     ("vision_tower", "audio_tower", "embed_vision", "embed_audio"),
 )
+GEMMA3N = TextPart(
+    "gemma3n_text",
+    {"gemma3n_text": read_gemma3n},
+    GEMMA3N_FIELDS,
+    ("vision_tower", "audio_tower", "embed_vision", "embed_audio"),
+)
+MISTRAL3 = TextPart("mistral", {**LLAMAS, "ministral3": read_ministral3}, LLAVA_FIELDS, PROJECTED)
 
 
 def _qwen(text: str, *, either: bool) -> TextPart:
@@ -94,9 +115,10 @@ def _qwen(text: str, *, either: bool) -> TextPart:
 FAMILIES = (
     Family("hf.llama", ("qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text"), read_qwen_vl),
     text_family("hf.llama", ("llava", "llava_next"), LLAVA),
-    text_family("hf.llama", ("mistral3",), TextPart("mistral", LLAMAS, LLAVA_FIELDS, PROJECTED)),
+    text_family("hf.llama", ("mistral3",), MISTRAL3),
     text_family("hf.llama", ("qwen2_vl",), _qwen("qwen2_vl_text", either=True)),
     text_family("hf.llama", ("qwen2_5_vl",), _qwen("qwen2_5_vl_text", either=True)),
     text_family("hf.llama", ("qwen3_vl",), _qwen("qwen3_vl_text", either=False)),
+    text_family("hf.gemma3n", ("gemma3n",), GEMMA3N),
     text_family("hf.gemma4", ("gemma4",), GEMMA4),
 )
