@@ -44,12 +44,18 @@ def _hierarchy(fields: Fields, eps: float) -> Part:
     """Describe the model; `eps` is the epsilon of its norms."""
     fields.raw(*UNUSED)
     count = fields.layers("num_encoder_blocks", default=4)
-    dims, depths, heads, patches, strides, reductions, ratios = (
+    depths = stage_sizes(fields, "depths", most=MOST_LAYERS, stages=count, largest=MOST_LAYERS)
+    dims, heads, patches, strides, reductions, ratios = (
         stage_sizes(fields, name, most=MOST_LAYERS, stages=count)
         for name in (
-            "hidden_sizes", "depths", "num_attention_heads", "patch_sizes", "strides", "sr_ratios", "mlp_ratios",
+            "hidden_sizes",
+            "num_attention_heads",
+            "patch_sizes",
+            "strides",
+            "sr_ratios",
+            "mlp_ratios",
         )
-    )  # fmt: skip
+    )
     activation = fields.word("hidden_act", words=ACTIVATIONS, default="gelu")
     norm, stages = Part("layer_norm", {"eps": eps}), []
     for n, dim in enumerate(dims):

@@ -9,7 +9,7 @@ from attention_bridge.catalogue.part import Part
 from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained.families.describe import layer_spec
 from attention_bridge.pretrained.families.family import Family, Reading, model
-from attention_bridge.pretrained.families.fields import ACTIVATIONS, Fields
+from attention_bridge.pretrained.families.fields import ACTIVATIONS, MOST_LAYERS, Fields
 from attention_bridge.pretrained.families.heads import image_head
 from attention_bridge.pretrained.families.readers.images import pair
 from attention_bridge.pretrained.families.stage_fields import hidden_size, stage_sizes
@@ -77,7 +77,7 @@ def read_swinv2(fields: Fields, tensors: Tensors) -> Reading:
 def _sizes(fields: Fields) -> dict[str, Any]:
     """The sizes of a hierarchy of windows."""
     fields.raw(*UNUSED)
-    depths = stage_sizes(fields, "depths", most=MOST_STAGES)
+    depths = stage_sizes(fields, "depths", most=MOST_STAGES, largest=MOST_LAYERS)
     sizes = {
         "depths": depths,
         "num_heads": stage_sizes(fields, "num_heads", most=MOST_STAGES, stages=len(depths)),
