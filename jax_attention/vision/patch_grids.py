@@ -4,9 +4,8 @@ $$ g_{yx} = \mathrm{LN}(E\, p_{yx}) + P_{yx}, \qquad
    g'_{yx} = W\, \mathrm{LN}([g_{2y,2x};\, g_{2y+1,2x};\, g_{2y,2x+1};\, g_{2y+1,2x+1}]) $$
 
 `PatchGrid` embeds the patches of an image, and `PatchMerging` merges 2 by 2 positions of a grid into one. Both pad a
-grid that their patches do not tile with zeros at the bottom and right. `OverlappingPatches`, of SegFormer and PVT v2,
-embeds patches that overlap. One change from `PatchEmbedding`: the result is a grid without a class token, and positions
-are optional.
+grid that their patches do not tile with zeros at the bottom and right. One change from `PatchEmbedding`: the result is
+a grid without a class token, and positions are optional.
 
 | symbol | argument or parameter |                                          |
 |--------|-----------------------|------------------------------------------|
@@ -96,54 +95,6 @@ class PatchGrid(nnx.Module):
 
 
 @checked
-class OverlappingPatches(nnx.Module):
-    """Embedding of an image or a grid as a coarser grid of overlapping patches (Xie et al. 2021, SegFormer).
-
-    Args:
-        in_dim: features of the input, or channels of the image.
-        embed_dim: features of a patch.
-        patch_size: height and width of a patch; half of it, rounded down, is added as zeros on every side.
-        stride: distance between patches.
-        norm_eps: constant added to the variance in the normalisation.
-    """
-
-    def __init__(
-        self,
-        in_dim: int,
-        embed_dim: int,
-        patch_size: int,
-        stride: int,
-        *,
-        norm_eps: float = 1e-5,
-        rngs: nnx.Rngs,
-        param_dtype: DTypeLike = jnp.float32,
-        dtype: DTypeLike | None = None,
-    ):
-        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        self.in_dim = in_dim
-        self.patch_proj = conv2d(
-            in_dim,
-            embed_dim,
-            (patch_size, patch_size),
-            stride=(stride, stride),
-            padding=(patch_size // 2, patch_size // 2),
-            **factory,
-        )
-        self.norm = layer_norm(embed_dim, eps=norm_eps, **factory)
-
-    def __call__(
-        self, x: Float[Array, "batch height width channels"]
-    ) -> Float[Array, "batch rows columns embed"]:
-        """Embed the patches of `x`, `(batch, height, width, in_dim)`.
-
-        Raises:
-            ValueError: the input has other features.
-        """
-        check_grid("x", x, self.in_dim)
-        return normalise(self.norm, convolve(self.patch_proj, x))  # batch rows columns embed
-
-
-@checked
 class PatchMerging(nnx.Module):
     """Grid of half the height and width, whose positions merge 2 by 2 of the input (Liu et al. 2021, section 3.1).
 
@@ -151,7 +102,6 @@ class PatchMerging(nnx.Module):
         in_dim: features of the input.
         embed_dim: features of the output.
         norm_eps: constant added to the variance in the normalisation.
-        norm_last: whether the output is normalised, as in Swin v2, not the merged input.
     """
 
     def __init__(
@@ -160,15 +110,13 @@ class PatchMerging(nnx.Module):
         embed_dim: int,
         *,
         norm_eps: float = 1e-5,
-        norm_last: bool = False,
         rngs: nnx.Rngs,
         param_dtype: DTypeLike = jnp.float32,
         dtype: DTypeLike | None = None,
     ):
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
         self.in_dim = in_dim
-        self.norm_last = norm_last
-        self.norm = layer_norm(embed_dim if norm_last else 4 * in_dim, eps=norm_eps, **factory)
+        self.norm = layer_norm(4 * in_dim, eps=norm_eps, **factory)
         self.merge_proj = linear(4 * in_dim, embed_dim, bias=False, **factory)
 
     def __call__(
@@ -181,8 +129,6 @@ class PatchMerging(nnx.Module):
         """
         check_grid("x", x, self.in_dim)
         merged = rearrange(pad_grid(x, (2, 2)), "b (y r) (x c) e -> b y x (c r e)", r=2, c=2)
-        if self.norm_last:
-            return normalise(self.norm, self.merge_proj(merged))  # batch rows columns embed
         return self.merge_proj(normalise(self.norm, merged))  # batch rows columns embed
 
 

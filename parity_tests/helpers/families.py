@@ -359,26 +359,15 @@ def _image(built: Any, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pyramid(built: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """The outputs, states and maps of a hierarchy of stages; Swin has states of inputs, and one map per stage."""
+    """The outputs, the states between stages, and the map of the last layer of each stage."""
     found = built(given["image"], output_hidden_states=True, output_attentions=True)
     if hasattr(found, "logits"):
         parts = {"pooled": found.logits}
     else:
-        pooled = getattr(found, "pooler_output", None)
-        parts = {"output": _flat(found.last_hidden_state), "pooled": pooled}
+        parts = {"output": found.last_hidden_state, "pooled": found.pooler_output}
     depths = built.config.depths
-    if built.config.model_type.startswith("swin"):
-        parts |= {f"state {n}": _flat(x) for n, x in enumerate(found.hidden_states)}
-        return parts | {f"map {sum(depths[: n + 1]) - 1}": x for n, x in enumerate(found.attentions)}
-    if "output" in parts:
-        parts |= {f"features {n}": _flat(x) for n, x in enumerate(found.hidden_states)}
-    maps = [x for each in found.attentions for x in (each if isinstance(each, tuple) else (each,))]
-    return parts | {f"map {n}": x for n, x in enumerate(maps)}
-
-
-def _flat(x: torch.Tensor) -> torch.Tensor:
-    """A grid with channels first as a sequence; a sequence as it is."""
-    return x if x.ndim == 3 else x.flatten(2).mT
+    parts |= {f"state {n}": x for n, x in enumerate(found.hidden_states)}
+    return parts | {f"map {sum(depths[: n + 1]) - 1}": x for n, x in enumerate(found.attentions)}
 
 
 def _sound(built: Any, given: dict[str, Any]) -> dict[str, Any]:
@@ -453,12 +442,12 @@ def outputs(case: Case, built: Any, array: Callable[[np.ndarray], Any]) -> dict[
 
 
 def _pyramid_outputs(built: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """The outputs, states, feature maps and maps of a mirror's hierarchy of stages."""
+    """The outputs, states and maps of a mirror's hierarchy of stages."""
     found = built(given["image"], need_weights=True, need_hidden_states=True)
     pooled = found.logits if hasattr(found, "logits") else found.pooled
     parts = {"output": found.last_hidden_state, "pooled": pooled}
-    for name, grids in (("state", found.hidden_states), ("features", getattr(found, "feature_maps", ()))):
-        parts |= {f"{name} {n}": x.reshape(x.shape[0], -1, x.shape[-1]) for n, x in enumerate(grids)}
+    states = enumerate(found.hidden_states)
+    parts |= {f"state {n}": x.reshape(x.shape[0], -1, x.shape[-1]) for n, x in states}
     return parts | {f"map {n}": x.reshape(-1, *x.shape[-3:]) for n, x in enumerate(found.attentions)}
 
 

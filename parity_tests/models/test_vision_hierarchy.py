@@ -1,4 +1,4 @@
-"""Hierarchical vision models: grids of patches, merging, convolutions in feed-forwards; against NumPy in float64."""
+"""Hierarchical vision models: grids of patches, merging and windows; against NumPy in float64."""
 
 from functools import partial
 
@@ -12,7 +12,7 @@ from flax import nnx
 import jax_attention.models
 import torch_attention.models
 from attention_bridge.oracles.common import layer_norm, linear, scope
-from attention_bridge.oracles.vision import spatial_reduction_attention, window_attention
+from attention_bridge.oracles.vision import window_attention
 from attention_bridge.parity.comparison import error
 from attention_bridge.weights import transfer
 from parity_tests.helpers.refusals import Case, assert_impossible, assert_refused
@@ -33,17 +33,6 @@ def windows(m, positions=False):
     patches = m.Part("PatchGrid", {"patch_size": (2, 3), "positions": positions})
     stages = (m.StageSpec(6, patches, (layer,)), m.StageSpec(7, m.Part("PatchMerging"), (merged,)))
     return m.VisionHierarchySpec((8, 12), 5, stages, norm, m.Part("MeanPooling"))
-
-
-def overlapping(m):
-    """One stage of overlapping patches with a convolution in its feed-forward network."""
-    layer = m.LayerSpec(
-        m.Part("SpatialReductionAttention", {"num_heads": 2, "reduction": 2}),
-        m.Part("ConvolutionalFeedForward", {"ffn_dim": 9, "activation": "relu"}),
-        norm=m.Part("layer_norm"),
-    )
-    embedding = m.Part("OverlappingPatches", {"patch_size": 4, "stride": 2})
-    return m.VisionHierarchySpec((8, 12), 5, (m.StageSpec(4, embedding, (layer,), m.Part("layer_norm")),))
 
 
 def outputs(spec, rng, image):
@@ -67,25 +56,9 @@ def _arrays(found):
         yield from (each.last_hidden_state, *each.hidden_states, *each.feature_maps)
 
 
-def convolved(weights, name, x, stride, padding):
-    """A convolution of a grid by loops; kernels of one group, or one per feature."""
-    kernel, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
-    padded = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    high, wide = kernel.shape[2:]
-    rows, columns = (padded.shape[1] - high) // stride + 1, (padded.shape[2] - wide) // stride + 1
-    out = np.zeros((len(x), rows, columns, len(kernel)))
-    for y in range(rows):
-        for c in range(columns):
-            patch = padded[:, y * stride : y * stride + high, c * stride : c * stride + wide]
-            equation = "byxo,oyx->bo" if kernel.shape[1] == 1 else "byxi,oiyx->bo"
-            out[:, y, c] = np.einsum(equation, patch, kernel[:, 0] if kernel.shape[1] == 1 else kernel) + bias
-    return out
-
-
 def fed(weights, x):
     """The feed-forward sublayer with ReLU, after its norm."""
     hidden = linear(weights, "ffn.up_proj", layer_norm(weights, "ffn_norm", x, 1e-5))
-    hidden = convolved(weights, "ffn.conv", hidden, 1, 1) if "ffn.conv.weight" in weights else hidden
     return x + linear(weights, "ffn.down_proj", np.maximum(hidden, 0.0))
 
 
@@ -142,23 +115,6 @@ class TestWindows:
             task = models.TaskModel(described, **factory)
             assert task.backbone.pooling is None
             assert task(image).logits.shape == (2, 4)
-
-
-class TestOverlappingPatches:
-    def test_stage_equals_numpy(self, rng):
-        image = rng.standard_normal((2, 7, 10, 5))
-        weights, *both = outputs(overlapping, rng, image)
-        stage = scope(weights, "stages.0")
-        x = convolved(stage, "embedding.patch_proj", image, 2, 2)
-        embedded = layer_norm(stage, "embedding.norm", x, 1e-5)
-        layer = scope(stage, "layers.0")
-        normed = layer_norm(layer, "attention_norm", embedded, 1e-5)
-        attended = spatial_reduction_attention(scope(layer, "attention"), normed, num_heads=2)[0]
-        x = fed(layer, embedded + attended)
-        last = layer_norm(stage, "norm", x, 1e-5)
-        for found in both:
-            for ours, expected in zip(found, (last.reshape(2, -1, 4), embedded, x, last), strict=True):
-                assert error(ours, expected) < CLOSE
 
 
 REFUSED = [

@@ -297,17 +297,11 @@ def small_model(name, m, f):
             m.Part("FeedForward", {"ffn_dim": 8}),
             norm=norm,
         )
-        reduced = m.LayerSpec(
-            m.Part("SpatialReductionAttention", {"num_heads": 2, "reduction": 2}),
-            m.Part("ConvolutionalFeedForward", {"ffn_dim": 9}),
-            norm=norm,
-        )
         stages = (
             m.StageSpec(6, m.Part("PatchGrid", {"patch_size": (2, 3), "positions": True}), (windows,)),
             m.StageSpec(
                 7, m.Part("PatchMerging"), (m.LayerSpec(None, m.Part("FeedForward", {"ffn_dim": 5})),)
             ),
-            m.StageSpec(4, m.Part("OverlappingPatches", {"patch_size": 3, "stride": 2}), (reduced,), norm),
         )
         return m.VisionHierarchySpec((8, 12), 5, stages, norm)
 

@@ -55,7 +55,7 @@ from torch_attention.outputs import AttentionOutput, CachedOutput, RecurrentOutp
 from torch_attention.positions import absolute, rotary_scaling
 from torch_attention.positions.distance_embedding import DistanceRows
 from torch_attention.sparse import lightning_indexer
-from torch_attention.vision import conv_feed_forward, patch_grids
+from torch_attention.vision import patch_grids
 from torch_attention.vision.grids import GridOutput
 
 # Modules whose classes mix tokens.
@@ -155,7 +155,7 @@ ON_GRIDS = {
         frozenset({"x"}),
         frozenset({GridOutput}),
     ),
-    "ffn": Role("a feed-forward network such as FeedForward", (feed_forward, conv_feed_forward)),
+    "ffn": Role("a feed-forward network such as FeedForward", (feed_forward,)),
 }
 
 # Roles of the arguments of a part: modules, or numbers that a function may compute.

@@ -1,10 +1,10 @@
-r"""Hierarchical vision models: stages of layers on ever coarser grids, such as Swin, SegFormer and PVT v2.
+r"""Hierarchical vision models: stages of layers on ever coarser grids, such as Swin.
 
 $$ g_s = \mathrm{norm}_s(\mathrm{layers}_s(\mathrm{embedding}_s(g_{s-1}))), \qquad g_0 = \text{image}, \qquad
    y = \mathrm{pooling}(\mathrm{norm}(g_S)) $$
 
 The embedding of a stage makes its grid from the image or from the previous stage's grid. The layers are described as in
-a `ModelSpec`; their mixers are classes of `vision`, which attend within windows or to patches:
+a `ModelSpec`; their mixers are classes of `vision`, such as shifted windows:
 
     layer = LayerSpec(Part("ShiftedWindowAttention", {"num_heads": 3, "window_size": 7}), Part("FeedForward", {...}))
     first = StageSpec(96, Part("PatchGrid", {"patch_size": (4, 4)}), (layer, layer))
@@ -121,7 +121,7 @@ class Stage(nn.Module):
 
 @checked
 class VisionHierarchy(nn.Module):
-    """Hierarchical vision model, from images to grids of several resolutions (Liu et al. 2021; Xie et al. 2021).
+    """Hierarchical vision model, from images to grids of several resolutions (Liu et al. 2021).
 
     Args:
         config: description of the model.

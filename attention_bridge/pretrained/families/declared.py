@@ -13,13 +13,14 @@ from attention_bridge.catalogue.part import Part
 from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained.families.family import Reading
 
-# Fields that are sizes of weight axes; a window, a distance or a token id is not.
+# Fields that are sizes of weight axes; a window of keys, a distance or a token id is not.
 AXES = (
     "vocab_size", "embed_dim", "num_heads", "num_kv_heads", "head_dim", "ffn_dim", "token_dim", "num_types",
     "feature_dim", "in_channels", "num_features", "num_buckets", "num_experts", "kv_lora_rank", "q_lora_rank",
     "nope_head_dim", "rope_head_dim", "value_head_dim", "rotary_dim", "num_classes", "shared_dim", "dim", "max_len",
     "num_value_heads", "value_dim", "state_dim", "num_groups", "conv_width", "rank", "num_tasks",
-    "num_streams", "dense_dim", "latent_dim",
+    "num_streams", "dense_dim", "latent_dim", "patch_size", "reduction",
+    "window_size",
 )  # fmt: skip
 
 
