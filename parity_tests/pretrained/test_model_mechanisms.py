@@ -21,7 +21,15 @@ def test_mechanisms_of_model_types_are_the_modules_of_their_models():
 
 
 def test_model_types_of_all_families_are_listed():
-    alike = {"kimi_k2", "llava_next", "qwen2_5_vl_text", "qwen2_vl_text", "qwen3_5_moe", "qwen3_vl_text"}
+    alike = {
+        "gemma3n",
+        "kimi_k2",
+        "llava_next",
+        "qwen2_5_vl_text",
+        "qwen2_vl_text",
+        "qwen3_5_moe",
+        "qwen3_vl_text",
+    }
     assert mechanisms().keys() | SAME | alike == FAMILIES.keys() - {
         "attention_bridge"
     }  # read as another type
