@@ -8,9 +8,14 @@ from typing import Any
 import jax_attention.models.alternating_updates as alternating_updates
 import jax_attention.models.dense_and_experts as dense_and_experts
 import jax_attention.models.experts as experts
+import jax_attention.models.laurel as laurel
 import jax_attention.models.parallel_mixers as parallel_mixers
+import jax_attention.models.plain_experts as plain_experts
+import jax_attention.models.residual_streams as residual_streams
 import jax_attention.models.routing as routing
+import jax_attention.models.sparse_feed_forward as sparse_feed_forward
 import jax_attention.models.token_inputs as token_inputs
+import jax_attention.models.xielu as xielu
 from jax_attention import feed_forward, head_norms, layer_scale, norms, positions, vision
 from jax_attention.models.description import Part
 from jax_attention.models.module_classes import call_arguments, is_module_class
@@ -37,11 +42,16 @@ ROOMS = (
     dense_and_experts,
     experts,
     feed_forward,
+    laurel,
     parallel_mixers,
+    plain_experts,
     pooling,
+    residual_streams,
     routing,
+    sparse_feed_forward,
     token_inputs,
     vision,
+    xielu,
 )
 
 # Functions that a description may name.

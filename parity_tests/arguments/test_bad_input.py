@@ -304,7 +304,7 @@ CASES = [
         "a sequence of other features to feed forward",
         lambda m: partial(m.FeedForward(6, 8), m.nan(2, 5, 7)),
         ValueError,
-        "x must have shape (batch, length, 6), got (2, 5, 7)",
+        "x must have shape (batch, length, 6) or (batch, height, width, 6), got (2, 5, 7)",
     ),
     Case(
         "a memory of another batch",

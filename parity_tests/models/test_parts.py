@@ -16,7 +16,7 @@ from attention_bridge.errors import InputError
 from attention_bridge.pretrained import save_pretrained
 from jax_attention.models.roles import OF_MODELS as JAX_ROLES
 from torch_attention.models.part_builder import _parts
-from torch_attention.models.roles import OF_MODELS, OF_MODULES, OF_NUMBERS, SHARED_POSITION
+from torch_attention.models.roles import OF_MODELS, OF_MODULES, OF_NUMBERS, ON_GRIDS, SHARED_POSITION
 
 MODELS = {"torch": torch_models, "jax": jax_models}
 each_models = pytest.mark.parametrize("models", MODELS.values(), ids=MODELS)
@@ -152,7 +152,13 @@ def test_part_with_an_argument_of_the_model_raises(models, name):
 def test_every_part_has_a_role():
     """A part without a role could be described but never built."""
     assert OF_MODELS.keys() == JAX_ROLES.keys()
-    roles = [*OF_MODELS.values(), *OF_MODULES.values(), *OF_NUMBERS.values(), SHARED_POSITION]
+    roles = [
+        *OF_MODELS.values(),
+        *OF_MODULES.values(),
+        *OF_NUMBERS.values(),
+        *ON_GRIDS.values(),
+        SHARED_POSITION,
+    ]
     without = {name for name, make in _parts().items() if not any(role.fits(make) for role in roles)}
     two_sequences = {"BasicAttention", "LuongAttention", "ScaledDotProductAttention", "CrossAttention",
                      "MultiHeadCrossAttention", "EncoderDecoderAttention", "MultiheadAttentionBlock"}  # fmt: skip

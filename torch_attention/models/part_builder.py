@@ -8,9 +8,14 @@ from typing import Any
 import torch_attention.models.alternating_updates as alternating_updates
 import torch_attention.models.dense_and_experts as dense_and_experts
 import torch_attention.models.experts as experts
+import torch_attention.models.laurel as laurel
 import torch_attention.models.parallel_mixers as parallel_mixers
+import torch_attention.models.plain_experts as plain_experts
+import torch_attention.models.residual_streams as residual_streams
 import torch_attention.models.routing as routing
+import torch_attention.models.sparse_feed_forward as sparse_feed_forward
 import torch_attention.models.token_inputs as token_inputs
+import torch_attention.models.xielu as xielu
 from torch_attention import feed_forward, head_norms, layer_scale, norms, positions, vision
 from torch_attention.models.description import Part
 from torch_attention.models.module_classes import call_arguments, is_module_class
@@ -37,11 +42,16 @@ ROOMS = (
     dense_and_experts,
     experts,
     feed_forward,
+    laurel,
     parallel_mixers,
+    plain_experts,
     pooling,
+    residual_streams,
     routing,
+    sparse_feed_forward,
     token_inputs,
     vision,
+    xielu,
 )
 
 # Functions that a description may name.
