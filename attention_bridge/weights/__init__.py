@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from attention_bridge.weights.report import Note as Note
     from attention_bridge.weights.report import Report as Report
     from attention_bridge.weights.rule import Rule as Rule
+    from attention_bridge.weights.scaled import ScaledRule as ScaledRule
     from attention_bridge.weights.streaming import Stream as Stream
     from attention_bridge.weights.streaming import stream as stream
     from attention_bridge.weights.trees import plan as plan
@@ -47,6 +48,7 @@ PUBLIC = {
     "Refused": "attention_bridge.weights.layout",
     "Report": "attention_bridge.weights.report",
     "Rule": "attention_bridge.weights.rule",
+    "ScaledRule": "attention_bridge.weights.scaled",
     "Stream": "attention_bridge.weights.streaming",
     "Tied": "attention_bridge.weights.layout",
     "Unused": "attention_bridge.weights.layout",

@@ -9,13 +9,12 @@ import numpy as np
 
 from attention_bridge.errors import Fault, FaultKind, InputError, unknown
 from attention_bridge.weights.configured import Configured, read_config
-from attention_bridge.weights.grouped import GroupedMove
-from attention_bridge.weights.joined import JoinedMove
-from attention_bridge.weights.layout import Layout, ZeroBias, entry_for
+from attention_bridge.weights.layout import AnyMove, Layout, ZeroBias, entry_for
 from attention_bridge.weights.names import pattern
 from attention_bridge.weights.placeholders import stacked
 from attention_bridge.weights.report import Match, Note, Report
-from attention_bridge.weights.rule import IDENTITY, Move
+from attention_bridge.weights.rule import IDENTITY
+from attention_bridge.weights.scaled import ScaledMove
 from attention_bridge.weights.stacked import stack, unstack
 
 
@@ -42,7 +41,7 @@ def convert(
     axes: Mapping[str, int] | None = None,
     config: Mapping[str, Any] | Configured | None = None,
 ) -> tuple[dict[str, np.ndarray], Report]:
-    """Convert named arrays from one layout to another. Bytes are only moved, never computed with.
+    """Convert named arrays from one layout to another. Bytes are only moved, except by a layout's `ScaledRule`s.
 
     Args:
         tensors: arrays by name, of any dtype of numpy or ml_dtypes. The results may share memory with them.
@@ -179,29 +178,38 @@ def enter(tensors: Mapping[str, np.ndarray], layout: Layout, report: Report) -> 
 
 def _layers(name: str, array: np.ndarray, layout: Layout) -> dict[str, np.ndarray]:
     """The tensors of single layers or experts, if the layout stacks all of them in one tensor."""
-    apart = unstack(name, array, layout.stacked) if layout.stacked and array.ndim else None
-    return {name: array} if apart is None else apart
+    apart = (
+        unstack(name, array, layout.stacked, layout.stacked_axis) if layout.stacked and array.ndim else None
+    )
+    parts = {name: array} if apart is None else apart
+    return parts if layout.renamed is None else {layout.renamed.enter(part): x for part, x in parts.items()}
 
 
 def _leave(arrays: dict[str, Traced], layout: Layout, report: Report) -> dict[str, Traced]:
     """Stack the tensors of single layers or experts, if the layout stacks all of them in one tensor."""
+    if layout.renamed is not None:
+        arrays = {layout.renamed.leave(name): item for name, item in arrays.items()}
     if layout.stacked is None:
         return arrays
 
     def join(name: str, items: list[Traced]) -> Traced:
         kinds = {(item.array.shape, item.array.dtype) for item in items}
-        if len(kinds) > 1:
+        if len(kinds) > 1 or items[0].array.ndim < layout.stacked_axis:
             given = describe(*(item.array for item in items))
             report.faults.append(
                 Fault(name, "wrong shape", f"{layout.stacked} of one shape and dtype", given)
             )
             return items[0]
-        patterns = (*_union(item.patterns for item in items), f"... -> {layout.stacked} ...")
+        pattern = (
+            f"... -> {layout.stacked} ..." if not layout.stacked_axis else f"i ... -> i {layout.stacked} ..."
+        )
+        patterns = (*_union(item.patterns for item in items), pattern)
         origins, needs = (
             _union(item.origins for item in items),
             _union(item.needs for item in items),
         )
-        return Traced(stacked([item.array for item in items]), origins, patterns, needs)
+        whole = np.moveaxis(stacked([item.array for item in items]), 0, layout.stacked_axis)
+        return Traced(whole, origins, patterns, needs)
 
     joined, gaps = stack(arrays, layout.stacked, join)
     for name, numbers in gaps:
@@ -213,7 +221,7 @@ def _leave(arrays: dict[str, Traced], layout: Layout, report: Report) -> dict[st
 
 def move(
     arrays: Mapping[str, Traced],
-    moves: Sequence[Move | GroupedMove | JoinedMove],
+    moves: Sequence[AnyMove],
     axes: Mapping[str, int],
     report: Report,
     kept: Callable[[str], bool] = lambda name: False,
@@ -240,7 +248,7 @@ def move(
 def _first_fit(
     name: str,
     arrays: Mapping[str, Traced],
-    moves: Sequence[Move | GroupedMove | JoinedMove],
+    moves: Sequence[AnyMove],
     axes: Mapping[str, int],
     report: Report,
 ) -> tuple[list[str], dict[str, Traced]]:
@@ -270,6 +278,7 @@ def _first_fit(
             continue
         patterns = _union(item.patterns for item in items)
         patterns += () if each.pattern == IDENTITY else (each.pattern,)
+        patterns += (each.arithmetic,) if isinstance(each, ScaledMove) else ()
         needs = _union(item.needs for item in items)
         traced = (Traced(result, origins, patterns, needs) for result in results)
         return names, dict(zip(targets, traced, strict=True))

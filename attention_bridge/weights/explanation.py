@@ -35,10 +35,14 @@ def explain(report: Report) -> str:
 def words(pattern: str) -> str:
     """An einops pattern in words: "cut axis 0 into (h, d), reorder axes to (e, h, d), join (h, d) into axis 1".
 
+    The arithmetic of a `ScaledRule` is returned as it is.
+
     Raises:
         ValueError: the pattern has no arrow.
     """
     left, arrow, right = pattern.partition(" -> ")
+    if pattern.startswith(("times ", "plus ")):  # of a `ScaledRule`
+        return pattern
     if not arrow:
         raise ValueError(f"an einops pattern has two sides with ' -> ' between, but got {pattern!r}")
     if "," in pattern:

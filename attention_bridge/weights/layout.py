@@ -14,6 +14,7 @@ from attention_bridge.weights.grouped import GroupedMove, GroupedRule
 from attention_bridge.weights.joined import JoinedMove, JoinedRule
 from attention_bridge.weights.names import pattern
 from attention_bridge.weights.rule import Move, Rule
+from attention_bridge.weights.scaled import ScaledMove, ScaledRule
 from attention_bridge.weights.stacked import first
 
 # Prefixes of models that DataParallel, torch.compile or PEFT has wrapped, and of state dicts in a training checkpoint.
@@ -74,7 +75,21 @@ class ZeroBias:
     reason: str
 
 
+@dataclass(frozen=True)
+class Renamed:
+    """Names of the tensors of single layers that no name pattern can express, such as pairs of layers.
+
+    Attributes:
+        enter: function of a name in the outside layout that returns its name in the rules.
+        leave: its inverse.
+    """
+
+    enter: Callable[[str], str]
+    leave: Callable[[str], str]
+
+
 Shapes = Mapping[str, tuple[int, ...]]
+AnyMove = Move | GroupedMove | JoinedMove | ScaledMove
 Entry = TypeVar("Entry", Constant, Tied, Dropped, Unused, Refused)
 
 
@@ -93,8 +108,10 @@ class Layout:
         unused: tensors that are not converted unless a rule has their name.
         refused: tensors that cannot be converted, with the reason.
         zero_biases: biases that the outside format lacks and that are therefore zero.
-        stacked: name of the module list, `layers` or `experts`, whose modules share one tensor, stacked along its
-            first axis; the rules name the tensors of single modules; None for none.
+        stacked: name of the module list, `layers` or `experts`, whose modules share one tensor, stacked along one
+            axis; the rules name the tensors of single modules; None for none.
+        stacked_axis: the axis of a stacked tensor along which its modules are stacked.
+        renamed: names of single layers in the outside layout and in the rules, if they differ; None for equal names.
         slashes: whether names are separated by slashes; the rules use dots.
         files: pairs (name pattern in the rules, name pattern in files), for layouts whose files use other names; the
             first pair that matches is used.
@@ -104,7 +121,7 @@ class Layout:
     """
 
     name: str
-    rules: tuple[Rule | GroupedRule | JoinedRule, ...]
+    rules: tuple[Rule | GroupedRule | JoinedRule | ScaledRule, ...]
     spellings: tuple[tuple[str, str], ...] = ()
     constants: tuple[Constant, ...] = ()
     tied: tuple[Tied, ...] = ()
@@ -113,24 +130,27 @@ class Layout:
     refused: tuple[Refused, ...] = ()
     zero_biases: tuple[ZeroBias, ...] = ()
     stacked: str | None = None
+    stacked_axis: int = 0
+    renamed: Renamed | None = None
     slashes: bool = False
     files: tuple[tuple[str, str], ...] = ()
     carried: str | None = None
     misfits: Callable[[Shapes], Iterable[tuple[str, str]]] | None = None
 
     @cached_property
-    def to_hub(self) -> tuple[Move | GroupedMove | JoinedMove, ...]:
+    def to_hub(self) -> tuple[AnyMove, ...]:
         """The moves from this layout to the canonical layout."""
         return tuple(move for rule in self.rules for move in rule.to_hub)
 
     @cached_property
-    def from_hub(self) -> tuple[Move | GroupedMove | JoinedMove, ...]:
+    def from_hub(self) -> tuple[AnyMove, ...]:
         """The moves from the canonical layout to this layout."""
         return tuple(move.inverse() for move in self.to_hub)
 
     def moves(self, name: str) -> bool:
         """Whether a rule has this name, in the rules' spelling."""
         name = name if self.stacked is None else first(name, self.stacked)
+        name = name if self.renamed is None else self.renamed.enter(name)
         return any(move.match(name) is not None for move in self.to_hub)
 
     def has(self, name: str) -> bool:

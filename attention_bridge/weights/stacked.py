@@ -28,13 +28,14 @@ def first(name: str, part: str) -> str:
     return name if found is None else f"{found[1]}0.{found[2]}"
 
 
-def unstack(name: str, array: np.ndarray, part: str) -> dict[str, np.ndarray] | None:
+def unstack(name: str, array: np.ndarray, part: str, axis: int = 0) -> dict[str, np.ndarray] | None:
     """Split a stacked tensor into one tensor per layer or expert; None if `name` is not the name of a stacked tensor.
 
     Args:
         name: name of the tensor, separated by dots.
-        array: tensor with the layers along its first axis.
+        array: tensor with the layers along one axis.
         part: name of the layer list, before the layer number.
+        axis: axis of the layers.
 
     Raises:
         ValueError: the array has no axes, or more than 10,000 layers.
@@ -42,12 +43,13 @@ def unstack(name: str, array: np.ndarray, part: str) -> dict[str, np.ndarray] | 
     found = _parted(name, part)
     if found is None:
         return None
-    if array.ndim == 0:
-        raise ValueError(f"{name} must have an axis of {part}, got shape ()")
-    if len(array) > MOST_LAYERS:
-        raise ValueError(f"{name} must have at most {MOST_LAYERS} {part}, got {len(array)}")
+    if array.ndim <= axis:
+        raise ValueError(f"{name} must have {part} on axis {axis}, got shape {array.shape}")
+    if array.shape[axis] > MOST_LAYERS:
+        raise ValueError(f"{name} must have at most {MOST_LAYERS} {part}, got {array.shape[axis]}")
     before, after = found.groups()
-    return {f"{before}{index}.{after}": array[index] for index in range(array.shape[0])}
+    layers = np.moveaxis(array, axis, 0)
+    return {f"{before}{index}.{after}": layers[index] for index in range(len(layers))}
 
 
 def _parted(name: str, part: str) -> re.Match[str] | None:
