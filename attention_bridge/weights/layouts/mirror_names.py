@@ -43,6 +43,7 @@ LINEARS = (
     "latent_up_proj",
     "left_proj",
     "location_proj",
+    "merge_proj",
     "out_proj",
     "output_proj",
     "pooler",
