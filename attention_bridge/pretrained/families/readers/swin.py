@@ -22,7 +22,7 @@ UNUSED = (
     "drop_path_rate", "hidden_size", "num_hidden_layers", "num_layers", "path_norm", "out_features", "out_indices",
     "stage_names",
 )  # fmt: skip
-PATCHES_EPS = 1e-5  # of the norms of patches; layer_norm_eps has no effect on them
+PATCHES_EPS = 1e-5  # of the norms of patches; layer_norm_eps is for the layers
 Windows = Callable[[int, int], Part]  # the attention of a stage, by the number of the stage and of the layer
 
 
