@@ -62,6 +62,8 @@ from torch_attention.models.tasks import SequenceClassifier as SequenceClassifie
 from torch_attention.models.tasks import TokenClassifier as TokenClassifier
 from torch_attention.models.token_inputs import LayerEmbedding as LayerEmbedding
 from torch_attention.models.token_inputs import TokenInput as TokenInput
+from torch_attention.models.token_rules import Timestamps as Timestamps
+from torch_attention.models.token_rules import TokenRules as TokenRules
 from torch_attention.models.vision_transformer import VisionTransformer as VisionTransformer
 from torch_attention.models.vision_transformer import VisionTransformerConfig as VisionTransformerConfig
 from torch_attention.models.waveform import WaveformEncoder as WaveformEncoder
