@@ -30,10 +30,13 @@ PLACES = (
     "eos_tokens",
     "first_position",
     "kv_layer",
+    "max_first",
     "pad",
     "seed",
     "shift",
     "skip",
+    "suppressed",
+    "suppressed_first",
     "uncounted_token",
 )
 FROM_ZERO = frozenset((*LENGTHS, *LAYERS, *PARTS, *PLACES))  # all other integers count from 1

@@ -73,6 +73,8 @@ from jax_attention.models.tasks import SequenceClassifier as SequenceClassifier
 from jax_attention.models.tasks import TokenClassifier as TokenClassifier
 from jax_attention.models.token_inputs import LayerEmbedding as LayerEmbedding
 from jax_attention.models.token_inputs import TokenInput as TokenInput
+from jax_attention.models.token_rules import Timestamps as Timestamps
+from jax_attention.models.token_rules import TokenRules as TokenRules
 from jax_attention.models.vision_hierarchy import VisionHierarchy as VisionHierarchy
 from jax_attention.models.vision_hierarchy import VisionHierarchySpec as VisionHierarchySpec
 from jax_attention.models.vision_transformer import VisionTransformer as VisionTransformer

@@ -32,6 +32,7 @@ from jax_attention.models.incremental_decoding import (
     select,
 )
 from jax_attention.models.special_tokens import end_and_padding
+from jax_attention.models.token_rules import NO_RULES, TokenRules
 from jax_attention.ops import scan
 
 
@@ -69,11 +70,12 @@ def beam_search(
     start_token: int | Sequence[int] | None = None,
     eos_token: int | Sequence[int] | None = None,
     pad_token: int | None = None,
+    rules: TokenRules | None = None,
 ) -> BeamOutput:
     """Generate the best-scoring sequences by beam search, without dropout.
 
     Args:
-        model, inputs, num_tokens, mask, start_token, eos_token, pad_token: as in `generate`.
+        model, inputs, num_tokens, mask, start_token, eos_token, pad_token, rules: as in `generate`.
         num_beams: number of prefixes kept at each step, and of sequences returned.
         length_penalty: exponent α; a score is divided by length^α; 0 for no penalty.
 
@@ -91,7 +93,8 @@ def beam_search(
     mask = prompt_mask(model, inputs, mask, eos)
     check_request(model, inputs, num_tokens, mask, start)
     check_positive(num_beams=num_beams)
-    sizes = {"num_tokens": num_tokens, "start": start, "num_beams": num_beams}
+    rules = NO_RULES if rules is None else rules
+    sizes = {"num_tokens": num_tokens, "start": start, "num_beams": num_beams, "rules": rules}
     penalty = float(length_penalty)
     return evaluate(_search, model, inputs, mask, eos=eos, pad=pad, length_penalty=penalty, **sizes)
 
@@ -107,6 +110,7 @@ def _search(
     pad: int,
     num_beams: int,
     length_penalty: float,
+    rules: TokenRules,
 ) -> BeamOutput:
     scores, written = prefill(model, inputs, mask, num_tokens=num_tokens, start=start, eos=eos)
     batch, vocab = scores.shape
@@ -116,7 +120,9 @@ def _search(
 
     def choose(beams: _Beams, scores: Array, place: Array) -> tuple[_Beams, Array, Array]:
         """Extend each prefix by every token; return the best results, their last tokens and the rows they came from."""
-        chances = jax.nn.log_softmax(scores, axis=-1).reshape((batch, num_beams, vocab))  # batch beams vocab
+        chances = jax.nn.log_softmax(scores, axis=-1)  # batch*beams vocab
+        chances = rules.apply(chances, beams.tokens.reshape((-1, num_tokens)), place)
+        chances = chances.reshape((batch, num_beams, vocab))  # batch beams vocab
         together = beams.scores[..., None] + chances  # batch beams vocab
         share = (place + 1).astype(together.dtype) ** -length_penalty
         ends = [jnp.where(slots == place, each, beams.tokens) for each in eos]  # batch beams num_tokens each

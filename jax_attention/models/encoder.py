@@ -67,9 +67,12 @@ class Encoder(nnx.Module):
             if config.num_coordinates is None
             else BoxEmbedding(config.num_coordinates, token_dim, **factory)
         )
-        self.embedding_norm = layer_norm(token_dim, eps=config.norm_eps, **factory)
+        self.embedding_norm = (
+            None if config.norm_first else layer_norm(token_dim, eps=config.norm_eps, **factory)
+        )
         self.embedding_proj = None if config.token_dim is None else linear(token_dim, dim, **factory)
         self.layers: Any = nnx.List([EncoderLayer(config, **factory) for _ in range(own_layers)])
+        self.final_norm = layer_norm(dim, eps=config.norm_eps, **factory) if config.norm_first else None
         self.position: Any = (
             None if config.position is None else build_position(config.position, dim, {**factory})
         )
@@ -133,7 +136,8 @@ class Encoder(nnx.Module):
             x = x + self.box_embedding(boxes, tokens)  # batch length token_dim
         elif boxes is not None:
             raise ValueError("boxes must be None for a model with num_coordinates=None")
-        x = self.dropout(normalise(self.embedding_norm, x), keep.embeddings)  # batch length token_dim
+        x = x if self.embedding_norm is None else normalise(self.embedding_norm, x)  # batch length token_dim
+        x = self.dropout(x, keep.embeddings)  # batch length token_dim
         x = x if self.embedding_proj is None else self.embedding_proj(x)  # batch length embed
         layers = list(self.layers) * (self.config.num_layers // len(self.layers))
         all_weights, states = [], [x]
@@ -150,6 +154,7 @@ class Encoder(nnx.Module):
             states.append(x)
             if weights is not None:
                 all_weights.append(weights)
+        x = x if self.final_norm is None else normalise(self.final_norm, x)  # batch length embed
         pooled = None if self.pooler is None else jnp.tanh(self.pooler(x[:, :1].sum(axis=1)))  # batch embed
         return EncoderOutput(
             x,

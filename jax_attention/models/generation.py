@@ -21,6 +21,7 @@ from jax_attention.models.incremental_decoding import (
 from jax_attention.models.sampling import Sampling, check_draws
 from jax_attention.models.sequence import SequenceToSequence
 from jax_attention.models.special_tokens import end_and_padding, first_tokens
+from jax_attention.models.token_rules import NO_RULES, TokenRules
 from jax_attention.ops.arrays import known_values
 
 
@@ -60,6 +61,7 @@ def generate(
     eos_token: int | Sequence[int] | None = None,
     pad_token: int | None = None,
     callback: Callable[[Array], object] | None = None,
+    rules: TokenRules | None = None,
 ) -> Int[Array, "batch num_tokens"]:
     """Generate tokens with a `Decoder`, a `LanguageModel` or an encoder-decoder, without dropout.
 
@@ -84,6 +86,7 @@ def generate(
         eos_token: end token or tokens, () for none; None for the configuration's.
         pad_token: padding token after the end token; None for the configuration's, or else the end token.
         callback: function called after each step with the tokens `(batch,)` just generated, for streaming.
+        rules: suppressed tokens and timestamps; None for no rules.
 
     Returns:
         The new tokens, without the prompt.
@@ -110,11 +113,12 @@ def generate(
         raise ValueError("seed must be None where draws are given")
     check_draws(draws, temperature, *shape)
 
-    sizes = {"num_tokens": num_tokens, "start": start, "sampling": sampling}
+    rules = NO_RULES if rules is None else rules
+    sizes = {"num_tokens": num_tokens, "start": start, "sampling": sampling, "rules": rules}
     texts = evaluate(_first, model, inputs, mask, draws, **sizes)
     if callback is not None:
         callback(texts.last)
-    texts = evaluate_while(_going_on, _next, model, texts, callback, sampling=sampling)
+    texts = evaluate_while(_going_on, _next, model, texts, callback, sampling=sampling, rules=rules)
     return texts.tokens
 
 
@@ -140,22 +144,25 @@ def _first(
     num_tokens: int,
     start: tuple[int, ...],
     sampling: Sampling,
+    rules: TokenRules,
 ) -> _Texts:
     """Read the inputs and generate the first token."""
     scores, written = prefill(
         model, inputs, mask, num_tokens=num_tokens, start=start, eos=sampling.eos_tokens
     )
     ended = jnp.zeros_like(scores[:, 0], dtype=jnp.bool_)  # batch
+    padding = jnp.zeros_like(scores.argmax(-1))[:, None] + sampling.pad_token  # batch 1
+    tokens = jnp.broadcast_to(padding, (scores.shape[0], num_tokens))  # batch num_tokens
+    count = jnp.zeros_like(tokens[:, 0]).sum()
+    scores = rules.apply(scores, tokens, count)  # batch vocab
     token, ended = sampling.follow(scores, None if draws is None else draws[0], ended)  # batch each
-    padding = jnp.zeros_like(token)[:, None] + sampling.pad_token  # batch 1
-    tokens = jnp.broadcast_to(padding, (token.shape[0], num_tokens))  # batch num_tokens
-    count = jnp.zeros_like(token).sum()
     return _put(_Texts(tokens, token, ended, count, draws, written))
 
 
-def _next(model: Writer, texts: _Texts, *, sampling: Sampling) -> _Texts:
+def _next(model: Writer, texts: _Texts, *, sampling: Sampling, rules: TokenRules) -> _Texts:
     """Generate one more token for each text."""
     scores, written = decode(model, texts.last, texts.written)
+    scores = rules.apply(scores, texts.tokens, texts.num_written)  # batch vocab
     draw = None if texts.draws is None else texts.draws[texts.num_written]
     token, ended = sampling.follow(scores, draw, texts.ended)  # batch each
     return _put(texts._replace(last=token, ended=ended, written=written))

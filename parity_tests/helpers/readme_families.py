@@ -38,7 +38,9 @@ def model_types() -> dict[str, list[str]]:
         model = read_config(config).model
         if model.name == "TaskModel":
             name = model.arguments["config"].arguments["backbone"].name
-            model_class = {"ModelSpec": "LanguageModel"}.get(name, name.removesuffix("Config").removesuffix("Spec"))
+            model_class = {"ModelSpec": "LanguageModel"}.get(
+                name, name.removesuffix("Config").removesuffix("Spec")
+            )
         else:
             model_class = model.name
         found.setdefault(model_class, set()).add(config["model_type"])

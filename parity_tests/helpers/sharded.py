@@ -244,7 +244,6 @@ MODELS: dict[str, Model] = {
     "state space, window, latents": Model(
         _hybrid(hybrids.mamba_layer, hybrids.window_layer, hybrids.latent_layer), {"tokens": tokens(0)}
     ),
-    "attention beside a state space": Model(_hybrid(hybrids.parallel_layer), {"tokens": tokens(0)}),
     "RelativeEncoderDecoder": Model(
         lambda m, f: m.RelativeEncoderDecoder(
             m.RelativeEncoderDecoderConfig(VOCAB, 12, 4, 6, 1, 1, 20, gated=True), **f

@@ -572,7 +572,7 @@ class TestSignatures:
         most = {
             "dot_product_attention": 19,
             "checked_call": 18,
-            "EncoderConfig.__init__": 24,
+            "EncoderConfig.__init__": 25,
             "ModelSpec.__init__": 22,
             "GroupedQueryAttention.__init__": 16,
             "Mamba2.__init__": 18,

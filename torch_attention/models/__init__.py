@@ -73,6 +73,8 @@ from torch_attention.models.tasks import SequenceClassifier as SequenceClassifie
 from torch_attention.models.tasks import TokenClassifier as TokenClassifier
 from torch_attention.models.token_inputs import LayerEmbedding as LayerEmbedding
 from torch_attention.models.token_inputs import TokenInput as TokenInput
+from torch_attention.models.token_rules import Timestamps as Timestamps
+from torch_attention.models.token_rules import TokenRules as TokenRules
 from torch_attention.models.vision_hierarchy import VisionHierarchy as VisionHierarchy
 from torch_attention.models.vision_hierarchy import VisionHierarchySpec as VisionHierarchySpec
 from torch_attention.models.vision_transformer import VisionTransformer as VisionTransformer

@@ -1,7 +1,7 @@
 """The layer of a bidirectional Transformer encoder (Vaswani et al. 2017), and the sizes of the encoder.
 
-Each layer is self-attention and a feed-forward network, each followed by a residual addition and a normalisation. The
-attention class is a choice.
+Each layer is self-attention and a feed-forward network, each followed by a residual addition and a normalisation, or
+after a normalisation of its input. The attention class is a choice.
 """
 
 from dataclasses import dataclass
@@ -56,6 +56,8 @@ class EncoderConfig:
             `MultiHeadSelfAttention`.
         max_tokens: longest sequence of a call, if it is below `max_len` (BigBird); None for `max_len`.
         global_first: whether the first token is global where a call gives no `global_tokens`.
+        norm_first: whether norms come before the sublayers, and one after the last layer, but none after the embeddings
+            (XLM-RoBERTa XL).
     """
 
     vocab_size: int
@@ -81,11 +83,14 @@ class EncoderConfig:
     attention: Part | None = None
     max_tokens: int | None = None
     global_first: bool = False
+    norm_first: bool = False
 
 
 @checked
 class EncoderLayer(nn.Module):
     """Self-attention and feed-forward network, each as x = norm(x + f(x)) (Vaswani et al. 2017).
+
+    With `norm_first` they are x = x + f(norm(x)).
 
     Args:
         config: sizes and options of the model.
@@ -111,6 +116,7 @@ class EncoderLayer(nn.Module):
             if config.attention is None
             else build_mixer(config.attention, dim, {**factory}, is_causal=False)
         )
+        self.norm_first = config.norm_first
         self.takes = call_arguments(self.attention)
         self.attention_norm = layer_norm(dim, eps=eps, **factory)
         self.ffn = feed_forward(dim, config.ffn_dim, activation=config.activation, bias=bias, **factory)
@@ -133,9 +139,12 @@ class EncoderLayer(nn.Module):
         given: dict[str, Any] = {"position": position, "positions": None if position is None else positions}
         given |= {"dropout_keep": keep.weights, "global_tokens": global_tokens, "need_weights": need_weights}
         given = {name: value for name, value in given.items() if name in self.takes}
-        attended, weights = self.attention(x, mask, **given)
-        x = normalise(
-            self.attention_norm, x + self.dropout(attended, keep.attention_output)
-        )  # batch length embed
-        x = normalise(self.ffn_norm, x + self.dropout(self.ffn(x), keep.ffn_output))  # batch length embed
+        first = self.norm_first
+        read = normalise(self.attention_norm, x) if first else x  # batch length embed
+        attended, weights = self.attention(read, mask, **given)
+        x = x + self.dropout(attended, keep.attention_output)  # batch length embed
+        x = x if first else normalise(self.attention_norm, x)  # batch length embed
+        read = normalise(self.ffn_norm, x) if first else x  # batch length embed
+        x = x + self.dropout(self.ffn(read), keep.ffn_output)  # batch length embed
+        x = x if first else normalise(self.ffn_norm, x)  # batch length embed
         return AttentionOutput(x, weights)

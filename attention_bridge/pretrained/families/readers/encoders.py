@@ -11,17 +11,20 @@ from attention_bridge.pretrained.families.heads import masked_head, question_hea
 from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layouts.hf_albert import HF_ALBERT
 from attention_bridge.weights.layouts.hf_bert import HF_BERT, HF_DISTILBERT
+from attention_bridge.weights.layouts.hf_xlm_roberta_xl import HF_XLM_ROBERTA_XL
 
 ROBERTAS = ("roberta", "xlm-roberta", "camembert")
+XL = "xlm-roberta-xl"
 
 
 def read_bert(fields: Fields, tensors: Tensors) -> Reading:
     """Read a BERT configuration (Devlin et al. 2018) or a RoBERTa one (Liu et al. 2019; Conneau et al. 2019).
 
-    RoBERTa's positions begin at `pad_token_id + 1` and do not count padding.
+    RoBERTa's positions begin at `pad_token_id + 1` and do not count padding. XLM-RoBERTa XL (Goyal et al. 2021) has its
+    norms before the sublayers.
     """
     sizes, first = encoder_sizes(fields), 0
-    if fields.given.get("model_type") in (*ROBERTAS, "longformer"):
+    if fields.given.get("model_type") in (*ROBERTAS, XL, "longformer"):
         sizes["uncounted_token"] = fields.whole("pad_token_id", default=1)
         first = sizes["uncounted_token"] + 1
     positions = fields.size("max_position_embeddings")
@@ -31,6 +34,8 @@ def read_bert(fields: Fields, tensors: Tensors) -> Reading:
             f"got {positions} and {first - 1}"
         )
     max_len = positions - first
+    norm_first = fields.given.get("model_type") == XL
+    options: dict[str, Any] = {"norm_first": True} if norm_first else {}
     types = fields.size("type_vocab_size")
     return Reading(
         model(
@@ -40,8 +45,9 @@ def read_bert(fields: Fields, tensors: Tensors) -> Reading:
             num_types=types,
             first_position=first,
             pooler=has_pooler(tensors, "pooler.dense.weight"),
+            **options,
         ),
-        HF_BERT,
+        HF_XLM_ROBERTA_XL if norm_first else HF_BERT,
     )
 
 
@@ -158,6 +164,7 @@ ALBERT_HEADS = (
 FAMILIES = (
     Family("hf.bert", ("bert",), read_bert, BERT_HEADS),
     Family("hf.bert", ROBERTAS, read_bert, ROBERTA_HEADS),
+    Family("hf.xlm_roberta_xl", (XL,), read_bert, ROBERTA_HEADS),
     Family("hf.distilbert", ("distilbert",), read_distilbert, DISTILBERT_HEADS),
     Family("hf.albert", ("albert",), read_albert, ALBERT_HEADS),
 )
