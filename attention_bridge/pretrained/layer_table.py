@@ -29,6 +29,8 @@ LAYER = {
     "token_input": None,
     "output_scale": False,
     "output_norm": None,
+    "laurel": None,
+    "updates": None,
 }
 MODEL = {
     "vocab_size": None,
@@ -50,6 +52,7 @@ MODEL = {
     "positions_last": False,
     "mask_token": None,
     "token_dim": None,
+    "streams": None,
     "special_tokens": Part("SpecialTokens"),
 }
 ROLES = ("mixer", "position", "feed-forward", "norm", "other fields")
@@ -64,6 +67,7 @@ RARE = (
     "positions_last",
     "mask_token",
     "token_dim",
+    "streams",
     "head_bias",
     "logit_scale",
 )
@@ -138,7 +142,15 @@ def _layers(layers: tuple[Part, ...], most: int | None, position: str) -> Iterat
 def _row(layer: Part, position: str) -> tuple[dict[str, str], tuple[dict[str, Any], ...]]:
     """The cells of a layer, and the arguments without a column for each of `ROLES`."""
     left = {**LAYER, **layer.arguments}
-    for name in ("residual_scale", "kv_layer", "token_input", "output_scale", "output_norm"):
+    for name in (
+        "residual_scale",
+        "kv_layer",
+        "token_input",
+        "output_scale",
+        "output_norm",
+        "laurel",
+        "updates",
+    ):
         if left[name] == LAYER[name]:
             left.pop(name)
     mixer, mixer_left = _opened(left.pop("mixer"))

@@ -347,8 +347,16 @@ def test_configuration_of_another_model_raises_and_writes_nothing(llama, copied,
     assert not (tmp_path / "new").exists()
 
 
-# Types that share the reader of a type with a case; transformers does not have Kimi K2.
-OF_NO_CASE = ("kimi_k2", "llava_next", "qwen2_5_vl_text", "qwen2_vl_text", "qwen3_5_moe", "qwen3_vl_text")
+# Types that share the reader of a type with a case; transformers does not have Kimi K2, and Gemma 3n needs timm.
+OF_NO_CASE = (
+    "gemma3n",
+    "kimi_k2",
+    "llava_next",
+    "qwen2_5_vl_text",
+    "qwen2_vl_text",
+    "qwen3_5_moe",
+    "qwen3_vl_text",
+)
 
 
 def test_each_family_reads_the_configuration_of_its_case():

@@ -328,11 +328,11 @@ def small_model(name, m, f):
     return model(config, **f)
 
 
-def arranged(arrangement, heads):
+def arranged(arrangement, heads, **options):
     """A model with one layer in that arrangement, with clamped experts."""
     sizes = {"ffn_dim": 5, "num_experts": 3, "bias": True, "limit": 1.5}
     mixture = Part("MixtureOfExperts", {**sizes, "routing": Part("SoftmaxRouting", {"num_chosen": 2})})
-    layer = layer_spec(heads.mixer(described.rope(4)), mixture, arrangement, heads.norm())
+    layer = layer_spec(heads.mixer(described.rope(4)), mixture, arrangement, heads.norm(), **options)
     return model_spec(11, 6, [layer], max_len=7, logit_softcap=3.0, tied=True)
 
 
@@ -353,6 +353,9 @@ def described_model(name, m, f):
         "output norms": lambda: arranged("output", heads),
         "one norm for both": lambda: arranged("parallel_shared_norm", heads),
         "norms around mixers": lambda: arranged("sandwich_mixer", heads),
+        "augmented residual": lambda: arranged(
+            "sandwich_laurel", heads, laurel=Part("LearnedAugmentedResidual", {"rank": 4})
+        ),
     }[name]()
     return described.made(spec, sys.modules[m.LanguageModel.__module__], f)
 
@@ -451,6 +454,7 @@ MODULES = {
             "output norms",
             "one norm for both",
             "norms around mixers",
+            "augmented residual",
         )
     },
     "SimpleSeq2Seq": lambda m, f: m.SimpleSeq2Seq(11, 10, 6, 3, 2, ffn_dim=8, max_len=7, **f),
@@ -573,7 +577,7 @@ class TestSignatures:
             "dot_product_attention": 19,
             "checked_call": 18,
             "EncoderConfig.__init__": 25,
-            "ModelSpec.__init__": 22,
+            "ModelSpec.__init__": 23,
             "GroupedQueryAttention.__init__": 16,
             "Mamba2.__init__": 18,
             "QKNormAttention.__init__": 19,
