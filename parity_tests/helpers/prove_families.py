@@ -172,11 +172,12 @@ def write(cells: tuple[str, ...]) -> None:
     rows = {each[0]: each for each in written()} | {cells[0]: cells}
     order = {family: number for number, family in enumerate(sorted(groups()))}
     kept = sorted((each for each in rows.values() if each[0] in order), key=lambda each: order[each[0]])
+    absent = [family for family in order if family not in rows]
+    left = f"Not run as a whole yet: {', '.join(absent)}." if absent else "Every family was run."
     versions = f"transformers {transformers.__version__}, PyTorch {torch.__version__}, JAX {jax.__version__}"
     temporary = PAGE.with_suffix(".new")
-    temporary.write_text(
-        "\n\n".join([INTRODUCTION, table(COLUMNS, kept), f"The newest row: {versions}, seed {SEED}."]) + "\n"
-    )
+    newest = f"The newest row: {versions}, seed {SEED}."
+    temporary.write_text("\n\n".join([INTRODUCTION, table(COLUMNS, kept), left, newest]) + "\n")
     temporary.replace(PAGE)
 
 
