@@ -37,6 +37,7 @@ ROPES: dict[str, dict[str, Any]] = {
     "yarn": STRETCHED,
     "longrope": {**STRETCHED, "short_factor": 1.0, "long_factor": 2.0},
 }
+KEPT = ("partial_rotary_factor", "llama_4_scaling_beta")  # parameters beside those of a scaling
 INTRODUCTION = """# Will my checkpoint load?
 
 The quickest answer is a command, which reads no weights:
@@ -126,11 +127,11 @@ def rope_cell(case: str, kind: str) -> str:
     for each in ("short_factor", "long_factor"):
         if each in parameters:
             parameters[each] = [float(parameters[each])] * (head_dim // 2)
-    before = written.fields.get("rope_parameters") or {}
+    before = written.config(**written.fields).rope_parameters
     if "full_attention" in before:
         parameters = {**before, "full_attention": parameters}
-    elif "partial_rotary_factor" in before:
-        parameters["partial_rotary_factor"] = before["partial_rotary_factor"]
+    else:
+        parameters |= {name: before[name] for name in KEPT if name in before}
     written.fields["rope_parameters"] = parameters
     try:
         model = families.model(written)

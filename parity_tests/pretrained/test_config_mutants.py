@@ -18,6 +18,7 @@ from attention_bridge.pretrained.config_files import read_json
 from attention_bridge.pretrained.families import declarations, read_config
 from attention_bridge.pretrained.families.fields import GENERATION
 from parity_tests.helpers import families, fuzz_samples
+from parity_tests.helpers.family_draws import share
 
 NOT_FINITE = (math.nan, math.inf, -math.inf, 10**400)
 BAD = (
@@ -68,7 +69,14 @@ def refusal(given):
     return message
 
 
-@pytest.mark.parametrize("name", families.CASES)
+# The commit chooses the cases of the quick tests, because all together take minutes.
+CHOSEN = {*families.SHORT, *share(families.CASES, 4)}
+each_case = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=families.marks(name, CHOSEN)) for name in families.CASES]
+)
+
+
+@each_case
 def test_any_value_of_any_field_gives_a_model_or_one_line(name):
     given = configuration(name)
     assert refusal(given) is None

@@ -14,6 +14,7 @@ from attention_bridge.weights.layouts import LAYOUTS
 from attention_bridge.weights.placeholders import ghost
 from attention_bridge.weights.unknown import unknown
 from parity_tests.helpers import families
+from parity_tests.helpers.family_draws import share
 
 RUNNER = CliRunner()
 MIRRORS = ("torch_attention", "jax_attention", "linen")
@@ -37,8 +38,8 @@ def test_every_tensor_of_the_catalogue_is_known():
 
 
 def test_every_tensor_of_a_pretrained_family_is_known():
-    for case in families.CASES.values():
-        model = families.model(case)
+    for name in share(families.CASES, 4):  # chosen by the commit
+        model = families.model(families.CASES[name])
         check(read_config(model.config.to_dict(), model.state_dict().keys()).model)
 
 
