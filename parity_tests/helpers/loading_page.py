@@ -37,7 +37,7 @@ ROPES: dict[str, dict[str, Any]] = {
     "yarn": STRETCHED,
     "longrope": {**STRETCHED, "short_factor": 1.0, "long_factor": 2.0},
 }
-KEPT = ("partial_rotary_factor", "llama_4_scaling_beta")  # parameters beside those of a scaling
+KEPT = ("partial_rotary_factor", "llama_4_scaling_beta")  # parameters beside the ones of a scaling
 INTRODUCTION = """# Will my checkpoint load?
 
 The quickest answer is a command, which reads no weights:

@@ -81,9 +81,7 @@ def test_plain_experts_equal_a_numpy_reference(mirror, latent_dim, bias, rng):
 def test_plain_experts_that_no_routing_can_choose_are_refused(mirror):
     part = experts()
     part = Part(part.name, {**part.arguments, "num_experts": 6})
-    with pytest.raises(
-        ValueError, match="num_experts=6 and num_groups=4"
-    ):
+    with pytest.raises(ValueError, match="num_experts=6 and num_groups=4"):
         build(part, mirror.package.__name__, {"rngs": nnx.Rngs(0)})
 
 
