@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from attention_bridge.errors import Fault
+from attention_bridge.errors import Fault, InputError
 from attention_bridge.weights.containers import Container, open_container, tied_names
 from attention_bridge.weights.engine import Traced, describe, find_layout, route
 from attention_bridge.weights.layout import Layout, entry_for
@@ -101,6 +101,10 @@ def _prepare(
 ) -> tuple[Container, dict[str, np.ndarray], Report]:
     given, wanted = open_container(source), open_container(target)
     by_default = source_layout is None and target_layout is None
+    if names and not by_default:
+        raise InputError(
+            "names must be given without source_layout and target_layout, which have names of their own"
+        )
     if names or (by_default and are_twins(source, target)):
         return wanted, *_aligned(source, target, given, wanted, names or {})
     filled, report = _converted(source, target, given, wanted, (source_layout, target_layout), axes)

@@ -3,17 +3,14 @@
 `python -m parity_tests.helpers.readme_families` puts it into README.md, between two comments.
 """
 
-import json
 from pathlib import Path
 
 from attention_bridge.pages.markdown import table
 from attention_bridge.pretrained.families import FAMILIES, read_config
-from parity_tests.helpers import families, heads
-from parity_tests.helpers.family_cases import added
+from parity_tests.helpers.model_mechanisms import configurations
 
 README = Path(__file__).parents[2] / "README.md"
 START, END = "<!-- model types -->\n\n", "\n\n<!-- end of model types -->"
-PARTS = ("CLIPTextModel", "CLIPVisionModel", "Gemma3Model")
 ORDER = (
     "Encoder",
     "Decoder",
@@ -31,10 +28,7 @@ ORDER = (
 def model_types() -> dict[str, list[str]]:
     """The model types that load as each model class."""
     found: dict[str, set[str]] = {}
-    parts = (*PARTS, *(name for each in added() for name in getattr(each, "PARTS", ())))
-    whole = [case.config(**case.fields) for case in families.CASES.values()]
-    for made in (*whole, *(heads.WRITTEN[name].config() for name in parts)):
-        config = json.loads(made.to_json_string(use_diff=False))
+    for config in configurations():
         model = read_config(config).model
         if model.name == "TaskModel":
             name = model.arguments["config"].arguments["backbone"].name

@@ -13,6 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from attention_bridge.errors import ConversionError, InputError
 from attention_bridge.weights import plan, transfer
+from torch_attention.models import FeedForward
 
 X = np.random.default_rng(0).standard_normal((2, 9, 6)).astype(np.float32)
 IMAGE = np.random.default_rng(1).standard_normal((2, 7, 8, 6)).astype(np.float32)
@@ -365,6 +366,68 @@ def test_stack_of_another_length_is_reported():
     stack = nnx.vmap(lambda key: nnx.Linear(6, 6, rngs=nnx.Rngs(key)))(jax.random.split(jax.random.key(0), 4))
     report = plan(theirs, holder(nnx.Module, layers=holder(nnx.Module, proj=stack)))
     assert report.faults
+
+
+def squares(*names):
+    return holder(nn.Module, **{name: nn.Linear(6, 6) for name in names})
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        (("0", "2", "4"), ("0", "1", "2")),
+        (("fc1", "fc2", "fc3"), ("fc0", "fc1", "fc2")),
+        (("a2", "a10"), ("b1", "b2")),
+    ],
+)
+def test_numbers_that_count_differently_align_by_rank(given, wanted):
+    """Equal names would pair the third layer with the second one, without a fault."""
+    theirs = randomised(squares(*given))
+    filled = transfer(theirs, JaxAttention(wanted))
+    for one, other in zip(given, wanted, strict=True):
+        kernel = getattr(filled, other).kernel.get_value()
+        assert np.array_equal(kernel, getattr(theirs, one).weight.detach().T), (one, other)
+
+
+def test_names_may_be_swapped():
+    theirs = randomised(squares("alpha", "beta"))
+    filled = transfer(theirs, JaxAttention(("alpha", "beta")), names={"alpha": "beta", "beta": "alpha"})
+    assert np.array_equal(filled.beta.kernel.get_value(), theirs.alpha.weight.detach().T)
+
+
+def test_two_modules_with_one_name_are_refused():
+    with pytest.raises(InputError, match="'beta' twice"):
+        transfer(squares("alpha", "beta"), JaxAttention(("alpha", "beta")), names={"alpha": "beta"})
+
+
+def test_names_and_layouts_together_are_refused():
+    with pytest.raises(InputError, match="without source_layout"):
+        transfer(squares("a"), JaxAttention(("b",)), names={"a": "b"}, source_layout="torch_attention")
+
+
+@pytest.mark.parametrize("wanted", [3, 5])
+def test_no_layer_of_a_stack_is_lost(wanted):
+    stack = nnx.vmap(lambda key: JaxLayer(nnx.Rngs(key)))(jax.random.split(jax.random.key(0), 4))
+    layers = nn.ModuleList(
+        holder(nn.Module, norm=nn.LayerNorm(6), proj=nn.Linear(6, 6), gain=nn.Parameter(torch.rand(6)))
+        for _ in range(wanted)
+    )
+    ours, theirs = holder(nnx.Module, layers=stack), holder(nn.Module, layers=layers)
+    assert plan(ours, theirs).faults
+    assert plan(theirs, ours).faults
+
+
+def test_shared_kernel_of_the_source_needs_no_place():
+    ours = JaxAttention(("first", "second"))
+    ours.second.kernel, ours.second.bias = ours.first.kernel, ours.first.bias
+    filled = transfer(ours, squares("first"))
+    assert np.array_equal(ours.first.kernel.get_value(), filled.first.weight.detach().T)
+
+
+def test_class_of_the_mirrors_is_never_filled_from_one_with_other_names():
+    ours = holder(nnx.Module, a=nnx.Linear(6, 8, rngs=rngs()), b=nnx.Linear(8, 6, rngs=rngs()))
+    report = plan(FeedForward(6, 8), ours)
+    assert {fault.fault for fault in report.faults} == {"unexpected", "missing"}
 
 
 class LinenModel(linen.Module):

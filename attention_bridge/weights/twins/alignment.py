@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from attention_bridge.errors import Fault
+from attention_bridge.errors import Fault, InputError
 from attention_bridge.weights.twins.layers import Layer, Shape
 from attention_bridge.weights.twins.naming import meaning, number
 
@@ -66,25 +66,33 @@ def align(source: Iterable[Layer], target: Iterable[Layer], names: Mapping[str, 
 
 
 def tree(layers: Iterable[Layer], names: Mapping[str, str]) -> Node:
-    """The tree of modules, with names replaced."""
+    """The tree of modules, with names replaced.
+
+    Raises:
+        InputError: two layers then have one name.
+    """
     root = Node("")
     for each in layers:
         node = root
-        for part in renamed(each.path, names):
+        path = renamed(each.path, names)
+        for part in path:
             node = node.inside.setdefault(part, Node(part))
+        if node.layer is not None:
+            raise InputError(f"names must give each module a name of its own, got {'.'.join(path)!r} twice")
         node.layer = each
     return root
 
 
 def renamed(path: tuple[str, ...], names: Mapping[str, str]) -> tuple[str, ...]:
     """The path with the parts that `names` replaces; a dotted name is a part of a path."""
-    for theirs, ours in names.items():
-        given = tuple(theirs.split("."))
-        for start in range(len(path) - len(given) + 1):
-            if path[start : start + len(given)] == given:
-                path = (*path[:start], *ours.split("."), *path[start + len(given) :])
-                break
-    return path
+    given = {tuple(theirs.split(".")): ours.split(".") for theirs, ours in names.items()}
+    found: list[str] = []
+    while path:
+        fits = [each for each in given if path[: len(each)] == each]
+        longest = max(fits, key=len, default=path[:1])
+        found += given.get(longest, longest)
+        path = path[len(longest) :]
+    return tuple(found)
 
 
 def _align(source: Node, target: Node, found: Alignment) -> None:
@@ -119,7 +127,18 @@ def _take(match: Match, ours: list[Node], theirs: list[Node], found: Alignment) 
 
 
 def _by_name(ours: list[Node], theirs: list[Node]) -> list[tuple[Node, Node]]:
-    return [(one, o) for one, o in _by_name_alone(ours, theirs) if one.signature() == o.signature()]
+    """Modules of equal names, kinds and shapes; where names count from another number, of equal ranks."""
+    pairs: list[tuple[Node, Node]] = []
+    for one, other in _groups(ours, theirs):
+        for stem in dict.fromkeys(map(_stem, one)):
+            nodes, others = ([each for each in side if _stem(each) == stem] for side in (one, other))
+            if {each.name for each in nodes} == {each.name for each in others} or not _numbered(
+                nodes + others
+            ):
+                pairs += _by_name_alone(nodes, others)
+            elif len(nodes) == len(others):
+                pairs += _by_rank(nodes, others)
+    return pairs
 
 
 def _by_name_alone(ours: list[Node], theirs: list[Node]) -> list[tuple[Node, Node]]:
@@ -142,8 +161,8 @@ def _by_words(ours: list[Node], theirs: list[Node]) -> list[tuple[Node, Node]]:
         said, heard = ({meaning(_word(each.name)): each for each in nodes} for nodes in (one, other))
         if None not in said and said.keys() == heard.keys() and len(said) == len(one):
             pairs += [(said[each], heard[each]) for each in said]
-        elif _numbered(one) and _numbered(other):
-            pairs += zip(*(sorted(nodes, key=_rank) for nodes in (one, other)), strict=True)
+        elif all(_numbered(nodes) and len({*map(_stem, nodes)}) == 1 for nodes in (one, other)):
+            pairs += _by_rank(one, other)
     return pairs
 
 
@@ -162,15 +181,20 @@ def _word(name: str) -> str:
     return parts[-1] if parts else name
 
 
+def _stem(node: Node) -> str:
+    """The name without the number at its end."""
+    return node.name.rstrip("0123456789")
+
+
 def _numbered(nodes: list[Node]) -> bool:
-    """Whether all names differ only in the number at their end."""
-    stems = {each.name.rstrip("0123456789") for each in nodes}
-    numbers = [number(each.name) for each in nodes]
-    return len(stems) == 1 and None not in numbers and len({*numbers}) == len(nodes)
+    """Whether all names end in a number."""
+    return all(number(each.name) is not None for each in nodes)
 
 
-def _rank(node: Node) -> int:
-    return number(node.name) or 0
+def _by_rank(ours: list[Node], theirs: list[Node]) -> list[tuple[Node, Node]]:
+    """Modules in the order of the numbers in their names."""
+    ranked = (sorted(nodes, key=lambda node: number(node.name) or 0) for nodes in (ours, theirs))
+    return [*zip(*ranked, strict=True)]
 
 
 def _open(nodes: list[Node], others: list[Node]) -> bool:

@@ -101,7 +101,7 @@ class Carrier:
             self.report.faults.append(Fault(leaf.name, "clash", "one tensor, shared", "different values"))
 
     def finish(self) -> Arrays:
-        """The target's tensors by name; with each stack whose layers are all there."""
+        """The target's tensors by name, with each stack whose layers are all there."""
         for name, layers in self.stacks.items():
             count = self.wanted[name].shape[0]
             lacking = [str(number) for number in range(count) if number not in layers]

@@ -28,11 +28,11 @@ def are_twins(source: Any, target: Any) -> bool:
 
 
 def may_be_twins(source: Any, target: Any, given: Container, wanted: Container) -> bool:
-    """Whether both are modules or trees of arrays, so that they can be aligned where their names do not fit."""
+    """Whether both are modules or trees of arrays, and neither is a class of the mirrors."""
     return all(
         _framework(each) is not None or (isinstance(each, Mapping) and held.layout == "linen")
         for each, held in ((source, given), (target, wanted))
-    )
+    ) and not any(type(each).__module__.startswith(MIRRORS) for each in (source, target))
 
 
 def twins(
@@ -67,7 +67,8 @@ def twins(
 
 def _is_alias(pair: Pair) -> bool:
     """Whether a tensor of the target's layer is shared, and has its name from another layer."""
-    return any(not leaf.name.startswith(pair.target.path[:1]) for leaf in pair.target.leaves)
+    path = ".".join(pair.target.path)
+    return any(leaf.number is None and not leaf.name.startswith(path) for leaf in pair.target.leaves)
 
 
 def layers_of(module: Any, container: Container) -> list[Layer]:
@@ -98,7 +99,7 @@ def _leave(layers: list[Layer], given: Container, used: set[str], report: Report
         for leaf in each.leaves:
             if leaf.name in shared:
                 report.ignored.append(Note(leaf.name, f"shares its tensor with {shared[leaf.name]}"))
-            elif not leaf.number:
+            elif leaf.number is not None or leaf.name not in used:
                 shown = f"{tuple(given.leaves[leaf.name].shape)} {each.kind}"
                 report.faults.append(
                     Fault(leaf.name, "unexpected", "a layer of the target that it fits", shown)
@@ -106,14 +107,17 @@ def _leave(layers: list[Layer], given: Container, used: set[str], report: Report
 
 
 def _fill(layers: list[Layer], wanted: Container, filled: dict[str, np.ndarray], report: Report) -> None:
-    """Fill the target's layers without a source from tensors that they share, or report them."""
+    """Fill the target's layers without a source from tensors that they share, or report them.
+
+    A layer of a stack that has others is reported with the stack.
+    """
     shared = _shared(wanted, filled)
     for each in layers:
         for leaf in each.leaves:
             if leaf.name in shared:
                 filled[leaf.name] = filled[shared[leaf.name]]
                 report.synthesised.append(Note(leaf.name, f"shares its tensor with {shared[leaf.name]}"))
-            elif not leaf.number:
+            elif leaf.number is None and leaf.name not in filled:
                 expected = f"{spec(leaf.name, wanted.leaves[leaf.name])} {each.kind}"
                 report.faults.append(Fault(leaf.name, "missing", expected, ""))
 
