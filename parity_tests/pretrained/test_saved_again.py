@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from attention_bridge import checkpoints
 from attention_bridge.errors import CheckpointError, ConversionError, InputError
@@ -267,6 +267,24 @@ def test_failed_saving_leaves_the_directory_as_it_was(given, framework, monkeypa
     with pytest.raises(OSError, match="No space left"):
         save_pretrained(model, given)
     assert heads.hashes(given) == before
+
+
+@pytest.mark.parametrize("framework", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
+def test_file_with_only_the_copy_of_the_embedding_loads(given, framework):
+    """Programs that write shared tensors once may keep either name."""
+    reference = heads.model("OpenAIGPTLMHeadModel")
+    reference.save_pretrained(given)
+    tensors = load_file(given / "model.safetensors")
+    name = "transformer.tokens_embed.weight"
+    tensors["lm_head.weight"] = tensors.pop(name, tensors.get("lm_head.weight"))
+    save_file(tensors, given / "model.safetensors")
+    model = load_pretrained(given, framework)
+    with torch.no_grad():
+        expected = reference(torch.from_numpy(TOKENS).long()).logits.numpy()
+    found = families.numpy_of({"x": model(ARRAYS[framework](TOKENS)).logits})["x"]
+    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+    back, before = moved(model, given)
+    assert back == before
 
 
 @pytest.mark.parametrize("framework", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
