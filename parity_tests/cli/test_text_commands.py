@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 from typer.testing import CliRunner
 
 from attention_bridge.cli import app
-from attention_bridge.pretrained.text import Settings, TextModel, embed, fill_mask, generate
+from attention_bridge.pretrained.text import Settings, TextModel, classify, embed, fill_mask, generate
 from attention_bridge.pretrained.text.tokenizer import Tokenizer
 from parity_tests.helpers import tiny_checkpoints, tiny_tokenizers
 
@@ -191,12 +191,19 @@ class TestHeads:
         assert [row["token"] for row in reply["masks"][0]] == [each.token for each in expected[0]]
 
     def test_labels_are_printed(self, places):
-        found = invoke("classify", places["classifier"], "A wonderful film.", "Is it?")
-        rows = [line.split() for line in found.stdout.splitlines()]
-        assert {row[1] for row in rows} == {"good", "bad"}
-        assert sum(float(row[0]) for row in rows) == pytest.approx(1, abs=2e-4)
-        alone = json.loads(invoke("classify", places["classifier"], "A wonderful film.", "--json").stdout)
-        assert alone["labels"][0]["probability"] != pytest.approx(float(rows[0][0]), abs=1e-4)
+        texts = ("A wonderful film.", "Is it?")
+        model = TextModel.open(places["classifier"], "torch")
+        expected = classify(model, *texts)
+        rows = [line.split() for line in invoke("classify", places["classifier"], *texts).stdout.splitlines()]
+        assert [row[1] for row in rows] == [each.label for each in expected]
+        assert {each.label for each in expected} == {"good", "bad"}
+        assert [float(row[0]) for row in rows] == pytest.approx(
+            [each.probability for each in expected], abs=6e-5
+        )
+        alone = json.loads(invoke("classify", places["classifier"], texts[0], "--json").stdout)["labels"]
+        found = [each["probability"] for each in alone]
+        assert found == pytest.approx([each.probability for each in classify(model, texts[0])], abs=1e-6)
+        assert found != pytest.approx([each.probability for each in expected], abs=1e-6)
 
     def test_each_token_has_a_line_with_its_label(self, places):
         found = invoke("classify", places["tokens"], "Paris is it.")

@@ -30,14 +30,21 @@ def write(directory: Path, model_type: str, *, architecture: str | None = None, 
 
 
 def word_piece(directory: Path, *, lowercase: bool = True) -> Tokenizer:
-    """Train a WordPiece vocabulary as BERT's, and write `vocab.txt`."""
+    """A WordPiece vocabulary as BERT's, of characters, word ends and short words, written as `vocab.txt`.
+
+    It is not trained: the trainer orders equally frequent pieces by chance.
+    """
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    texts = [tokenizer.normalizer.normalize_str(sentence) for sentence in SENTENCES]
+    words = {word for text in texts for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)}
+    pieces = {char for word in words for char in word} | {f"##{char}" for word in words for char in word[1:]}
+    pieces |= {f"##{word[-2:]}" for word in words if len(word) > 2} | {w for w in words if len(w) < 6}
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer.train_from_iterator(
-        SENTENCES, trainers.WordPieceTrainer(vocab_size=150, special_tokens=special)
-    )
+    numbers = {piece: number for number, piece in enumerate(special + sorted(pieces))}
+    tokenizer.model = models.WordPiece(numbers, unk_token="[UNK]")
+    tokenizer.add_special_tokens(special)
     tokenizer.model.save(str(directory))
     return tokenizer
 
