@@ -20,7 +20,7 @@ FLOORS_PYTHON ?= python3.11
 NEWEST := .venv-newest
 FLOORS := .venv-floors
 
-.PHONY: help demo check lint types test test-quick test-slow test-newest test-floors test-all survey fuzz prove-families docs notebooks format clean
+.PHONY: help demo check lint types test test-quick test-shapes test-slow test-newest test-floors test-all survey fuzz prove-families docs notebooks format clean
 .DEFAULT_GOAL := help
 
 help:  ## List the targets
@@ -57,11 +57,18 @@ test: lint  ## Run `check` and the essential tests: under ten minutes on two cor
 test-quick: $(TESTED)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-test-slow: $(TESTED_SLOW)  ## Run the slow tests, without the shape checks that the other tests add
-	$(BIN)/python -m pytest -m "slow and not survey" -n 2 --dist loadgroup --override-ini addopts="-ra --strict-markers"
+# Every annotated shape of the mirrors is checked at each call, which doubles the time of a test.
+SHAPES := --jaxtyping-packages=torch_attention,jax_attention,beartype.beartype
+test-shapes: $(TESTED)  ## Run the tests of every mechanism and of models with the shapes of all calls checked
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(SHAPES) parity_tests/structure/test_shape_checks.py \
+		$(addprefix parity_tests/mechanisms/test_,battery.py caches.py frame.py) \
+		$(addprefix parity_tests/models/test_,language_model.py task_models.py vision_hierarchy.py)
+
+test-slow: $(TESTED_SLOW)  ## Run the slow tests
+	$(BIN)/python -m pytest -m "slow and not survey" -n 2 --dist loadgroup
 
 survey: $(TESTED_ALL)  ## Compile, export, transform and count every mechanism; too long for CI
-	$(BIN)/python -m pytest -m survey -n 2 --dist loadgroup --override-ini addopts="-ra --strict-markers"
+	$(BIN)/python -m pytest -m survey -n 2 --dist loadgroup
 
 test-newest:  ## Test the JAX mirror with the newest JAX, Flax and NumPy, on Python 3.13 or 3.12
 	@python="$(NEWEST_PYTHON)"; if [ -z "$$python" ]; then \
@@ -83,7 +90,7 @@ test-floors:  ## Test with the lowest versions that pyproject.toml allows, on Py
 		$(FLOORS)/bin/python -m parity_tests.helpers.floors smoke; \
 	fi
 
-test-all: test test-slow test-floors test-newest  ## Run all tests except `survey`
+test-all: test test-shapes test-slow test-floors test-newest  ## Run all tests except `survey`
 
 DRAWS ?= 200
 prove-families: $(TESTED)  ## Prove all odd configurations and 200 random draws of every family: docs/families.md

@@ -175,6 +175,7 @@ def break_it(models: tuple[Any, Any], batch: "Batch", results: tuple["Encoded", 
 
     from attention_bridge.demo import in_jax
     from attention_bridge.doctor import Setting, diagnose
+    from attention_bridge.parity.calls import Calls
     from attention_bridge.parity.stages import jax_stages, torch_stages
     from attention_bridge.weights.leaves import to_numpy
 
@@ -184,7 +185,7 @@ def break_it(models: tuple[Any, Any], batch: "Batch", results: tuple["Encoded", 
     kernel.set_value(kernel.get_value().T)
     say(f"{BROKEN} is a square matrix, so a forgotten transpose raises no error. The embeddings are wrong:")
     length = int(batch.lengths[0])
-    given = {"tokens": batch.tokens[:1, :length]}
+    given = Calls({"tokens": batch.tokens[:1, :length]})
     right, wrong = torch_stages(torch_model, given), jax_stages(broken, given)
     alike = float(in_jax.encode(broken, batch).embeddings[0] @ results[0].embeddings[0])
     say(
@@ -197,9 +198,9 @@ def break_it(models: tuple[Any, Any], batch: "Batch", results: tuple["Encoded", 
         if name.startswith("layers.0.attention.")
     }
     found = diagnose(
-        right["layers.0.attention (output)"],
-        wrong["layers.0.attention (output)"],
-        x=right["embedding_norm (output)"],
+        right["layers.0.attention", "output"],
+        wrong["layers.0.attention", "output"],
+        x=right["embedding_norm", "output"],
         weights=weights,
         setting=Setting(num_heads=torch_model.config.num_heads),
     )

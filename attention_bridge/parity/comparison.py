@@ -19,16 +19,19 @@ from typing import Any
 import jax
 import numpy as np
 import torch
-from flax import nnx
 
-from attention_bridge.parity.measure import COARSE, coarse_tolerance
+from attention_bridge.parity.calls import Call, Calls, calls
+from attention_bridge.parity.couple import Couple
+from attention_bridge.parity.matching import Outputs
+from attention_bridge.parity.measure import COARSE, coarse_tolerance, own_tolerance
 from attention_bridge.parity.measure import CONSTANT as CONSTANT
 from attention_bridge.parity.measure import UNIT_ROUNDOFF as UNIT_ROUNDOFF
 from attention_bridge.parity.measure import error as error
 from attention_bridge.parity.measure import summed_terms as summed_terms
 from attention_bridge.parity.measure import tolerances as tolerances
-from attention_bridge.parity.run import Run, bind, is_float, on_platform, run_jax, run_torch
+from attention_bridge.parity.run import Run, is_float, on_platform
 from attention_bridge.parity.stages import first_diverging_stage
+from attention_bridge.weights.layout import Layout
 from attention_bridge.weights.leaves import to_numpy
 
 VANISHING = 1e-12
@@ -150,98 +153,131 @@ def gradient_scales(gradients: Mapping[str, np.ndarray]) -> dict[str, float]:
 
 
 def compare(
-    torch_module: torch.nn.Module, jax_module: nnx.Module, *inputs: Any, platform: str = "cpu", **kwargs: Any
+    torch_module: torch.nn.Module,
+    jax_module: Any,
+    *inputs: Any,
+    platform: str = "cpu",
+    layout: Layout | str | None = None,
+    names: Mapping[str, str] | None = None,
+    outputs: Outputs = None,
+    torch_call: Call | None = None,
+    jax_call: Call | None = None,
+    **kwargs: Any,
 ) -> list[Difference]:
     """Measure the differences between a PyTorch module and a JAX module, forward and backward.
 
-    The reference is the torch module in float64. The modules run in their present mode: put them in `eval()` mode, or
-    pass dropout masks, so that the comparison is not random.
+    The modules may be of the mirrors or of one's own, with other names: their layers then are aligned as in
+    `attention_bridge.weights.transfer`, and gradients are compared by PyTorch's names. The reference is the torch
+    module in float64. The modules run in their present mode: put them in `eval()` mode, or pass dropout masks, so
+    that the comparison is not random.
 
     Args:
         torch_module: the PyTorch module.
-        jax_module: the JAX module with the same weights (see `attention_bridge.weights.transfer`).
+        jax_module: the JAX module with the same weights (see `attention_bridge.weights.transfer`): of Flax NNX or
+            Equinox, or a pair of a function and its variables, such as ``(linen_module.apply, variables)``.
         inputs: positional arguments of both calls, arrays of numpy or either framework; gradients are taken of
-            floating-point ones.
+            floating-point ones. For a `jax.ShapeDtypeStruct` random numbers are drawn.
         platform: platform that JAX runs on: `cpu`, `gpu` or `tpu`.
+        layout: layout of the PyTorch module's names, or its name, if the JAX module has the mirrors' names; None
+            to align the layers of modules that are not of the mirrors.
+        names: names of PyTorch's modules or paths, and JAX's names for them, such as ``{"stack": "blocks"}``.
+        outputs: names of PyTorch's outputs to be compared and JAX's names for them, or a function that picks
+            the compared part of either result; None for all outputs, by name or else in their order.
+        torch_call: function of the PyTorch module and the inputs that calls it; None calls the module itself.
+        jax_call: function of the JAX module and the inputs that calls it, for example with other axes; None calls the
+            module itself.
         kwargs: keyword arguments of both calls.
 
     Returns:
         One `Difference` for each output, then for each gradient.
 
     Raises:
-        ValueError: the modules do not have the same outputs or parameters.
+        ValueError: the modules do not have the same outputs or parameters, or do not take the inputs.
         PlatformError: JAX has no such platform.
     """
-    named = _named_inputs(torch_module, inputs, kwargs)
-    parameters = _parameters(torch_module)
-    dtype = _coarsest_dtype({**parameters, **named})
-    exact = {name: x.astype(np.float64) if is_float(x) else x for name, x in named.items()}
-    with pinned_precision(), on_platform(platform, float64=dtype == "float64"):
-        torch_run = run_torch(torch_module, named)
-        jax_run = run_jax(jax_module, named, positional=_positional(named, inputs))
-        reference = run_torch(deepcopy(torch_module).double(), exact)
-    bounds = tolerances(dtype, summed_terms(parameters, named))
-    if dtype in COARSE:
-        own = differences(torch_run, torch_run, reference, bounds)
-        bounds = {
-            kind: coarse_tolerance(
-                dtype, max((d.torch_err for d in own if d.kind == kind), default=0.0), kind
-            )
-            for kind in bounds
-        }
-    return differences(torch_run, jax_run, reference, bounds)
+    couple = Couple(torch_module, jax_module, layout, names, outputs)
+    return _compare(couple, calls(torch_module, inputs, kwargs, torch_call, jax_call), platform)
 
 
 def assert_parity(
-    torch_module: torch.nn.Module, jax_module: nnx.Module, *inputs: Any, platform: str = "cpu", **kwargs: Any
+    torch_module: torch.nn.Module,
+    jax_module: Any,
+    *inputs: Any,
+    platform: str = "cpu",
+    layout: Layout | str | None = None,
+    names: Mapping[str, str] | None = None,
+    outputs: Outputs = None,
+    torch_call: Call | None = None,
+    jax_call: Call | None = None,
+    **kwargs: Any,
 ) -> None:
     """Raise unless a PyTorch module and a JAX module compute the same outputs and gradients.
 
     Args:
         torch_module: the PyTorch module.
-        jax_module: the JAX module with the same weights (see `attention_bridge.weights.transfer`).
-        inputs: positional arguments of both calls, arrays of numpy or either framework; gradients are taken of
-            floating-point ones.
+        jax_module: the JAX module with the same weights, as in `compare`.
+        inputs: positional arguments of both calls, as in `compare`.
         platform: platform that JAX runs on: `cpu`, `gpu` or `tpu`.
+        layout: layout of the PyTorch module's names, as in `compare`.
+        names: names of PyTorch's modules or paths, and JAX's names for them.
+        outputs: names of PyTorch's outputs to be compared and JAX's names for them, or a function, as in `compare`.
+        torch_call: function of the PyTorch module and the inputs that calls it; None calls the module itself.
+        jax_call: function of the JAX module and the inputs that calls it; None calls the module itself.
         kwargs: keyword arguments of both calls.
 
     Raises:
         AssertionError: an output or a gradient differs; the message names the first submodule whose output differs and
             the first tensor that differs, and lists all tensors.
-        ValueError: the modules do not have the same outputs or parameters.
+        ValueError: the modules do not have the same outputs or parameters, or do not take the inputs.
         PlatformError: JAX has no such platform.
     """
-    found = compare(torch_module, jax_module, *inputs, platform=platform, **kwargs)
+    couple = Couple(torch_module, jax_module, layout, names, outputs)
+    called = calls(torch_module, inputs, kwargs, torch_call, jax_call)
+    found = _compare(couple, called, platform)
     failures = [difference for difference in found if not difference.ok]
     if not failures:
         return
-    named = _named_inputs(torch_module, inputs, kwargs)
-    bound, dtype = 2 * found[0].tolerance, _coarsest_dtype({**_parameters(torch_module), **named})
-    with pinned_precision(), on_platform(platform, float64=dtype == "float64"):
+    bound = 2 * found[0].tolerance
+    with pinned_precision(), on_platform(platform, float64=_dtype(torch_module, called) == "float64"):
         stage = first_diverging_stage(
-            torch_module,
-            jax_module,
-            named,
-            lambda a, b: error(b, a) > bound,
-            positional=_positional(named, inputs),
+            torch_module, jax_module, called, lambda a, b: error(b, a) > bound, couple.submodules()
         )
     where = f", first in submodule `{stage}`" if stage else ""
     listing = "\n".join(map(str, found))
     raise AssertionError(f"{failures[0].kind} `{failures[0].name}` differs{where}\n{listing}")
 
 
-def _named_inputs(
-    module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The arguments of a call by name; arrays of either framework are converted to numpy."""
-    arrays = (np.ndarray, jax.Array, torch.Tensor)
-    bound = bind(module, args, kwargs)
-    return {name: to_numpy(name, x) if isinstance(x, arrays) else x for name, x in bound.items()}
+def _compare(couple: Couple, called: Calls, platform: str) -> list[Difference]:
+    module, parameters = couple.torch_module, _parameters(couple.torch_module)
+    dtype = _dtype(module, called)
+    exact = {name: x.astype(np.float64) if is_float(x) else x for name, x in called.inputs.items()}
+    with pinned_precision(), on_platform(platform, float64=dtype == "float64"):
+        torch_run = couple.run_torch(module, called, called.inputs)
+        jax_run, absent = couple.run_jax(called)
+        reference = couple.run_torch(deepcopy(module).double(), called, exact)
+    ours, theirs = couple.matched(torch_run.outputs, jax_run.outputs)
+    right = {name: reference.outputs[name] for name in ours}
+    jax_run = Run(theirs, jax_run.gradients)
+    torch_run, reference = (
+        Run(arrays, {name: x for name, x in run.gradients.items() if name not in absent})
+        for arrays, run in ((ours, torch_run), (right, reference))
+    )
+    bounds = tolerances(dtype, summed_terms(parameters, called.inputs))
+    if dtype in COARSE or couple.is_own:
+        own = differences(torch_run, torch_run, reference, bounds)
+        worst = {kind: max((d.torch_err for d in own if d.kind == kind), default=0.0) for kind in bounds}
+        bounds = {
+            kind: coarse_tolerance(dtype, worst[kind], kind)
+            if dtype in COARSE
+            else own_tolerance(bound, worst[kind], kind)
+            for kind, bound in bounds.items()
+        }
+    return differences(torch_run, jax_run, reference, bounds)
 
 
-def _positional(named: Mapping[str, Any], inputs: tuple[Any, ...]) -> tuple[str, ...]:
-    """The PyTorch names of the inputs that are passed by position."""
-    return tuple(named)[: len(inputs)]
+def _dtype(module: torch.nn.Module, called: Calls) -> str:
+    """The coarsest floating-point dtype of the parameters and inputs."""
+    return _coarsest_dtype({**_parameters(module), **called.inputs})
 
 
 def _parameters(module: torch.nn.Module) -> dict[str, np.ndarray]:

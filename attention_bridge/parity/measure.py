@@ -17,6 +17,8 @@ COARSE = ("float16", "bfloat16")  # in these dtypes 4 u sqrt(n) may exceed 1
 # has error 1. Gradients have larger errors because terms cancel: the catalogue's encoder and decoder reach 0.11.
 SMALL = 0.1
 SMALL_GRADIENT = 0.2
+# The largest error that counts as rounding in a model of one's own in float32.
+MOST_OWN = {"output": 1e-4, "gradient": 1e-3}
 UNDERFLOW = 2.0**-126  # the smallest normal number of float32 and bfloat16
 UNIT_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 
@@ -64,6 +66,23 @@ def coarse_tolerance(dtype: str, reference_error: float, kind: str = "output") -
     """
     most = SMALL_GRADIENT if kind == "gradient" else SMALL
     return min(most, CONSTANT * max(UNIT_ROUNDOFF[dtype], reference_error))
+
+
+def own_tolerance(bound: float, reference_error: float, kind: str = "output") -> float:
+    """The tolerance of a model that is not of the mirrors, in float32.
+
+    Later layers enlarge the rounding of earlier ones, so the model has four times the bound of one mechanism,
+    or four times the error of the reference in the same dtype if that is more.
+
+    Args:
+        bound: bound that sums alone explain, from `tolerances`.
+        reference_error: error of the reference run in the same dtype, against the reference in float64.
+        kind: `output` or `gradient`.
+
+    Returns:
+        A bound of at least `CONSTANT * bound`, and otherwise at most `MOST_OWN` of the kind.
+    """
+    return CONSTANT * max(bound, min(MOST_OWN[kind] / CONSTANT, reference_error))
 
 
 def summed_terms(parameters: Mapping[str, np.ndarray], inputs: Mapping[str, Any]) -> int:

@@ -49,12 +49,14 @@ SHORT_NAMES = {"logits": "output", "last_hidden_state": "output", "attentions": 
 
 
 def named_outputs(result: Any, name: str = "output") -> dict[str, Any]:
-    """The arrays and numbers in a nested result of tuples, lists and dicts, by name; None is omitted.
+    """The arrays and numbers in a nested result of tuples, lists and dicts, by name.
+
+    None is omitted, and so are the caches that models of transformers return.
 
     Raises:
         TypeError: the result holds another type.
     """
-    if result is None:
+    if result is None or type(result).__module__ == "transformers.cache_utils":
         return {}
     if isinstance(result, Mapping):
         parts = {f"{name}.{key}": value for key, value in result.items()}

@@ -1,6 +1,6 @@
 """The first submodule, in the order of the computation, whose outputs differ between two modules."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
@@ -10,39 +10,46 @@ import numpy as np
 import torch
 from flax import nnx
 
-from attention_bridge.parity.run import call_with, named_outputs
+from attention_bridge.parity.calls import Calls
+from attention_bridge.parity.run import named_outputs
 from attention_bridge.weights.leaves import to_numpy, to_torch
 
-Stages = dict[str, np.ndarray]
+Stages = dict[tuple[str, str], np.ndarray]  # by path and field
 
 
 def first_diverging_stage(
     torch_module: torch.nn.Module,
-    jax_module: nnx.Module,
-    inputs: Mapping[str, Any],
+    jax_module: Any,
+    calls: Calls,
     differs: Callable[[np.ndarray, np.ndarray], bool],
-    positional: Collection[str] = (),
+    paths: Mapping[str, str],
 ) -> str | None:
-    """Find the first submodule whose outputs differ on equal inputs.
+    """Find the first submodule whose outputs differ on equal inputs of the whole.
 
     Args:
         torch_module: the PyTorch module.
-        jax_module: the JAX module; submodules are matched by path.
-        inputs: arguments of both calls by name, arrays in numpy.
+        jax_module: the JAX module.
+        calls: the inputs, and how each module takes them.
         differs: function that says whether two arrays differ.
-        positional: inputs passed to the JAX module by position, because it may name them differently.
+        paths: paths of PyTorch's submodules, and JAX's paths of the same submodules.
 
     Returns:
-        Path of the submodule and field of its result; None if no submodule differs.
+        Path of the submodule in PyTorch and field of its result; None if no submodule differs.
     """
-    ours, theirs = torch_stages(torch_module, inputs), jax_stages(jax_module, inputs, positional)
-    shared = (name for name in ours if name in theirs)
-    return next((name for name in shared if differs(ours[name], theirs[name])), None)
+    if not paths:
+        return None
+    ours, theirs = torch_stages(torch_module, calls), jax_stages(jax_module, calls)
+    for (path, field), array in ours.items():
+        other = theirs.get((paths.get(path, ""), field))
+        if other is not None and differs(array, other):
+            return f"{path} ({field})"
+    return None
 
 
-def torch_stages(module: torch.nn.Module, inputs: Mapping[str, Any]) -> Stages:
+def torch_stages(module: torch.nn.Module, calls: Calls) -> Stages:
     """Outputs of every submodule of a torch module, in the order of the computation."""
     stages: Stages = {}
+    inputs = {name: to_torch(x) if isinstance(x, np.ndarray) else x for name, x in calls.inputs.items()}
     with ExitStack() as hooks, torch.no_grad():
         for path, part in module.named_modules():
             if path:
@@ -50,17 +57,17 @@ def torch_stages(module: torch.nn.Module, inputs: Mapping[str, Any]) -> Stages:
                     lambda _, __, result, path=path: _record(stages, path, result)
                 )
                 hooks.callback(hook.remove)
-        module(**{name: to_torch(x) if isinstance(x, np.ndarray) else x for name, x in inputs.items()})
+        calls.call_torch(module, inputs)
     return stages
 
 
-def jax_stages(module: nnx.Module, inputs: Mapping[str, Any], positional: Collection[str] = ()) -> Stages:
+def jax_stages(module: nnx.Module, calls: Calls) -> Stages:
     """Outputs of every submodule of an NNX module, in the order of the computation."""
     stages: Stages = {}
     paths = {id(part): ".".join(map(str, path)) for path, part in nnx.iter_modules(module)}
-    arrays = {name: jnp.asarray(x) if isinstance(x, np.ndarray) else x for name, x in inputs.items()}
+    arrays = {name: jnp.asarray(x) if isinstance(x, np.ndarray) else x for name, x in calls.inputs.items()}
     with _recorded_calls({type(part) for _, part in nnx.iter_modules(module)}, paths, stages):
-        call_with(module, arrays, positional)
+        calls.call_jax(module, arrays)
     return stages
 
 
@@ -87,5 +94,10 @@ def _recording(call: Callable[..., Any], paths: Mapping[int, str], stages: Stage
 
 
 def _record(stages: Stages, path: str, result: Any) -> None:
-    for field, array in named_outputs(result).items():
-        stages[f"{path} ({field})"] = to_numpy(path, array) if hasattr(array, "dtype") else np.asarray(array)
+    """Record the arrays of a result; results of other types, such as caches, are no stage."""
+    try:
+        fields = named_outputs(result)
+    except TypeError:
+        return
+    for field, array in fields.items():
+        stages[path, field] = to_numpy(path, array) if hasattr(array, "dtype") else np.asarray(array)

@@ -124,7 +124,7 @@ def test_modules_and_configurations_can_be_copied_and_pickled(mirror, made):
         assert type(pickle.loads(pickle.dumps(layer))) is type(layer)
 
 
-@pytest.mark.slow  # PyTorch cannot compile the tests' shape checks; the slow tests run without them
+@pytest.mark.slow  # PyTorch cannot compile shape checks
 def test_torch_builds_on_meta_compiles_in_one_graph_and_exports():
     with torch.device("meta"):
         assert torch_attention.MultiHeadSelfAttention(8, 2).q_proj.weight.is_meta

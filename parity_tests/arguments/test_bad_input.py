@@ -1,6 +1,6 @@
 """Bad input raises the same exception with the same text in both mirrors, before any arithmetic.
 
-These tests run without the shape checks of the other tests, which would raise first.
+These tests run without the shape checks of `make test-shapes`, which would raise first.
 """
 
 from functools import partial

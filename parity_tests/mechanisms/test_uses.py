@@ -22,7 +22,7 @@ from torch_attention.models.routing import SigmoidRouting
 from torch_attention.ops import arrays as triangular
 
 every_mechanism = pytest.mark.parametrize("mechanism", CATALOGUE, ids=lambda each: each.name)
-# The others are slow tests; recurrences are compiled without the tests' shape checks, only in the slow tests.
+# The others are slow tests.
 SAMPLE = (
     "MultiHeadSelfAttention",
     "CausalSelfAttention",

@@ -1,4 +1,4 @@
-"""The shape checks are on in the quick tests and off in the slow ones, as the conditions of skipped tests assume."""
+"""The shape checks are on in `make test-shapes` alone, as the conditions of skipped tests assume."""
 
 import pytest
 

@@ -11,7 +11,7 @@ from attention_bridge.errors import Fault, InputError
 from attention_bridge.weights.containers import Container, tied_names
 from attention_bridge.weights.leaves import framework, spec, to_numpy
 from attention_bridge.weights.report import Note, Report
-from attention_bridge.weights.twins.alignment import Pair, align
+from attention_bridge.weights.twins.alignment import Alignment, Pair, align
 from attention_bridge.weights.twins.carry import Carrier
 from attention_bridge.weights.twins.layers import Layer
 from attention_bridge.weights.twins.nnx_walk import nnx_layers
@@ -40,9 +40,7 @@ def twins(
 ) -> tuple[dict[str, np.ndarray], Report]:
     """The target's tensors by name, and the report; arguments as in `transfer`."""
     report = Report(_title(source), _title(target))
-    ours, theirs = layers_of(source, given), layers_of(target, wanted)
-    _check_names(names, ours)
-    found = align(ours, theirs, names)
+    found = paired(source, target, given, wanted, names)
     report.faults += found.faults
     tensors = {name: to_numpy(name, leaf) for name, leaf in given.leaves.items()}
     carrier = Carrier(tensors, wanted.leaves, report)
@@ -63,6 +61,15 @@ def twins(
             filled[name] = to_numpy(name, leaf)
             report.synthesised.append(Note(name, "the number of batches seen, as it was"))
     return filled, report
+
+
+def paired(
+    source: Any, target: Any, given: Container, wanted: Container, names: Mapping[str, str]
+) -> Alignment:
+    """The aligned layers of two modules; arguments as in `transfer`."""
+    ours, theirs = layers_of(source, given), layers_of(target, wanted)
+    _check_names(names, ours)
+    return align(ours, theirs, names)
 
 
 def _is_alias(pair: Pair) -> bool:
