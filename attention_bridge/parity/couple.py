@@ -62,13 +62,13 @@ class Couple:
         if are_twins(self.torch_module, self.jax_module):
             return True
         given, wanted = open_container(self.jax_module), open_container(self.torch_module)
-        if not may_be_twins(self.torch_module, self.jax_module, wanted, given):
-            return False
         try:
             renamed = self._renamed({name: to_numpy(name, leaf) for name, leaf in given.leaves.items()})
         except ConversionError:
             return True
-        return renamed.keys() != wanted.leaves.keys()
+        if may_be_twins(self.torch_module, self.jax_module, wanted, given):
+            return renamed.keys() != wanted.leaves.keys()
+        return not renamed.keys() & wanted.leaves.keys()
 
     def run_torch(self, module: torch.nn.Module, calls: Calls, inputs: Arrays) -> Run:
         """Run the PyTorch model, or its copy in another dtype."""

@@ -19,6 +19,9 @@ ROLES = {
     "bias": "bias",
     "mean": "running_mean",
     "var": "running_var",
+    "weight": "weight",
+    "gamma": "weight",
+    "beta": "bias",
 }
 
 
@@ -75,6 +78,16 @@ def _walk(nnx: Any, module: Any, path: Path, seen: set[int]) -> Iterator[tuple[L
             yield from _walk(nnx, value, (*path, name), seen)
 
 
+def _own_norm(nnx: Any, module: Any) -> list[str] | None:
+    """The vectors of a norm of one's own, by its name; None if the module is another one."""
+    if not (isinstance(module, nnx.Module) and type(module).__name__.lower().endswith("norm")):
+        return None
+    held = {name: value for name, value in vars(module).items() if isinstance(value, nnx.Variable)}
+    is_norm = {*held} <= ROLES.keys() and all(each.get_value().ndim < 3 for each in held.values())
+    inside = any(isinstance(value, nnx.Module) for value in vars(module).values())
+    return sorted(held, key=lambda name: ROLES[name] != "weight") if held and is_norm and not inside else None
+
+
 class _Known:
     """A submodule of one of Flax's types.
 
@@ -113,6 +126,8 @@ class _Known:
             return self.one("statistics norm", dict.fromkeys(("scale", "bias", "mean", "var"), ""), 1)
         if type(module).__name__ in NORMS and isinstance(module, nnx.Module):
             return self.one("norm", dict.fromkeys(("scale", "bias"), ""), 1)
+        if (own := _own_norm(nnx, module)) is not None:
+            return self.one("norm", dict.fromkeys(own, ""), 1)
         return [], set()
 
     def one(

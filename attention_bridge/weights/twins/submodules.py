@@ -14,7 +14,7 @@ def corresponding(
 ) -> list[tuple[Path, Path]]:
     """The pairs of submodules that hold the same layers.
 
-    Of several modules around the same layers the outermost correspond, and the innermost.
+    Of several modules around the same layers all correspond if both models have equally many, else the innermost ones.
 
     Args:
         pairs: aligned layers.
@@ -40,8 +40,6 @@ def corresponding(
     for inside, paths in ours.items():
         if inside in theirs:
             others = theirs[inside]
-            if len(paths) == len(others):
-                found |= dict(zip(paths, others, strict=True))
-            else:
-                found |= {paths[0]: others[0], paths[-1]: others[-1]}
+            equal = len(paths) == len(others)
+            found |= dict(zip(paths, others, strict=True)) if equal else {paths[-1]: others[-1]}
     return [(path, found[path]) for path in source if path in found]

@@ -10,6 +10,7 @@ from attention_bridge.weights.module_checks import is_conv1d
 from attention_bridge.weights.rule import IDENTITY
 from attention_bridge.weights.twins.layers import Layer, Leaf, layer
 
+ROLES = {"scale": "weight", "gamma": "weight", "beta": "bias"}  # names of a norm's vectors
 GATES = {"GRUCell": 3, "LSTMCell": 4, "RNNCell": 1}
 
 
@@ -53,7 +54,10 @@ def _own(path: str, module: Any, names: Mapping[str, Any]) -> Iterator[Layer]:
     kind = _kind(torch, module)
     if kind is not None and own:
         pattern = "i o -> o i" if is_conv1d(module) else IDENTITY
-        yield of(kind, [Leaf(name, (name,), pattern if name == "weight" else IDENTITY) for name in own])
+        yield of(
+            kind,
+            [Leaf(name, (ROLES.get(name, name),), pattern if name == "weight" else IDENTITY) for name in own],
+        )
         return
     for name in own:
         yield layer(
@@ -85,9 +89,10 @@ def _kind(torch: Any, module: Any) -> str | None:
 
 def _is_norm(module: Any) -> bool:
     """Whether a module is a norm by its name, with one vector as weight."""
-    weight = getattr(module, "weight", None)
     is_named = type(module).__name__.lower().endswith("norm")
-    return is_named and weight is not None and weight.ndim == 1 and not [*module.children()]
+    own = dict(module.named_parameters(recurse=False))
+    weights = [name for name in own if ROLES.get(name, name) == "weight"]
+    return is_named and len(weights) == 1 and own[weights[0]].ndim == 1 and not [*module.children()]
 
 
 def _attention(own: Mapping[str, Any]) -> list[Leaf]:

@@ -1,0 +1,339 @@
+"""The search: weights first, then the submodules that differ on equal inputs, each with a name for its mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from flax import nnx
+
+from attention_bridge.doctor.models.attention import Case, attention_mistake, option
+from attention_bridge.doctor.models.attributes import options, set_to
+from attention_bridge.doctor.models.finding import ModelDiagnosis, ModelFinding
+from attention_bridge.doctor.models.norms import norm_mistake
+from attention_bridge.doctor.models.recording import submodule
+from attention_bridge.doctor.models.relations import Relation, relation
+from attention_bridge.doctor.models.single import in_float32, is_coarse
+from attention_bridge.doctor.models.stages import Stages, floats, tolerance
+from attention_bridge.doctor.models.values import names_by_values
+from attention_bridge.doctor.models.weight_faults import merged, weight_findings
+from attention_bridge.doctor.models.weights import repaired, weights
+from attention_bridge.errors import InputError
+from attention_bridge.parity.calls import Call, Calls, calls
+from attention_bridge.parity.comparison import pinned_precision
+from attention_bridge.parity.couple import Couple
+from attention_bridge.parity.matching import Outputs
+from attention_bridge.parity.measure import error
+from attention_bridge.weights.twins.naming import meaning
+
+
+def diagnose_models(
+    torch_model: torch.nn.Module,
+    jax_model: nnx.Module,
+    *inputs: Any,
+    names: Mapping[str, str] | None = None,
+    outputs: Outputs = None,
+    torch_call: Call | None = None,
+    jax_call: Call | None = None,
+    **kwargs: Any,
+) -> ModelDiagnosis:
+    """Diagnose why a JAX model does not compute the PyTorch model that it was ported from.
+
+    The layers of both are aligned. Weights are compared first; then each submodule of the port, with the right weights,
+    gets the inputs that the reference's submodule had, so that one mistake does not hide the next.
+
+    Args:
+        torch_model: the reference.
+        jax_model: the port, a Flax NNX model.
+        inputs: positional arguments of both calls, as in `attention_bridge.parity.compare`.
+        names: names of the reference's modules or paths, and the port's names for them; None for none.
+        outputs: names of the reference's outputs and the port's names for them, as in `compare`.
+        torch_call: function of the PyTorch model and the inputs that calls it; None calls the model itself.
+        jax_call: function of the JAX model and the inputs that calls it; None calls the model itself.
+        kwargs: keyword arguments of both calls.
+
+    Returns:
+        The diagnosis; its `verdict` is one sentence.
+
+    Raises:
+        InputError: the models are of other kinds, or do not take the inputs.
+    """
+    if not isinstance(jax_model, nnx.Module):
+        raise InputError(f"the port must be a Flax NNX module, got {type(jax_model).__name__}")
+    couple = _coupled(Couple(torch_model, jax_model, None, names, outputs))
+    called = calls(torch_model, inputs, kwargs, torch_call, jax_call)
+    with pinned_precision(), torch.no_grad():
+        stages = Stages(couple, called, jax_model)
+        far, bound = stages.outputs()
+        findings = [*_random(stages), *merged(weight_findings(weights(couple), aligned=far > bound))]
+        coarse = is_coarse(couple, called)
+        if findings or coarse or far > bound:
+            stages = _with_weights(*(in_float32(couple, called) if coarse else (couple, called)))
+        wrong = stages.wrong() if stages.jax_module is not jax_model else {}
+        named = _named(stages, wrong)
+        if coarse and far <= bound:  # equal in 16 bits: only mistakes with a name count
+            named = [each for each in named if each.is_explained]
+        findings += named
+        left, _ = stages.outputs()
+    if not findings:
+        return ModelDiagnosis("healthy" if far <= bound else "unexplained", far, bound, (), left)
+    order = {path: number for number, path in enumerate(stages.theirs)}
+    findings.sort(
+        key=lambda each: min((order[p] for p in _around(each.place) if p in order), default=len(order))
+    )
+    findings = _grouped(findings)
+    status = "diagnosed" if all(each.is_explained for each in findings) else "unexplained"
+    return ModelDiagnosis(status, far, bound, tuple(findings), left)
+
+
+def _grouped(findings: list[ModelFinding]) -> list[ModelFinding]:
+    """One finding for the same mistake in several places, which is named where it is innermost.
+
+    A part of a layer whose mistake has a name is not listed beside it without one.
+    """
+    explained = [each.place for each in findings if each.is_explained]
+    kept = [
+        each
+        for each in findings
+        if (each.is_explained or not any(each.place.startswith(f"{place}.") for place in explained))
+        and not any(
+            other.place.startswith(f"{each.place}.") and other.mistake == each.mistake for other in findings
+        )
+    ]
+    groups: dict[tuple[str, str], list[ModelFinding]] = {}
+    for number, each in enumerate(kept):
+        groups.setdefault((each.mistake, each.cure) if each.is_explained else ("", str(number)), []).append(
+            each
+        )
+    return [
+        replace(same[0], also=tuple(each.place for each in same[1:]), error=max(each.error for each in same))
+        for same in groups.values()
+    ]
+
+
+def _coupled(couple: Couple) -> Couple:
+    """The couple with the names of layers that hold the same values, where layers are aligned and `names` allows it."""
+    if not couple.is_own:
+        return couple
+    given = dict(couple.names or {})
+    same = names_by_values(couple.torch_module, couple.jax_module)
+    return replace(couple, names=same | given) if not given else couple
+
+
+def _with_weights(couple: Couple, called: Calls) -> Stages:
+    """The couple with the reference's weights in the port."""
+    return Stages(couple, called, repaired(couple))
+
+
+def _around(place: str) -> list[str]:
+    parts = place.split(".")
+    return [".".join(parts[: count + 1]) for count in range(len(parts))][::-1]
+
+
+def _random(stages: Stages) -> list[ModelFinding]:
+    """Whether a model gives other outputs each time."""
+    for what, first, again in (
+        ("port", stages.ours, Stages(stages.couple, stages.calls, stages.jax_module).ours),
+        ("reference", stages.theirs, Stages(stages.couple, stages.calls, stages.jax_module).theirs),
+    ):
+        for path in first:
+            one, other = first[path].outputs, again.get(path, first[path]).outputs
+            if path and any(name in other and not np.array_equal(x, other[name]) for name, x in one.items()):
+                return [
+                    ModelFinding(
+                        path,
+                        "gives other outputs each time: dropout is on"
+                        if what == "port"
+                        else "cannot be compared: the reference gives other outputs each time, its dropout is on",
+                        "call eval() on both models",
+                        1.0,
+                    )
+                ]
+    return []
+
+
+def _quiet_options(stages: Stages) -> list[ModelFinding]:
+    """Options of layers that differ although the outputs agree, such as an eps of a norm."""
+    found = []
+    for path, other in stages.paths.items():
+        reference = stages.couple.torch_module.get_submodule(path)
+        if [*reference.children()]:
+            continue
+        for each in options(reference, submodule(stages.jax_module, other)):
+            if each.path in ("eps", "epsilon", "variance_epsilon"):
+                found.append(ModelFinding(path, each.mistake, each.cure))
+    return found
+
+
+def _named(stages: Stages, wrong: Mapping[str, float]) -> list[ModelFinding]:
+    """Name the mistake of each submodule that differs; of the whole model if none does."""
+    findings = [replace(_mistake(stages, path), error=far) for path, far in wrong.items()]
+    quiet = [each for each in _quiet_options(stages) if each.place not in wrong]
+    return [*findings, *quiet]
+
+
+def _mistake(stages: Stages, path: str) -> ModelFinding:
+    """The mistake of one submodule whose inner submodules are right."""
+    place = path or "the model"
+    reference = stages.couple.torch_module.get_submodule(path)
+    other = stages.paths.get(path, "")
+    port = submodule(stages.jax_module, other)
+    for found in (
+        _by_options(stages, path, reference, port),
+        _by_norm(stages, path, reference),
+        _by_flow(stages, path),
+        _by_attention(stages, path, reference),
+    ):
+        if found:
+            return ModelFinding(place, *found)
+    return ModelFinding(place, "")
+
+
+def _by_options(stages: Stages, path: str, reference: Any, port: Any) -> Relation | None:
+    """The options with which the submodule is right once they have the reference's values."""
+    chosen = options(reference, port)
+    if not chosen:
+        return None
+
+    def is_right(trial: list[Any]) -> bool:
+        with set_to(trial):
+            found = stages.deviation(path)
+        return found is not None and found[0] <= found[1]
+
+    for each in chosen:
+        if is_right([each]):
+            return Relation(each.mistake, each.cure)
+    if len(chosen) > 1 and is_right(chosen):
+        needed = [*chosen]
+        for each in chosen:
+            fewer = [other for other in needed if other is not each]
+            if fewer and is_right(fewer):
+                needed = fewer
+        return Relation(
+            " and ".join(each.mistake for each in needed), ", and ".join(each.cure for each in needed)
+        )
+    return None
+
+
+def _by_flow(stages: Stages, path: str) -> Relation | None:
+    """The first inner submodule that gets another input, or the output, and how it follows from the right one."""
+    prefix = f"{path}." if path else ""
+    known = _known(stages, path, prefix)
+    for each in stages.entries(path):
+        if each.error > each.bound:
+            name = each.path.removeprefix(prefix)
+            others = {said: x for said, x in known.items() if said != f"the input of `{name}`"}
+            found = relation(each.port, each.right, each.bound, others)
+            after = (
+                ": the norm is after the residual"
+                if "adds " in (found.mistake if found else "") and "norm" in name
+                else ""
+            )
+            return found and Relation(f"{found.mistake} before `{name}`{after}", found.cure)
+    found_pair = stages.pair(path)
+    if found_pair is None:
+        return None
+    for name, array in found_pair.right.items():
+        bound = tolerance(found_pair.own[name], array)
+        if error(found_pair.port[name].astype(np.float64), array) > bound:
+            found = relation(found_pair.port[name], array, bound, known)
+            if found is not None:
+                return Relation(f"{found.mistake} at the end", found.cure) if stages.inside(path) else found
+    return None
+
+
+def _known(stages: Stages, path: str, prefix: str) -> dict[str, np.ndarray]:
+    """The arrays of the reference within a submodule, in words."""
+    known: dict[str, np.ndarray] = {}
+    for number, array in enumerate(floats(stages.theirs[path].arrays())):
+        known[f"the input{f' {number}' if number else ''} of the layer"] = array
+    for name, each in stages.theirs.items():
+        if name == path or not name.startswith(prefix):
+            continue
+        short = name.removeprefix(prefix)
+        for field, array in each.outputs.items():
+            if array.dtype.kind == "f" or array.dtype.name == "bfloat16":
+                known[f"the output of `{short}`" if field == "output" else f"{field} of `{short}`"] = array
+        for array in floats(each.arrays())[:1]:
+            known[f"the input of `{short}`"] = array
+    return known
+
+
+def _by_attention(stages: Stages, path: str, reference: Any) -> Relation | None:
+    """The mistake of an attention layer, by a fit of the computation between its projections."""
+    made = stages.alone(path) if path else None
+    roles = {
+        meaning(each.rpartition(".")[2]) or "": each
+        for each in stages.inside(path)
+        if each.startswith(f"{path}.")
+    }
+    if made is None or "out" not in roles:
+        return None
+    theirs = made[1].get(stages.paths[roles["out"]])
+    right = stages.theirs[roles["out"]].arrays()
+    if theirs is None or not right or right[0].ndim != 3 or not theirs.arrays():
+        return None
+    port = theirs.arrays()[0]
+    given = floats(stages.theirs[path].arrays())
+    masks = tuple(_masks(stages, path, right[0].shape[:2]))
+    embed = given[0].shape[-1] if given else right[0].shape[-1]
+    for projected in _projected(stages, path, roles, reference):
+        case = Case(*projected, right[0].astype(np.float64), port.astype(np.float64), masks, embed)
+        bound = tolerance(right[0], right[0].astype(np.float64))
+        if (found := attention_mistake(reference, case, bound)) is not None:
+            return found
+    return None
+
+
+def _projected(
+    stages: Stages, path: str, roles: Mapping[str, str], reference: Any
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """The reference's queries, keys and values, `(batch, length, features)`; a fused result is cut in each order."""
+
+    def output(role: str) -> np.ndarray:
+        array = stages.theirs[roles[role]].output
+        assert array is not None  # as every submodule of `inside`
+        return array.astype(np.float64)
+
+    if {"query", "key", "value"} <= roles.keys():
+        yield output("query"), output("key"), output("value")
+    elif "fused" in roles and output("fused").shape[-1] % 3 == 0:
+        whole = output("fused")
+        yield tuple(np.split(whole, 3, -1))  # type: ignore[misc]
+        for heads in (option(reference, "num_heads"),):
+            if heads and whole.shape[-1] % (3 * int(heads)) == 0:
+                parts = whole.reshape(*whole.shape[:-1], int(heads), 3, -1)
+                yield tuple(parts[..., n, :].reshape(*whole.shape[:-1], -1) for n in range(3))  # type: ignore[misc]
+
+
+def _masks(stages: Stages, path: str, sizes: tuple[int, ...]) -> Iterator[np.ndarray]:
+    """The masks among the inputs of the layer and of the model, as masks of the scores."""
+    batch, length = sizes
+    for x in (*stages.theirs[path].arrays(), *stages.calls.inputs.values()):
+        if not isinstance(x, np.ndarray):
+            continue
+        if x.dtype == bool or (x.dtype.kind in "iu" and {*np.unique(x).tolist()} <= {0, 1}):
+            if x.shape == (batch, length):
+                yield x.astype(bool)[:, None, None, :]
+            elif x.ndim == 4 and x.shape[-1] == length:
+                yield x.astype(bool)
+
+
+def _by_norm(stages: Stages, path: str, reference: Any) -> Relation | None:
+    """The mistake of a norm, by a fit of its equation to both outputs."""
+    found = stages.pair(path) if path else None
+    given = floats(stages.theirs[path].arrays())
+    if found is None or not given or [*reference.children()]:
+        return None
+    name = next(iter(found.right))
+    own = {key: x.detach().double().cpu().numpy() for key, x in reference.named_parameters(recurse=False)}
+    return norm_mistake(
+        given[0].astype(np.float64),
+        own,
+        found.port[name].astype(np.float64),
+        found.right[name],
+        tolerance(found.own[name], found.right[name]),
+    )

@@ -1,0 +1,265 @@
+"""The submodules of a port that differ from the reference on equal inputs."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+from attention_bridge.doctor.models.recording import (
+    Record,
+    Records,
+    back,
+    call_jax,
+    call_torch,
+    fields,
+    is_float,
+    record_jax,
+    record_torch,
+    recorded,
+    submodule,
+)
+from attention_bridge.errors import InputError
+from attention_bridge.parity.calls import Calls
+from attention_bridge.parity.couple import Couple
+from attention_bridge.parity.measure import COARSE, CONSTANT, SMALL, UNIT_ROUNDOFF, error
+
+# In float32 and float64 rounding explains this many unit roundoffs of a submodule's largest output, or four times the
+# error of the reference's own submodule.
+UNITS = 64.0
+INSIDE = 4.0  # the same between inner submodules, where the reference is not exact
+
+
+class Pair(NamedTuple):
+    """Outputs of a submodule by name: the port's, the right ones in float64, and the reference's own rounded ones."""
+
+    port: dict[str, np.ndarray]
+    right: dict[str, np.ndarray]
+    own: dict[str, np.ndarray]
+
+
+class Entry(NamedTuple):
+    """An input that a submodule gives to one of its inner submodules: the port's, the reference's, and its error."""
+
+    path: str
+    port: np.ndarray
+    right: np.ndarray
+    error: float
+    bound: float
+
+
+@dataclass
+class Stages:
+    """A couple of models on one input, and their submodules on equal inputs.
+
+    Attributes:
+        couple: the reference and the port, whose weights are right.
+        calls: the inputs.
+        jax_module: the port that is examined: it may be a copy with the right weights.
+        free: inner submodules by the path of the one around them that compute by themselves when that one is compared,
+            because both are right only together.
+    """
+
+    couple: Couple
+    calls: Calls
+    jax_module: Any
+    free: dict[str, frozenset[str]] = field(default_factory=dict)
+
+    @cached_property
+    def exact(self) -> torch.nn.Module:
+        """The reference in float64."""
+        return deepcopy(self.couple.torch_module).double()
+
+    @cached_property
+    def theirs(self) -> Records:
+        """The reference's calls."""
+        return record_torch(self.couple.torch_module, self.calls)
+
+    @cached_property
+    def right(self) -> dict[str, np.ndarray]:
+        """The reference's outputs in float64."""
+        inputs = {
+            name: x.astype(np.float64) if isinstance(x, np.ndarray) and x.dtype.kind not in "biu" else x
+            for name, x in self.calls.inputs.items()
+        }
+        calls = Calls(inputs, self.calls.positional, self.calls.of_torch, self.calls.of_jax)
+        return dict(record_torch(self.exact, calls)[""].outputs)
+
+    @cached_property
+    def ours(self) -> Records:
+        """The port's calls."""
+        return record_jax(self.jax_module, self.calls)
+
+    @cached_property
+    def paths(self) -> dict[str, str]:
+        """Paths of the reference's submodules and the port's, in the order of the reference's calls."""
+        pairs = self.couple.submodules()
+        return {path: pairs[path] for path in self.theirs if path in pairs and pairs[path] in self.ours}
+
+    def outputs(self) -> tuple[float, float]:
+        """The error of the port's outputs, and the largest that rounding explains."""
+        ours, theirs = self.couple.matched(dict(self.theirs[""].outputs), dict(self.ours[""].outputs))
+        far, bound = 0.0, 0.0
+        for name, own in ours.items():
+            right = self.right[name].astype(np.float64)
+            bound = max(bound, tolerance(own, right))
+            far = max(far, error(theirs[name].astype(np.float64), right))
+        return far, bound
+
+    def deviation(self, path: str) -> tuple[float, float] | None:
+        """The error of a submodule on equal inputs, and the largest that rounding explains; None if not comparable.
+
+        The inner submodules return the reference's outputs, so that only the submodule's own computation counts: the
+        inputs that it gives to them, and its output.
+        """
+        found = self.errors(path, self.free.get(path, frozenset()))
+        return max(found.values(), key=lambda pair: pair[0] / pair[1]) if found else None
+
+    def errors(self, path: str, free: frozenset[str]) -> dict[str, tuple[float, float]]:
+        """The errors of a submodule's outputs, and of its inner submodules' inputs by path, each with its bound."""
+        found = self.pair(path, free)
+        if found is None:
+            return {}
+        return {
+            f"output {name}": (
+                error(found.port[name].astype(np.float64), array),
+                tolerance(found.own[name], array),
+            )
+            for name, array in found.right.items()
+        } | {each.path: (each.error, each.bound) for each in self.entries(path, free)}
+
+    def entries(self, path: str, free: frozenset[str] | None = None) -> list[Entry]:
+        """The inputs that a submodule gives to its inner submodules, in the order of the reference's calls."""
+        made = self.alone(path, free)
+        if made is None:
+            return []
+        found = []
+        for inner in sorted(self.inside(path), key=[*self.theirs].index):
+            ours = made[1].get(self.paths[inner])
+            if ours is not None:
+                for right, given in zip(
+                    floats(self.theirs[inner].arrays()), floats(ours.arrays()), strict=False
+                ):
+                    moved = back(given, right)
+                    exact = right.astype(np.float64)
+                    far = error(moved.astype(np.float64), exact) if moved.shape == right.shape else np.inf
+                    found.append(Entry(inner, moved, right, far, INSIDE * tolerance(right, exact)))
+        return found
+
+    def pair(self, path: str, free: frozenset[str] | None = None) -> Pair | None:
+        """The outputs of a submodule on equal inputs, its inner submodules replaced by the reference's outputs.
+
+        Returns:
+            None if the submodule cannot be called with the reference's inputs.
+        """
+        record = self.theirs[path]
+        made = self.alone(path, free)
+        if made is None:
+            return None
+        port, given = made[0], dict(record.outputs)
+        if path:
+            port = dict(zip(given, port.values(), strict=False))
+            given = {name: given[name] for name in port}
+            right = self._exact(path, record)
+        else:
+            given, port = self.couple.matched(given, port)
+            right = {name: self.right[name].astype(np.float64) for name in given}
+        if not port or port.keys() != given.keys() or not right.keys() >= given.keys():
+            return None
+        right = {name: right[name] for name in given}
+        floats = [name for name, x in right.items() if x.dtype.kind == "f"]
+        if not floats:
+            return None
+        port = {name: back(port[name], given[name]) for name in floats}
+        return Pair(port, {name: right[name] for name in floats}, {name: given[name] for name in floats})
+
+    def alone(
+        self, path: str, free: frozenset[str] | None = None
+    ) -> tuple[dict[str, np.ndarray], Records] | None:
+        """The port's outputs of a submodule as in `pair`, and the calls inside it; None if it cannot be called."""
+        place = self.paths.get(path, "")
+        free = self.free.get(path, frozenset()) if free is None else free
+        given = {
+            self.paths[each]: array
+            for each in self.inside(path)
+            if each not in free and (array := self.theirs[each].output) is not None
+        }
+        with recorded(self.jax_module, given) as records:
+            try:
+                if path:
+                    made = call_jax(submodule(self.jax_module, place), self.theirs[path], self.ours[place])
+                else:
+                    inputs = {
+                        name: jnp.asarray(x) if isinstance(x, np.ndarray) else x
+                        for name, x in self.calls.inputs.items()
+                    }
+                    made = fields(self.calls.call_jax(self.jax_module, inputs))
+            except (TypeError, ValueError, InputError):
+                return None
+        return None if not made else (made, records)
+
+    def inside(self, path: str) -> list[str]:
+        """The outermost submodules within a submodule that correspond in both models and return an array first."""
+        prefix = f"{path}." if path else ""
+        found: list[str] = []
+        for other in sorted(self.paths, key=lambda each: each.count(".")):
+            if not other.startswith(prefix) or other == path:
+                continue
+            if self.theirs[other].output is not None and not any(other.startswith(f"{p}.") for p in found):
+                found.append(other)
+        return found
+
+    def _exact(self, path: str, record: Record) -> dict[str, np.ndarray]:
+        if path not in self._cache:
+            self._cache[path] = call_torch(self.exact.get_submodule(path), record, torch.float64)
+        return self._cache[path]
+
+    @cached_property
+    def _cache(self) -> dict[str, dict[str, np.ndarray]]:
+        return {}
+
+    def wrong(self) -> dict[str, float]:
+        """The submodules whose own computation differs, with their errors.
+
+        Where a submodule and the one around it are right together, such as embeddings that are scaled inside in one
+        model and outside in the other, neither is wrong.
+        """
+        far = {}
+        for path in (*self.paths, ""):
+            found = self.deviation(path)
+            if found is not None and found[0] > found[1]:
+                far[path] = found[0]
+        for path in [*far]:
+            for inner in self.inside(path):
+                if inner not in far:
+                    continue
+                before, after = (
+                    {name for name, (far_off, bound) in self.errors(path, free).items() if far_off > bound}
+                    for free in (frozenset(), frozenset({inner}))
+                )
+                if after < before:
+                    del far[inner]
+                    self.free[path] = self.free.get(path, frozenset()) | {inner}
+            found = self.deviation(path) if path in self.free else None
+            if found is not None and found[0] <= found[1]:
+                del far[path]
+        return far
+
+
+def floats(arrays: list[np.ndarray]) -> list[np.ndarray]:
+    """The arrays of floating-point numbers."""
+    return [x for x in arrays if is_float(x)]
+
+
+def tolerance(own: np.ndarray, right: np.ndarray) -> float:
+    """The largest error that rounding explains, from the reference's own in the same dtype."""
+    name = own.dtype.name
+    mine = error(own.astype(np.float64), right)
+    if name in COARSE:
+        return min(SMALL, CONSTANT * max(UNIT_ROUNDOFF[name], mine))
+    return min(SMALL, max(UNITS * UNIT_ROUNDOFF.get(name, 2.0**-53), CONSTANT * mine))
