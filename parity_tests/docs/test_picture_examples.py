@@ -138,3 +138,32 @@ class TestPortAModel:
         assert (
             "No: the JAX mirror diverges from PyTorch and from the reference at embeddings" in result.stdout
         )
+
+
+@pytest.mark.slow
+class TestPortYourOwn:
+    def test_story_runs_to_its_end(self):
+        result = invoke(load("port_your_own"))
+        assert result.exit_code == 0, result.output
+        for sentence in (
+            "41 tensors of FlaxTagger are filled; the axes of 21 are moved.",
+            "And back: 34 of 34 tensors are the same byte for byte.",
+            "rounding explains it",
+            "in `stack.1.mixer` the port attends to later positions",
+            "in `stack.1` the port skips `ln2`",
+            "in `stack.1` the port applies tanh-GELU where the reference applies GELU",
+            "in `the model` the port does not multiply by sqrt(32)",
+        ):
+            assert sentence in result.stdout
+
+    def test_port_that_is_not_equal_exits_with_1(self, monkeypatch):
+        module = load("port_your_own")
+
+        class Wrong(module.FlaxTagger):
+            def __call__(self, ids):
+                return 1.001 * super().__call__(ids)
+
+        monkeypatch.setattr(module, "FlaxTagger", Wrong)
+        result = invoke(module)
+        assert result.exit_code == 1
+        assert "NOT EQUAL" in result.stdout

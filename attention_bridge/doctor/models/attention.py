@@ -26,10 +26,11 @@ class Case(NamedTuple):
 
     Attributes:
         query, key, value: results of the projections, `(batch, length, features)`.
-        right: output before the output projection, of the reference.
+        right: output of the reference, before the output projection unless `project` is given.
         port: the same of the port.
         masks: possible masks, `(batch, 1, query|1, key)`.
         embed: number of features of the layer's input.
+        project: the output projection, if `right` and `port` are behind it; None if they are before it.
     """
 
     query: Array
@@ -39,6 +40,7 @@ class Case(NamedTuple):
     port: Array
     masks: tuple[Array, ...]
     embed: int
+    project: Callable[[Array], Array] | None = None
 
 
 def attention_mistake(module: Any, case: Case, tolerance: float) -> Relation | None:
@@ -83,6 +85,7 @@ def _far(core: Core, case: Case, mask: Array | None, outputs: Array) -> float:
     try:
         with np.errstate(all="ignore"):
             made = attend(core, case.query, case.key, case.value, mask)
+            made = made if case.project is None else case.project(made)
     except ValueError:
         return np.inf
     return error(made, outputs) if made.shape == outputs.shape else np.inf

@@ -264,6 +264,8 @@ def _known(stages: Stages, path: str, prefix: str) -> dict[str, np.ndarray]:
 
 def _by_attention(stages: Stages, path: str, reference: Any) -> Relation | None:
     """The mistake of an attention layer, by a fit of the computation between its projections."""
+    if isinstance(reference, torch.nn.MultiheadAttention):
+        return _by_torch_attention(stages, path, reference)
     made = stages.alone(path) if path else None
     roles = {
         meaning(each.rpartition(".")[2]) or "": each
@@ -286,6 +288,39 @@ def _by_attention(stages: Stages, path: str, reference: Any) -> Relation | None:
         if (found := attention_mistake(reference, case, bound)) is not None:
             return found
     return None
+
+
+def _by_torch_attention(stages: Stages, path: str, reference: torch.nn.MultiheadAttention) -> Relation | None:
+    """The mistake of a layer whose reference is PyTorch's own, with all projections inside."""
+    found = stages.pair(path)
+    inputs = floats(stages.theirs[path].arrays())[:3]
+    if found is None or len(inputs) < 3 or inputs[0].ndim != 3 or not reference.batch_first:
+        return None
+    own = {
+        name: x.detach().double().cpu().numpy() for name, x in reference.named_parameters() if x is not None
+    }
+    if "in_proj_weight" not in own:
+        return None
+    size = reference.embed_dim
+    biases = np.split(own.get("in_proj_bias", np.zeros(3 * size)), 3)
+    parts = [
+        x.astype(np.float64) @ weight.T + bias
+        for x, weight, bias in zip(inputs, np.split(own["in_proj_weight"], 3), biases, strict=True)
+    ]
+    name = next(iter(found.right))
+    bias = own.get("out_proj.bias", np.zeros(size))
+    query, key, value = parts
+    case = Case(
+        query,
+        key,
+        value,
+        found.right[name],
+        found.port[name].astype(np.float64),
+        tuple(_masks(stages, path, inputs[0].shape[:2])),
+        size,
+        lambda x: x @ own["out_proj.weight"].T + bias,
+    )
+    return attention_mistake(reference, case, tolerance(found.own[name], found.right[name]))
 
 
 def _projected(
