@@ -126,6 +126,8 @@ class FlaxAttention(nnx.Module):
             each(x).reshape(batch, length, -1, HEAD_DIM).swapaxes(1, 2)
             for each in (self.query, self.key, self.value)
         )
+        if self.fault == "k v":
+            k, v = v, k
         if self.fault == "raw":
             q = self.query(x).reshape(batch, HEADS, length, HEAD_DIM)
         base = 10000.0 if self.fault == "base" else 23456.0 if self.fault == "odd base" else BASE

@@ -1,6 +1,7 @@
 """The doctor on whole models: mistakes in code, in weights and in options, alone and together, and none."""
 
 import re
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import torch
 from flax import nnx
 
 from attention_bridge import diagnose
+from attention_bridge.doctor.models.norms import Norm, norm_mistake
 from attention_bridge.errors import InputError
 from attention_bridge.pretrained import load_pretrained
 from attention_bridge.weights import transfer
@@ -38,6 +40,7 @@ CODE = [
     ("attention", "reversed", "layers.1.attention", "in reverse, such as heads"),
     ("attention", "interleaved", "layers.1.attention", "turns pairs of neighbours"),
     ("attention", "raw", "layers.1.attention", "reshapes queries to heads without exchanging"),
+    ("attention", "k v", "layers.1.attention", "exchanges keys and values"),
     ("gated", "gelu", "layers.1.feed_forward", "applies GELU where the reference applies SiLU"),
     ("gated", "tanh-gelu", "layers.1.feed_forward", "applies tanh-GELU where the reference applies SiLU"),
     ("gated", "relu2", "layers.1.feed_forward", "applies squared ReLU where the reference applies SiLU"),
@@ -216,6 +219,82 @@ def test_mistake_in_weights_is_named_at_its_place(models, name):
     (finding,) = found.findings
     assert finding.place == place
     assert re.search(words, finding.mistake), finding.mistake
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"eps": 1e-6}, "has eps 1e-06, and the reference 1e-05"),
+        ({"eps": 1e-8}, "has eps 1e-08, and the reference 1e-05"),
+        ({"centred": False}, "applies RMSNorm where the reference applies LayerNorm"),
+        ({"has_bias": False}, "does not use its bias"),
+        ({"unbiased": True}, "divides the variance by another number"),
+        ({"offset": 1.0}, "multiplies by 1 + weight instead of weight"),
+        ({}, ""),
+    ],
+)
+def test_mistake_of_a_norm_is_named(changes, words, rng):
+    x, own = 0.1 * rng.standard_normal((3, 5, 8)), {"weight": rng.random(8), "bias": rng.random(8)}
+    right = Norm(centred=True)(x, own["weight"], own["bias"])
+    port = replace(Norm(centred=True), **changes)(x, own["weight"], own["bias"])
+    found = norm_mistake(x, own, port, right, 1e-7)
+    assert words in found.mistake if words else found is None
+
+
+class TestOrders:
+    """A norm of queries before rotary positions, and learned positions that begin at 2."""
+
+    class Torch(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tokens, self.places = torch.nn.Embedding(17, 12), torch.nn.Embedding(20, 12)
+            self.query, self.norm = torch.nn.Linear(12, 12), torch.nn.LayerNorm(12)
+            self.head = torch.nn.Linear(12, 5)
+
+        def forward(self, ids):
+            x = self.tokens(ids) + self.places(torch.arange(ids.shape[1]).expand(ids.shape) + 2)
+            x = self.norm(self.query(x))
+            angle = torch.arange(ids.shape[1])[:, None] / 10.0 ** torch.arange(6)
+            a, b = x.chunk(2, -1)
+            return self.head(
+                torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], -1)
+            )
+
+    class Flax(nnx.Module):
+        def __init__(self, fault=""):
+            rngs = nnx.Rngs(0)
+            self.tokens, self.places = nnx.Embed(17, 12, rngs=rngs), nnx.Embed(20, 12, rngs=rngs)
+            self.query, self.norm = nnx.Linear(12, 12, rngs=rngs), nnx.LayerNorm(12, epsilon=1e-5, rngs=rngs)
+            self.head, self.fault = nnx.Linear(12, 5, rngs=rngs), fault
+
+        def __call__(self, ids):
+            first = 0 if self.fault == "offset" else 2
+            x = self.tokens(ids) + self.places(jnp.broadcast_to(jnp.arange(ids.shape[1]) + first, ids.shape))
+            x = self.query(x)
+            if self.fault == "order":
+                return self.head(self.norm(self.turned(x)))
+            return self.head(self.turned(self.norm(x)))
+
+        def turned(self, x):
+            angle = jnp.arange(x.shape[1])[:, None] / 10.0 ** jnp.arange(6)
+            a, b = jnp.split(x, 2, -1)
+            return jnp.concatenate(
+                [a * jnp.cos(angle) - b * jnp.sin(angle), b * jnp.cos(angle) + a * jnp.sin(angle)], -1
+            )
+
+    @pytest.mark.parametrize(
+        ("fault", "words"),
+        [
+            ("", "the port is healthy"),
+            ("order", "applies RoPE, or turns by another angle, before `norm`"),
+            ("offset", "gives numbers that are too small by 2 before `places`"),
+        ],
+    )
+    def test_order_or_offset_is_named(self, fault, words):
+        torch.manual_seed(0)
+        theirs, ours = self.Torch().eval(), self.Flax(fault)
+        transfer(theirs, ours)
+        assert words in diagnose(theirs, ours, TOKENS).verdict
 
 
 class TestUnexplained:

@@ -35,6 +35,7 @@ class Core:
             axes; `inner` if head_dim is the outer axis. One letter each for q, k and v may be given, as in `q raw`.
         merge: `heads`, `raw`, or `reversed` for heads in reverse.
         swapped: whether batch and length are exchanged before.
+        order: the roles that the results of the three projections play.
     """
 
     heads: int
@@ -59,6 +60,7 @@ class Core:
     split: str = "heads"
     merge: str = "heads"
     swapped: bool = False
+    order: str = "qkv"
 
 
 def attend(core: Core, query: Array, key: Array, value: Array, mask: Array | None = None) -> Array:
@@ -69,6 +71,8 @@ def attend(core: Core, query: Array, key: Array, value: Array, mask: Array | Non
         query, key, value: results of the projections, `(batch, length, features)`.
         mask: boolean mask, True where a query may attend to a key, `(batch, 1, query|1, key)`; None for none.
     """
+    projected = {"q": query, "k": key, "v": value}
+    query, key, value = (projected[role] for role in core.order)
     if core.swapped:
         query, key, value = (x.swapaxes(0, 1) for x in (query, key, value))
     batch, length, _ = query.shape

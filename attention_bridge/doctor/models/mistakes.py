@@ -59,6 +59,15 @@ def _heads(core: Core, embed: int, length: int, masked: bool) -> Iterator[Mistak
             "repeat each key/value head for its group (repeat, not tile)",
             replace(core, groups="tile"),
         )
+    for order, one, other in (
+        ("kqv", "queries", "keys"),
+        ("qvk", "keys", "values"),
+        ("vkq", "queries", "values"),
+    ):
+        if core.kv_heads == core.heads or order == "qvk":
+            yield Mistake(
+                f"exchanges {one} and {other}", "use each projection in its role", replace(core, order=order)
+            )
     yield Mistake(
         "exchanges batch and length before attention",
         "keep the batch first",

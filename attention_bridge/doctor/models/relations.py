@@ -54,6 +54,8 @@ def relation(port: Array, right: Array, tolerance: float, known: Mapping[str, Ar
         tolerance: largest relative error that rounding explains.
         known: other arrays of the reference by name.
     """
+    if right.dtype.kind in "iu":
+        return _counted(port.astype(np.int64), right.astype(np.int64))
     port, right = port.astype(np.float64), right.astype(np.float64)
 
     def same(a: Array, b: Array) -> bool:
@@ -61,7 +63,11 @@ def relation(port: Array, right: Array, tolerance: float, known: Mapping[str, Ar
 
     for found in (*_scaled(port, right, same), *_moved(port, right, same), *_capped(port, right, same)):
         return found
-    for found in (*_sums(port, right, same, known), *_taken(port, right, same, known)):
+    for found in (
+        *_turned(port, right, same),
+        *_sums(port, right, same, known),
+        *_taken(port, right, same, known),
+    ):
         return found
     return _activated(port, right, same, known)
 
@@ -165,6 +171,36 @@ def _sums(port: Array, right: Array, same: Same, known: Mapping[str, Array]) -> 
             yield Relation(f"does not add {name}", f"add {name}")
         if same(port - term, right):
             yield Relation(f"adds {name}, which the reference does not,", f"do not add {name}")
+
+
+def _turned(port: Array, right: Array, same: Same) -> Iterator[Relation]:
+    """Pairs of features that are turned, as RoPE turns them: their lengths are the same."""
+    if port.shape != right.shape or right.shape[-1] % 2 or right.ndim < 3:
+        return
+    half = right.shape[-1] // 2
+    halves = (slice(0, half), slice(half, None)), (slice(0, None, 2), slice(1, None, 2))
+    for one, other in halves:
+        if same(np.hypot(port[..., one], port[..., other]), np.hypot(right[..., one], right[..., other])):
+            yield Relation("applies RoPE, or turns by another angle,", "apply RoPE where the reference does")
+            return
+
+
+def _counted(port: Array, right: Array) -> Relation | None:
+    """Integers, such as positions, that are off by one number."""
+    if port.shape != right.shape or not (port - right).any():
+        return None
+    steps = np.unique(port - right)
+    if len(steps) == 1:
+        step = int(steps[0])
+        word = "large" if step > 0 else "small"
+        return Relation(
+            f"gives numbers that are too {word} by {abs(step)}",
+            f"{'subtract' if step > 0 else 'add'} {abs(step)}",
+        )
+    return Relation(
+        "gives other numbers, which differ by " + ", ".join(map(str, steps[:5].tolist())),
+        "count as the reference does",
+    )
 
 
 def _taken(port: Array, right: Array, same: Same, known: Mapping[str, Array]) -> Iterator[Relation]:

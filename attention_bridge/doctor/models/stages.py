@@ -32,6 +32,7 @@ from attention_bridge.parity.measure import COARSE, CONSTANT, SMALL, UNIT_ROUNDO
 # In float32 and float64 rounding explains this many unit roundoffs of a submodule's largest output, or four times the
 # error of the reference's own submodule.
 UNITS = 64.0
+UNITS_OF_A_NORM = 8.0  # the same for a norm, which sums once: an eps may change it by little more
 INSIDE = 4.0  # the same between inner submodules, where the reference is not exact
 
 
@@ -125,13 +126,20 @@ class Stages:
         found = self.pair(path, free)
         if found is None:
             return {}
+        units = UNITS_OF_A_NORM if self._is_vector(path) else UNITS
         return {
             f"output {name}": (
                 error(found.port[name].astype(np.float64), array),
-                tolerance(found.own[name], array),
+                tolerance(found.own[name], array, units),
             )
             for name, array in found.right.items()
         } | {each.path: (each.error, each.bound) for each in self.entries(path, free)}
+
+    def _is_vector(self, path: str) -> bool:
+        """Whether a submodule of the reference has vectors alone, as a norm has, and no submodules."""
+        module = self.couple.torch_module.get_submodule(path)
+        own = [*module.parameters()]
+        return bool(own) and not [*module.children()] and all(each.ndim == 1 for each in own)
 
     def entries(self, path: str, free: frozenset[str] | None = None) -> list[Entry]:
         """The inputs that a submodule gives to its inner submodules, in the order of the reference's calls."""
@@ -141,14 +149,16 @@ class Stages:
         found = []
         for inner in sorted(self.inside(path), key=[*self.theirs].index):
             ours = made[1].get(self.paths[inner])
-            if ours is not None:
-                for right, given in zip(
-                    floats(self.theirs[inner].arrays()), floats(ours.arrays()), strict=False
-                ):
-                    moved = back(given, right)
-                    exact = right.astype(np.float64)
-                    far = error(moved.astype(np.float64), exact) if moved.shape == right.shape else np.inf
-                    found.append(Entry(inner, moved, right, far, INSIDE * tolerance(right, exact)))
+            if ours is None:
+                continue
+            given, own = self.theirs[inner].arrays(), ours.arrays()
+            for right, port in zip(integers(given), integers(own), strict=False):
+                if right.shape == port.shape and (right != port).any():
+                    found.append(Entry(inner, port, right, np.inf, 1.0))
+            for right, port in zip(floats(given), floats(own), strict=False):
+                moved, exact = back(port, right), right.astype(np.float64)
+                far = error(moved.astype(np.float64), exact) if moved.shape == right.shape else np.inf
+                found.append(Entry(inner, moved, right, far, INSIDE * tolerance(right, exact)))
         return found
 
     def pair(self, path: str, free: frozenset[str] | None = None) -> Pair | None:
@@ -256,10 +266,15 @@ def floats(arrays: list[np.ndarray]) -> list[np.ndarray]:
     return [x for x in arrays if is_float(x)]
 
 
-def tolerance(own: np.ndarray, right: np.ndarray) -> float:
+def integers(arrays: list[np.ndarray]) -> list[np.ndarray]:
+    """The arrays of integers."""
+    return [x for x in arrays if x.dtype.kind in "iu"]
+
+
+def tolerance(own: np.ndarray, right: np.ndarray, units: float = UNITS) -> float:
     """The largest error that rounding explains, from the reference's own in the same dtype."""
     name = own.dtype.name
     mine = error(own.astype(np.float64), right)
     if name in COARSE:
         return min(SMALL, CONSTANT * max(UNIT_ROUNDOFF[name], mine))
-    return min(SMALL, max(UNITS * UNIT_ROUNDOFF.get(name, 2.0**-53), CONSTANT * mine))
+    return min(SMALL, max(units * UNIT_ROUNDOFF.get(name, 2.0**-53), CONSTANT * mine))
