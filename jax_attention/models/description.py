@@ -176,6 +176,9 @@ class ModelSpec:
         logit_softcap: c in c tanh(logits / c), the bound of the logits; None for no bound.
         is_causal: whether each position attends only to itself and earlier positions; False for an encoder.
         num_types: number of token types (sentence A, sentence B); None for no type embeddings.
+        relative_types: number of token types that the positional encodings of the layers compare, as second coordinate
+            of a position (`XLNetEmbedding`); None for none.
+        sees_itself: whether a position attends to itself even where the mask hides it, such as padding in XLNet.
         special_tokens: end, padding and start tokens, the defaults of `generate`.
 
     Raises:
@@ -203,6 +206,8 @@ class ModelSpec:
     streams: Part | None = None
     mask_token: int | None = None
     token_dim: int | None = None
+    relative_types: int | None = None
+    sees_itself: bool = False
     special_tokens: SpecialTokens = field(default_factory=SpecialTokens)
 
     def __post_init__(self) -> None:

@@ -38,6 +38,20 @@ def places(
     return positions
 
 
+def with_types(
+    tokens: Int[Array, "batch length"],
+    positions: Int[Array, "..."] | None,
+    token_types: Int[Array, "batch length"] | None,
+) -> Int[Array, "batch length axes"] | None:
+    """Positions with the token type as second coordinate; None if neither positions nor types are given."""
+    if positions is None and token_types is None:
+        return None
+    counted = jnp.arange(tokens.shape[1]) if positions is None else positions
+    types = jnp.zeros_like(tokens) if token_types is None else token_types  # batch length
+    where = jnp.broadcast_to(counted, tokens.shape)  # batch length
+    return jnp.stack([where, types.astype(where.dtype)], axis=-1)  # batch length axes
+
+
 def has_absolute_positions(config: Any) -> bool:
     """Whether a model adds a learned or sinusoidal embedding of each position to its token embeddings."""
     return any(getattr(config, name, None) is not None for name in ("max_len", "embedding_position"))

@@ -428,6 +428,7 @@ MODULES = {
         m.Mamba2(6, 2, head_dim=5, state_dim=3, **f),
     ),
     "PatchBias": lambda m, f: m.PatchBias(2, (2, 3), **f),
+    "XLNetEmbedding": lambda m, f: m.XLNetEmbedding(6, 2, 3, **f),
     "PatchRotaryEmbedding": lambda m, f: m.PatchRotaryEmbedding(8, (2, 3)),
     "ContrastiveModel of SigLIP": partial(built_part, SIGLIP),
     **{
