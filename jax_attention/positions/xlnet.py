@@ -13,6 +13,8 @@ coordinates, the place in the sequence and the number of the segment.
 | others |                       | as in `TransformerXLEmbedding`                                              |
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -95,7 +97,7 @@ class XLNetEmbedding(TransformerXLEmbedding):
         places, segments = zip(
             _coordinates(query, query_positions), _coordinates(key, key_positions), strict=True
         )
-        placed = super().__call__(query, key, *places)
+        placed: Any = super().__call__(query, key, *places)
         wide = at_least_float32(query)  # batch heads query head_dim
         asked = wide + self.segment_bias[...][None, :, None].astype(wide.dtype)  # batch heads query head_dim
         apart = distances(query, key, *segments)  # 1|batch 1 query key

@@ -13,6 +13,8 @@ coordinates, the place in the sequence and the number of the segment.
 | others |                       | as in `TransformerXLEmbedding`                                              |
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -92,7 +94,7 @@ class XLNetEmbedding(TransformerXLEmbedding):
         places, segments = zip(
             _coordinates(query, query_positions), _coordinates(key, key_positions), strict=True
         )
-        placed = super().forward(query, key, *places)
+        placed: Any = super().forward(query, key, *places)
         wide = at_least_float32(query)  # batch heads query head_dim
         asked = wide + self.segment_bias[...][None, :, None].to(wide.dtype)  # batch heads query head_dim
         apart = distances(query, key, *segments)  # 1|batch 1 query key
