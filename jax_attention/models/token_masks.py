@@ -74,9 +74,12 @@ def token_mask(
 
 
 @checked
-def with_itself(mask: Bool[Array, "..."], length: int) -> Bool[Array, "... length length"]:
-    """The mask, with each position visible to itself: `(batch, length, length)`, or with an axis of heads."""
-    return mask | with_rank(jnp.eye(length, dtype=bool), mask.ndim)
+def with_itself(mask: Bool[Array, "..."] | None) -> Bool[Array, "..."] | None:
+    """The mask with each position visible to itself, `(batch, 1|heads, length, length)`; None for None."""
+    if mask is None:
+        return None
+    itself = jnp.eye(mask.shape[-1], dtype=bool)  # length length
+    return mask | with_rank(itself, mask.ndim)
 
 
 @checked

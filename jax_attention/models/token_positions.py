@@ -42,10 +42,21 @@ def with_types(
     tokens: Int[Array, "batch length"],
     positions: Int[Array, "..."] | None,
     token_types: Int[Array, "batch length"] | None,
-) -> Int[Array, "batch length axes"] | None:
-    """Positions with the token type as second coordinate; None if neither positions nor types are given."""
-    if positions is None and token_types is None:
-        return None
+    num_types: int | None,
+) -> Int[Array, "..."] | None:
+    """Positions with the token type as second coordinate, if `num_types` is given.
+
+    Args:
+        tokens: token ids.
+        positions: positions of the tokens, `(length)` or `(batch, length)`; None for 0, 1, 2, and so on.
+        token_types: token type ids; None for all 0.
+        num_types: number of token types that are compared; None for none.
+
+    Returns:
+        Positions `(batch, length, 2)`; without `num_types`, or with neither positions nor types, as given.
+    """
+    if num_types is None or (positions is None and token_types is None):
+        return positions
     counted = jnp.arange(tokens.shape[1]) if positions is None else positions
     types = jnp.zeros_like(tokens) if token_types is None else token_types  # batch length
     where = jnp.broadcast_to(counted, tokens.shape)  # batch length

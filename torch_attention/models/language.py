@@ -135,8 +135,7 @@ class LanguageModel(nn.Module):
             mask: for padded batches, True (or 1) at real tokens, `(batch, length)` or from `padding_mask`; or, without
                 recurrent layers, True where a query may attend to a key, `(batch, query, key)`. With `caches`, for the
                 new tokens only. None for no mask.
-            token_types: token type ids, below `num_types` or `relative_types`; None for all 0, or for a model without
-                types.
+            token_types: token type ids, below the number of types; None for all 0, or for a model without types.
             positions: positions of the tokens, `(length)` or `(batch, length)`; None continues from the cached tokens.
             caches: KV cache or recurrent state of each layer, for incremental decoding; `start()` returns empty ones;
                 None without caches.
@@ -197,12 +196,8 @@ class LanguageModel(nn.Module):
             check_padding_mask(mask, *tokens.shape)
 
         x = self.embed(tokens, positions, caches, token_types, mask)  # batch length embed
-        if self.config.sees_itself and mask is not None and caches is None:
-            mask = with_itself(mask, tokens.shape[1])
-        if self.config.relative_types is not None:
-            positions = with_types(tokens, positions, token_types)  # batch length axes
         call: LayerCall = {
-            "positions": positions,
+            "positions": with_types(tokens, positions, token_types, self.config.relative_types),
             "position": self.position,
             "memory": None,
             "reads_on": caches is not None,
@@ -215,7 +210,7 @@ class LanguageModel(nn.Module):
         read = run_layers(
             self.layers,
             x,
-            mask,
+            with_itself(mask) if self.config.sees_itself and caches is None else mask,
             caches or (None,) * len(self.layers),
             call,
             inputs=inputs,

@@ -74,9 +74,12 @@ def token_mask(
 
 
 @checked
-def with_itself(mask: Bool[Tensor, "..."], length: int) -> Bool[Tensor, "... length length"]:
-    """The mask, with each position visible to itself: `(batch, length, length)`, or with an axis of heads."""
-    return mask | with_rank(torch.eye(length, dtype=torch.bool, device=mask.device), mask.ndim)
+def with_itself(mask: Bool[Tensor, "..."] | None) -> Bool[Tensor, "..."] | None:
+    """The mask with each position visible to itself, `(batch, 1|heads, length, length)`; None for None."""
+    if mask is None:
+        return None
+    itself = torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device)  # length length
+    return mask | with_rank(itself, mask.ndim)
 
 
 @checked
