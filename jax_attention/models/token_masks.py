@@ -78,7 +78,7 @@ def with_itself(mask: Bool[Array, "..."] | None) -> Bool[Array, "..."] | None:
     """The mask with each position visible to itself, `(batch, 1|heads, length, length)`; None for None."""
     if mask is None:
         return None
-    itself = jnp.eye(mask.shape[-1], dtype=bool)  # length length
+    itself = jnp.eye(mask.shape[-1], dtype=jnp.bool_)  # length length
     return mask | with_rank(itself, mask.ndim)
 
 

@@ -69,6 +69,7 @@ WORDS = [
     ("torch_attention", "jax_attention"),
     ("Tensor", "Array"),
     ("def forward(", "def __call__("),
+    ("super().forward(", "super().__call__("),
     (re.compile(r"sinks=self\.sinks\b"), "sinks=self.sinks[...]"),
     ("nn.ModuleList(", "nnx.List("),
     ("(nn.", "(nnx."),
