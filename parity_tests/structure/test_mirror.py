@@ -579,7 +579,7 @@ class TestSignatures:
             "dot_product_attention": 19,
             "checked_call": 18,
             "EncoderConfig.__init__": 25,
-            "ModelSpec.__init__": 23,
+            "ModelSpec.__init__": 25,
             "GroupedQueryAttention.__init__": 16,
             "Mamba2.__init__": 18,
             "QKNormAttention.__init__": 19,
