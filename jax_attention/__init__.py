@@ -110,6 +110,7 @@ from jax_attention.positions import ShawSelfAttention as ShawSelfAttention
 from jax_attention.positions import SinusoidalEmbedding as SinusoidalEmbedding
 from jax_attention.positions import T5Bias as T5Bias
 from jax_attention.positions import TransformerXLEmbedding as TransformerXLEmbedding
+from jax_attention.positions import XLNetEmbedding as XLNetEmbedding
 from jax_attention.positions import dynamic_ntk_frequencies as dynamic_ntk_frequencies
 from jax_attention.positions import linear_frequencies as linear_frequencies
 from jax_attention.positions import llama3_frequencies as llama3_frequencies

@@ -110,6 +110,7 @@ from torch_attention.positions import ShawSelfAttention as ShawSelfAttention
 from torch_attention.positions import SinusoidalEmbedding as SinusoidalEmbedding
 from torch_attention.positions import T5Bias as T5Bias
 from torch_attention.positions import TransformerXLEmbedding as TransformerXLEmbedding
+from torch_attention.positions import XLNetEmbedding as XLNetEmbedding
 from torch_attention.positions import dynamic_ntk_frequencies as dynamic_ntk_frequencies
 from torch_attention.positions import linear_frequencies as linear_frequencies
 from torch_attention.positions import llama3_frequencies as llama3_frequencies

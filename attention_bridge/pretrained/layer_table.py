@@ -53,6 +53,8 @@ MODEL = {
     "mask_token": None,
     "token_dim": None,
     "streams": None,
+    "relative_types": None,
+    "sees_itself": False,
     "special_tokens": Part("SpecialTokens"),
 }
 ROLES = ("mixer", "position", "feed-forward", "norm", "other fields")
@@ -68,6 +70,8 @@ RARE = (
     "mask_token",
     "token_dim",
     "streams",
+    "relative_types",
+    "sees_itself",
     "head_bias",
     "logit_scale",
 )

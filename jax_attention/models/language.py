@@ -28,7 +28,7 @@ from jax_attention.models.description import ModelSpec
 from jax_attention.models.layer_builder import build_layers
 from jax_attention.models.mask_tokens import without_mask_tokens
 from jax_attention.models.part_builder import build, build_embedding_position, build_position, build_streams
-from jax_attention.models.token_masks import token_mask
+from jax_attention.models.token_masks import token_mask, with_itself
 from jax_attention.models.token_mixers import (
     check_memory,
     check_no_padding,
@@ -38,7 +38,7 @@ from jax_attention.models.token_mixers import (
     is_padded_in_front,
 )
 from jax_attention.models.token_numbers import check_numbers, check_types
-from jax_attention.models.token_positions import has_absolute_positions, places
+from jax_attention.models.token_positions import has_absolute_positions, places, with_types
 from jax_attention.norms import normalise
 from jax_attention.outputs import HiddenOutput, LanguageOutput, all_weights
 from jax_attention.positions.protocol import check_shape
@@ -137,7 +137,7 @@ class LanguageModel(nnx.Module):
             mask: for padded batches, True (or 1) at real tokens, `(batch, length)` or from `padding_mask`; or, without
                 recurrent layers, True where a query may attend to a key, `(batch, query, key)`. With `caches`, for the
                 new tokens only. None for no mask.
-            token_types: token type ids, below `num_types`; None for all 0, or for a model without types.
+            token_types: token type ids, below the number of types; None for all 0, or for a model without types.
             positions: positions of the tokens, `(length)` or `(batch, length)`; None continues from the cached tokens.
             caches: KV cache or recurrent state of each layer, for incremental decoding; `start()` returns empty ones;
                 None without caches.
@@ -182,7 +182,7 @@ class LanguageModel(nnx.Module):
         check_numbers("tokens", tokens, self.config.vocab_size)
         mask = token_mask(mask, tokens.shape)
         check_shape("positions", positions, tokens)
-        check_types(token_types, tokens, self.config.num_types)
+        check_types(token_types, tokens, self.config.num_types or self.config.relative_types)
         if self.has_fixed_positions and is_padded_in_front(mask):
             check_no_padding(self.layers)
         if caches is None:
@@ -199,7 +199,7 @@ class LanguageModel(nnx.Module):
 
         x = self.embed(tokens, positions, caches, token_types, mask)  # batch length embed
         call: LayerCall = {
-            "positions": positions,
+            "positions": with_types(tokens, positions, token_types, self.config.relative_types),
             "position": self.position,
             "memory": None,
             "reads_on": caches is not None,
@@ -212,7 +212,7 @@ class LanguageModel(nnx.Module):
         read = run_layers(
             self.layers,
             x,
-            mask,
+            with_itself(mask) if self.config.sees_itself and caches is None else mask,
             caches or (None,) * len(self.layers),
             call,
             inputs=inputs,

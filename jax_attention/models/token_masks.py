@@ -17,7 +17,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Shaped
 
 from jax_attention.arguments import checked
-from jax_attention.arrays import is_integer
+from jax_attention.arrays import is_integer, with_rank
 from jax_attention.checks import check_boolean, dtype_name
 from jax_attention.ops.arrays import is_static, known_values
 
@@ -71,6 +71,15 @@ def token_mask(
             stacklevel=2,
         )
     return mask[:, None, None]  # batch 1 1 length
+
+
+@checked
+def with_itself(mask: Bool[Array, "..."] | None) -> Bool[Array, "..."] | None:
+    """The mask with each position visible to itself, `(batch, 1|heads, length, length)`; None for None."""
+    if mask is None:
+        return None
+    itself = jnp.eye(mask.shape[-1], dtype=jnp.bool_)  # length length
+    return mask | with_rank(itself, mask.ndim)
 
 
 @checked

@@ -27,3 +27,4 @@ from jax_attention.positions.shaw import ShawEmbedding as ShawEmbedding
 from jax_attention.positions.shaw import ShawSelfAttention as ShawSelfAttention
 from jax_attention.positions.t5 import T5Bias as T5Bias
 from jax_attention.positions.transformer_xl import TransformerXLEmbedding as TransformerXLEmbedding
+from jax_attention.positions.xlnet import XLNetEmbedding as XLNetEmbedding

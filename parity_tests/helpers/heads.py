@@ -200,7 +200,7 @@ def _outputs(name: str, found: Any, there: torch.Tensor) -> dict[str, Any]:
         named = {"logits": getattr(found, "logits", None), "pooled": pooled}
         named["last_hidden_state"] = getattr(found, "last_hidden_state", None)
         return {each: x for each, x in named.items() if x is not None}
-    if name.endswith("QuestionAnswering"):
+    if "QuestionAnswering" in name:
         return {"start_logits": found.start_logits * there, "end_logits": found.end_logits * there}
     if name.endswith("ForPreTraining") and WRITTEN[name].case.kind == "sound":
         return {}  # it compares frames with a codebook

@@ -66,8 +66,7 @@ class LayerSpec:
         residual_scale: factor on the output of each sublayer before the residual addition, as in Granite.
         kv_layer: index of the earlier layer whose keys and values the mixer, with `shares_kv=True`, attends to (Brandon
             et al. 2024); None for its own.
-        token_input: sublayer after the others that reads the token's vector for this layer, `TokenInput`; None for
-            none.
+        token_input: sublayer after the others that reads the layer's vector of the token, `TokenInput`; None for none.
         output_scale: whether the layer's output is multiplied by a learned number, as in Gemma 4.
         output_norm: norm of the sublayers' outputs in the arrangement `"sandwich"`, such as `layer_scale`; None for
             `norm`.
@@ -159,14 +158,11 @@ class ModelSpec:
         positions_last: whether position embeddings are added after `embedding_norm` (BlenderBot-small).
         first_position: index of the first token's row in the position embeddings; 2 in BART.
         position: positional encoding that all layers share, such as `T5Bias`; None for none.
-        embedding_position: positional embedding that is added to the token embeddings, `SinusoidalEmbedding`; None for
-            none.
-        layer_embedding: embedding of each token for each layer, `LayerEmbedding`, which the layers' `token_input`
-            reads; None for none.
+        embedding_position: positional embedding added to the tokens', `SinusoidalEmbedding`; None for none.
+        layer_embedding: vectors of each token for the layers' `token_input`, `LayerEmbedding`; None for none.
         streams: parts of the residual stream, `ResidualStreams`, which the layers' `updates` predict and correct; the
             hidden states then have the shape `(batch, length, streams, embed)`. None for a stream of one part.
-        mask_token: token whose embedding is zero, for which the other embeddings are scaled up, as in ESM-2; None for
-            none.
+        mask_token: token whose embedding is zero, and the others' scaled up, as in ESM-2; None for none.
         token_dim: features of the token embedding and of the last hidden states, which linear layers project to and
             from `embed_dim` (OPT 350M); None for `embed_dim`, without projections.
         embed_scale: factor on the token embeddings.
@@ -176,6 +172,8 @@ class ModelSpec:
         logit_softcap: c in c tanh(logits / c), the bound of the logits; None for no bound.
         is_causal: whether each position attends only to itself and earlier positions; False for an encoder.
         num_types: number of token types (sentence A, sentence B); None for no type embeddings.
+        relative_types: number of token types that the layers' `XLNetEmbedding` compares; None for none.
+        sees_itself: whether a position attends to itself even where the mask hides it, such as padding in XLNet.
         special_tokens: end, padding and start tokens, the defaults of `generate`.
 
     Raises:
@@ -203,6 +201,8 @@ class ModelSpec:
     streams: Part | None = None
     mask_token: int | None = None
     token_dim: int | None = None
+    relative_types: int | None = None
+    sees_itself: bool = False
     special_tokens: SpecialTokens = field(default_factory=SpecialTokens)
 
     def __post_init__(self) -> None:

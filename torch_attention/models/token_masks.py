@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from torch_attention.arguments import checked
-from torch_attention.arrays import is_integer
+from torch_attention.arrays import is_integer, with_rank
 from torch_attention.checks import check_boolean, dtype_name
 from torch_attention.ops.arrays import is_static, known_values
 
@@ -71,6 +71,15 @@ def token_mask(
             stacklevel=2,
         )
     return mask[:, None, None]  # batch 1 1 length
+
+
+@checked
+def with_itself(mask: Bool[Tensor, "..."] | None) -> Bool[Tensor, "..."] | None:
+    """The mask with each position visible to itself, `(batch, 1|heads, length, length)`; None for None."""
+    if mask is None:
+        return None
+    itself = torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device)  # length length
+    return mask | with_rank(itself, mask.ndim)
 
 
 @checked

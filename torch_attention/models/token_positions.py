@@ -38,6 +38,31 @@ def places(
     return positions
 
 
+def with_types(
+    tokens: Int[Tensor, "batch length"],
+    positions: Int[Tensor, "..."] | None,
+    token_types: Int[Tensor, "batch length"] | None,
+    num_types: int | None,
+) -> Int[Tensor, "..."] | None:
+    """Positions with the token type as second coordinate, if `num_types` is given.
+
+    Args:
+        tokens: token ids.
+        positions: positions of the tokens, `(length)` or `(batch, length)`; None for 0, 1, 2, and so on.
+        token_types: token type ids; None for all 0.
+        num_types: number of token types that are compared; None for none.
+
+    Returns:
+        Positions `(batch, length, 2)`; without `num_types`, or with neither positions nor types, as given.
+    """
+    if num_types is None or (positions is None and token_types is None):
+        return positions
+    counted = torch.arange(tokens.shape[1], device=tokens.device) if positions is None else positions
+    types = torch.zeros_like(tokens) if token_types is None else token_types  # batch length
+    where = torch.broadcast_to(counted, tokens.shape)  # batch length
+    return torch.stack([where, types.to(where.dtype)], dim=-1)  # batch length axes
+
+
 def has_absolute_positions(config: Any) -> bool:
     """Whether a model adds a learned or sinusoidal embedding of each position to its token embeddings."""
     return any(getattr(config, name, None) is not None for name in ("max_len", "embedding_position"))

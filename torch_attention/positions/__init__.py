@@ -27,3 +27,4 @@ from torch_attention.positions.shaw import ShawEmbedding as ShawEmbedding
 from torch_attention.positions.shaw import ShawSelfAttention as ShawSelfAttention
 from torch_attention.positions.t5 import T5Bias as T5Bias
 from torch_attention.positions.transformer_xl import TransformerXLEmbedding as TransformerXLEmbedding
+from torch_attention.positions.xlnet import XLNetEmbedding as XLNetEmbedding

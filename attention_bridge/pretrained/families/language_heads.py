@@ -10,12 +10,15 @@ from attention_bridge.weights.layout import Tied
 from attention_bridge.weights.rule import Rule
 
 
-def linear_language_heads(layer: str, embedding: str) -> tuple[Head, ...]:
+def linear_language_heads(
+    layer: str, embedding: str, *, classes: tuple[str, ...] = ("ForMaskedLM",)
+) -> tuple[Head, ...]:
     """Masked language modelling heads of a linear layer with and without a bias.
 
     Args:
         layer: name of the linear layer, such as `lm_head`.
         embedding: name of the weight of the token embedding, which a tied layer repeats.
+        classes: ends of the names of the classes that write it.
     """
     weight, bias = Tied(f"{layer}.weight", embedding, "tied embeddings"), f"{layer}.bias"
 
@@ -30,6 +33,6 @@ def linear_language_heads(layer: str, embedding: str) -> tuple[Head, ...]:
 
     rule = Rule(bias, "head.decoder_bias")
     return (
-        Head(MASKED, ("ForMaskedLM",), (rule,), (bias,), part, decoder=weight),
-        Head(MASKED, ("ForMaskedLM",), (), (), part, absent=(bias,), decoder=weight),
+        Head(MASKED, classes, (rule,), (bias,), part, decoder=weight),
+        Head(MASKED, classes, (), (), part, absent=(bias,), decoder=weight),
     )

@@ -102,7 +102,9 @@ class TextModel:
             InputError: the model cannot run on these texts.
         """
         ids, mask, types = self.checked(encoded)
-        several = (getattr(backbone(self.model).config, "num_types", None) or 0) > 1
+        config = backbone(self.model).config
+        counts = (getattr(config, name, None) or 0 for name in ("num_types", "relative_types"))
+        several = max(counts) > 1
         given = (ids, None if mask.all() else mask, types if several else None)
         try:
             found: tuple[np.ndarray, ...] = self.adapter.run(function, self.model, *given)

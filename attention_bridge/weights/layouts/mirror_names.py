@@ -199,12 +199,13 @@ PARAMETERS = {
         "probes",
         "registers",
         "seeds",
+        "segment_bias",
         "value_mixtures",
         "weight_hh",
         "weight_ih",
         "width_positions",
     ),
-    3: ("direction", "distance_weight"),
+    3: ("direction", "distance_weight", "segment_vectors"),
     4: ("rotations",),
 }
 

@@ -1,11 +1,11 @@
-"""Readers of DeepSeek-V2, V3 and V3.2, Kimi K2 and GLM-5: latent attention and mixtures of experts."""
+"""Readers of DeepSeek-V2, V3 and V3.2, Kimi K2, GLM-5 and Youtu: latent attention and mixtures of experts."""
 
 from __future__ import annotations
 
 from attention_bridge.catalogue.part import Part
 from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained.families.decoder_fields import layer_types
-from attention_bridge.pretrained.families.decoder_reading import decoder
+from attention_bridge.pretrained.families.decoder_reading import decoder, gated_ffn
 from attention_bridge.pretrained.families.describe import layer_spec
 from attention_bridge.pretrained.families.expert_reading import mixture, stored_layout, without_prediction
 from attention_bridge.pretrained.families.family import Family, Reading
@@ -31,6 +31,15 @@ def read_deepseek_v3(fields: Fields, tensors: Tensors) -> Reading:
     mixer = _attention(fields, interleaved=fields.flag("rope_interleave", True))
     layout = stored_layout(tensors, HF_DEEPSEEK_V3, HF_DEEPSEEK_V3_STACKED)
     return _read(fields, tensors, mixer, _sigmoid_experts(fields), layout)
+
+
+def read_youtu(fields: Fields, tensors: Tensors) -> Reading:
+    """Read a Youtu configuration (Tencent 2025): latent attention without a mixture of experts."""
+    fields.raw("embedding_initializer_range")
+    norm = Part("rms_norm", {"eps": fields.number("rms_norm_eps")})
+    mixer = _attention(fields, interleaved=fields.flag("rope_interleave", True))
+    layer = layer_spec(mixer, gated_ffn(fields), "pre", norm)
+    return decoder(fields, [layer] * fields.layers("num_hidden_layers"), HF_DEEPSEEK_V3, norm=norm, tied=True)
 
 
 def read_deepseek_v2(fields: Fields, tensors: Tensors) -> Reading:
@@ -164,5 +173,6 @@ HEADS = decoder_heads("score")
 FAMILIES = (
     Family("hf.deepseek_v3", ("deepseek_v3", "kimi_k2"), read_deepseek_v3, HEADS),
     Family("hf.deepseek_v3", ("deepseek_v2",), read_deepseek_v2, HEADS[:1]),
+    Family("hf.deepseek_v3", ("youtu",), read_youtu),
     Family("hf.deepseek_v32", ("deepseek_v32", "glm_moe_dsa"), read_deepseek_v32),
 )

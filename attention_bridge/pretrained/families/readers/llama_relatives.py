@@ -87,6 +87,14 @@ def read_nemotron(fields: Fields, tensors: Tensors) -> Reading:
     return _read(fields, HF_NEMOTRON, qkv_bias=bias, out_bias=bias, norm=norm, ffn=ffn, share=0.5)
 
 
+def read_jais2(fields: Fields, tensors: Tensors) -> Reading:
+    """Read a Jais 2 configuration (Inception 2025): layer norms, biases, squared ReLUs."""
+    bias = fields.flag("attention_bias", True)
+    norm = Part("layer_norm", {"eps": fields.number("layer_norm_eps")})
+    ffn = plain_ffn(fields, bias=fields.flag("mlp_bias", True))
+    return _read(fields, HF_NEMOTRON, qkv_bias=bias, out_bias=bias, norm=norm, ffn=ffn)
+
+
 def read_persimmon(fields: Fields, tensors: Tensors) -> Reading:
     """Read a Persimmon configuration (Adept 2023): biases everywhere, squared ReLUs, norms of queries and keys."""
     dim, heads = fields.dim_and_heads(("hidden_size",), ("num_attention_heads",))
@@ -202,6 +210,7 @@ FAMILIES = (
     Family("hf.seed_oss", ("seed_oss",), read_seed_oss, HEADS),
     Family("hf.arcee", ("arcee",), read_arcee, HEADS),
     Family("hf.nemotron", ("nemotron",), read_nemotron, HEADS),
+    Family("hf.nemotron", ("jais2",), read_jais2),
     Family("hf.persimmon", ("persimmon",), read_persimmon, HEADS),
     Family("hf.stablelm", ("stablelm",), read_stablelm, HEADS),
     Family("hf.exaone4", ("exaone4",), read_exaone4, HEADS),
