@@ -156,7 +156,7 @@ class CosineWindowAttention(nnx.Module):
         value = self._split_heads(self.v_proj(windows))  # batch windows heads area head_dim
         exponent = jnp.clip(at_least_float32(self.logit_scale[...]), max=math.log(self.max_scale))  # heads
         heads, weights = attend(
-            jnp.exp(exponent)[:, None, None] * unit_vectors(query),
+            jnp.exp(exponent)[None, None, :, None, None] * unit_vectors(query),
             unit_vectors(key),
             at_least_float32(value),
             self._position_bias(x),

@@ -154,7 +154,7 @@ class CosineWindowAttention(nn.Module):
         value = self._split_heads(self.v_proj(windows))  # batch windows heads area head_dim
         exponent = torch.clip(at_least_float32(self.logit_scale[...]), max=math.log(self.max_scale))  # heads
         heads, weights = attend(
-            torch.exp(exponent)[:, None, None] * unit_vectors(query),
+            torch.exp(exponent)[None, None, :, None, None] * unit_vectors(query),
             unit_vectors(key),
             at_least_float32(value),
             self._position_bias(x),

@@ -23,7 +23,7 @@ _HF_SWINV2 = Layout(
         *EMBEDDINGS,
         Rule(LAYER + "layernorm_{before,after}.{rest}", OURS + "{attention,ffn}_output_norm.{rest}"),
         Rule(LAYER + "attention.self.{query,key,value}.{rest}", COSINE + "{q,k,v}_proj.{rest}"),
-        Rule(LAYER + "attention.self.logit_scale", COSINE + "logit_scale", "h 1 1 -> h"),
+        Rule(LAYER + "attention.self.logit_scale", COSINE + "logit_scale", "heads 1 1 -> heads"),
         Rule(
             LAYER + "attention.self.continuous_position_bias_mlp.{0,2}.{rest}",
             COSINE + "{position_hidden,position}_proj.{rest}",

@@ -23,6 +23,8 @@ UNUSED = (
     "drop_path_rate", "hidden_size", "num_hidden_layers", "num_layers", "path_norm", "out_features", "out_indices",
     "stage_names",
 )  # fmt: skip
+# The last norm in files and in the mirrors; `Swinv2Backbone` has none.
+FINAL_NORM = ("layernorm.weight", "final_norm.weight", "final_norm.scale")
 PATCHES_EPS = 1e-5  # of the norms of patches; layer_norm_eps is for the layers
 Windows = Callable[[int, int], Part]  # the attention of a stage, by the number of the stage and of the layer
 
@@ -71,7 +73,8 @@ def read_swinv2(fields: Fields, tensors: Tensors) -> Reading:
         return Part("CosineWindowAttention", {**given, "pretrained_window": trained[stage] or None})
 
     layout = HF_SWINV2 if sizes["bias"] else HF_SWINV2_UNBIASED
-    return _reading(sizes, windows, "output", layout, norm_last=True)
+    backbone = bool(tensors) and not any(tensors.ends_with(name) for name in FINAL_NORM)
+    return _reading(sizes, windows, "output", layout, norm_last=True, backbone=backbone)
 
 
 def _sizes(fields: Fields) -> dict[str, Any]:
@@ -106,9 +109,24 @@ def _sizes(fields: Fields) -> dict[str, Any]:
 
 
 def _reading(
-    sizes: dict[str, Any], windows: Windows, arrangement: str, layout: Layout, *, norm_last: bool
+    sizes: dict[str, Any],
+    windows: Windows,
+    arrangement: str,
+    layout: Layout,
+    *,
+    norm_last: bool,
+    backbone: bool = False,
 ) -> Reading:
-    """The model whose layers have these windows; with `norm_last`, merged patches are normalised last."""
+    """The model whose layers have these windows.
+
+    Args:
+        sizes: sizes from `_sizes`.
+        windows: function that returns the attention of a layer.
+        arrangement: arrangement of the sublayers' norms.
+        layout: layout of the tensors.
+        norm_last: whether merged patches are normalised last.
+        backbone: whether the model has neither a last norm nor a pooled output.
+    """
     norm, stages = Part("layer_norm", {"eps": sizes["eps"]}), []
     patches = {name: sizes[name] for name in ("patch_size", "positions")} | {"norm_eps": PATCHES_EPS}
     for n, depth in enumerate(sizes["depths"]):
@@ -130,8 +148,8 @@ def _reading(
             image_size=sizes["image_size"],
             in_channels=sizes["in_channels"],
             stages=tuple(stages),
-            norm=norm,
-            pooling=Part("MeanPooling"),
+            norm=None if backbone else norm,
+            pooling=None if backbone else Part("MeanPooling"),
         ),
         layout,
     )
