@@ -4,8 +4,8 @@ $$ \mathrm{softmax}\!\left(\tau_h \cos(Q, K) + 16\, \sigma(\mathrm{MLP}(\delta))
    \qquad \delta = \mathrm{sign}(\Delta) \log_8\!\left(1 + 8\, |\Delta| / (w' - 1)\right) $$
 
 Two changes from `ShiftedWindowAttention`: scores are scaled cosine similarities, as in `CosineAttention`; and a small
-network computes the position bias from the offset between query and key, so that windows may be larger than those of
-the training.
+network computes the position bias from the offset between query and key, so that windows may be larger than in the
+training.
 
 | symbol   | argument or parameter             |                                                           |
 |----------|-----------------------------------|-----------------------------------------------------------|
@@ -133,7 +133,7 @@ class CosineWindowAttention(nn.Module):
 
         Returns:
             Output `(batch, height, width, embed_dim)` and weights `(batch, windows, heads, area, area)`, where area is
-            `window_size ** 2`. With a shift they are those of the rolled grid, as in `ShiftedWindowAttention`.
+            `window_size ** 2`. With a shift the weights belong to the rolled grid, as in `ShiftedWindowAttention`.
 
         Raises:
             TypeError: a dropout mask that is not boolean.
