@@ -140,6 +140,7 @@ from jax_attention.sparse import TopKAttention as TopKAttention
 from jax_attention.vision import AxialAttention as AxialAttention
 from jax_attention.vision import AxialKeep as AxialKeep
 from jax_attention.vision import AxialOutput as AxialOutput
+from jax_attention.vision import CosineWindowAttention as CosineWindowAttention
 from jax_attention.vision import DecomposedPositionAttention as DecomposedPositionAttention
 from jax_attention.vision import GridOutput as GridOutput
 from jax_attention.vision import PatchEmbedding as PatchEmbedding

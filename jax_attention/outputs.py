@@ -124,7 +124,7 @@ class HierarchyOutput(NamedTuple):
 
     last_hidden_state: Float[Array, "batch area embed"]
     pooled: Float[Array, "batch embed"] | None
-    attentions: tuple[Float[Array, "batch ... query key"], ...] | None
+    attentions: tuple[Float[Array, "batch ..."], ...] | None
     hidden_states: tuple[Float[Array, "batch height width embed"], ...] | None
     feature_maps: tuple[Float[Array, "batch height width embed"], ...]
 
@@ -134,7 +134,7 @@ class HierarchyOutput(NamedTuple):
         return self.last_hidden_state
 
     @property
-    def weights(self) -> tuple[Float[Array, "batch ... query key"], ...] | None:
+    def weights(self) -> tuple[Float[Array, "batch ..."], ...] | None:
         """The same as `attentions`."""
         return self.attentions
 
@@ -237,8 +237,8 @@ class ContrastiveOutput(NamedTuple):
 
 
 def all_weights(
-    layers: Iterable[Float[Array, "batch ... query key"] | None],
-) -> tuple[Float[Array, "batch ... query key"], ...] | None:
+    layers: Iterable[Float[Array, "batch ..."] | None],
+) -> tuple[Float[Array, "batch ..."], ...] | None:
     """Tuple of the attention weights of every layer; None if there are none."""
     return tuple(weights for weights in layers if weights is not None) or None
 

@@ -140,6 +140,7 @@ from torch_attention.sparse import TopKAttention as TopKAttention
 from torch_attention.vision import AxialAttention as AxialAttention
 from torch_attention.vision import AxialKeep as AxialKeep
 from torch_attention.vision import AxialOutput as AxialOutput
+from torch_attention.vision import CosineWindowAttention as CosineWindowAttention
 from torch_attention.vision import DecomposedPositionAttention as DecomposedPositionAttention
 from torch_attention.vision import GridOutput as GridOutput
 from torch_attention.vision import PatchEmbedding as PatchEmbedding

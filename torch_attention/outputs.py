@@ -124,7 +124,7 @@ class HierarchyOutput(NamedTuple):
 
     last_hidden_state: Float[Tensor, "batch area embed"]
     pooled: Float[Tensor, "batch embed"] | None
-    attentions: tuple[Float[Tensor, "batch ... query key"], ...] | None
+    attentions: tuple[Float[Tensor, "batch ..."], ...] | None
     hidden_states: tuple[Float[Tensor, "batch height width embed"], ...] | None
     feature_maps: tuple[Float[Tensor, "batch height width embed"], ...]
 
@@ -134,7 +134,7 @@ class HierarchyOutput(NamedTuple):
         return self.last_hidden_state
 
     @property
-    def weights(self) -> tuple[Float[Tensor, "batch ... query key"], ...] | None:
+    def weights(self) -> tuple[Float[Tensor, "batch ..."], ...] | None:
         """The same as `attentions`."""
         return self.attentions
 
@@ -237,8 +237,8 @@ class ContrastiveOutput(NamedTuple):
 
 
 def all_weights(
-    layers: Iterable[Float[Tensor, "batch ... query key"] | None],
-) -> tuple[Float[Tensor, "batch ... query key"], ...] | None:
+    layers: Iterable[Float[Tensor, "batch ..."] | None],
+) -> tuple[Float[Tensor, "batch ..."], ...] | None:
     """Tuple of the attention weights of every layer; None if there are none."""
     return tuple(weights for weights in layers if weights is not None) or None
 

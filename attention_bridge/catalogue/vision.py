@@ -58,6 +58,25 @@ VISION_FAMILY = (
         peers=("transformers SwinLayer",),
     ),
     Mechanism(
+        name="CosineWindowAttention",
+        family="vision",
+        file="vision/cosine_window.py",
+        paper=Paper("Liu et al.", 2022, "https://arxiv.org/abs/2111.09883"),
+        growth="n",
+        equation=r"\mathrm{softmax}\left(\tau_h \cos(Q, K) + 16\, \sigma(\mathrm{MLP}(\delta))\right) V "
+        r"\text{ in each window}",
+        module=Part(
+            "CosineWindowAttention", {**IN_WINDOWS, "shift": 1, "pretrained_window": 5, "position_dim": 11}
+        ),
+        inputs=GRID,
+        keep=KEEP_WINDOWS,
+        sizes=WINDOWS,
+        oracle=partial(
+            oracles.cosine_window_attention, num_heads=HEADS, window_size=3, shift=1, pretrained_window=5
+        ),
+        peers=("transformers Swinv2Layer",),
+    ),
+    Mechanism(
         name="SpatialReductionAttention",
         family="vision",
         file="vision/spatial_reduction.py",

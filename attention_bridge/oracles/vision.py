@@ -1,6 +1,7 @@
 """Reference implementation of attention over images (batch, height, width, channels)."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -103,13 +104,71 @@ def window_attention(
     """
     if shift:
         parameters = scope(parameters, "attention")
+    root, table = math.sqrt(x.shape[-1] // num_heads), parameters["position_bias"]
+
+    def scores(head: int, query: Array, keys: Array, offsets: list[tuple[int, int]]) -> Array:
+        m = window_size
+        rows = [(down + m - 1) * (2 * m - 1) + across + m - 1 for down, across in offsets]
+        return keys @ query / root + table[rows, head]
+
+    return _in_windows(parameters, x, num_heads, window_size, shift, scores, dropout_keep, dropout_rate)
+
+
+def cosine_window_attention(
+    parameters: Parameters,
+    x: Array,
+    *,
+    num_heads: int,
+    window_size: int,
+    shift: int,
+    pretrained_window: int,
+    max_scale: float = 100.0,
+    dropout_keep: Array | None = None,
+    dropout_rate: float = 0.0,
+) -> tuple[Array, Array]:
+    """Cosine window attention (Liu et al. 2022, equations 2 to 4), with offsets scaled to 8 as in the authors' code.
+
+    softmax(τ cos(q, k) + 16 σ(MLP(δ))) V in each window; δ is the sign of the offset from key to query times
+    log_8(1 + 8 |offset| / (w' - 1)), for rows and columns.
+    """
+
+    def spaced(offset: int) -> float:
+        return math.copysign(math.log(1.0 + 8.0 * abs(offset) / (pretrained_window - 1), 8.0), offset)
+
+    def bias(head: int, down: int, across: int) -> Array:
+        hidden = linear(parameters, "position_hidden_proj", np.array([spaced(down), spaced(across)]))
+        hidden = np.where(hidden.real > 0.0, hidden, 0.0)
+        out = parameters["position_proj.weight"][head] @ hidden
+        return np.asarray(16.0 / (1.0 + np.exp(-out)))
+
+    def unit(x: Array) -> Array:
+        return x / np.sqrt(np.sum(x * x, axis=-1, keepdims=True))
+
+    def scores(head: int, query: Array, keys: Array, offsets: list[tuple[int, int]]) -> Array:
+        exponent = parameters["logit_scale"][head]
+        scale = np.exp(exponent) if exponent.real < math.log(max_scale) else max_scale
+        return scale * (unit(keys) @ unit(query)) + np.array([bias(head, *offset) for offset in offsets])
+
+    return _in_windows(parameters, x, num_heads, window_size, shift, scores, dropout_keep, dropout_rate)
+
+
+def _in_windows(
+    parameters: Parameters,
+    x: Array,
+    num_heads: int,
+    window_size: int,
+    shift: int,
+    scores: Callable[[int, Array, Array, list[tuple[int, int]]], Array],
+    dropout_keep: Array | None,
+    dropout_rate: float,
+) -> tuple[Array, Array]:
+    """Attention in windows, with scores by head, query, keys and the offsets from the keys to the query."""
     batch, height, width, dim = x.shape
     m, d = window_size, dim // num_heads
     rows, columns = math.ceil(height / m), math.ceil(width / m)
     padded = np.zeros((batch, rows * m, columns * m, dim), x.dtype)
     padded[:, :height, :width] = x
     q, k, v = (linear(parameters, f"{name}_proj", padded) for name in "qkv")
-    table = parameters["position_bias"]
 
     dtype = np.result_type(x, *parameters.values())
     mixed = np.zeros(padded.shape, dtype)
@@ -127,14 +186,11 @@ def window_attention(
                     for other_y, other_c in places
                 ]
             )
-            differences = [
-                (y - other_y + m - 1) * (2 * m - 1) + c - other_c + m - 1 for other_y, other_c in places
-            ]
+            offsets = [(y - other_y, c - other_c) for other_y, other_c in places]
             for b in range(batch):
                 for h in range(num_heads):
                     own = slice(h * d, (h + 1) * d)
-                    scores = k[b, ys, xs, own] @ q[b, ys[i], xs[i], own] / math.sqrt(d)
-                    row = softmax(scores + table[differences, h], seen)
+                    row = softmax(scores(h, q[b, ys[i], xs[i], own], k[b, ys, xs, own], offsets), seen)
                     weights[b, window, h, i] = row
                     keep = None if dropout_keep is None else dropout_keep[b, window, h, i]
                     mixed[b, ys[i], xs[i], own] = dropout(row, keep, dropout_rate) @ v[b, ys, xs, own]

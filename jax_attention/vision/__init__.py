@@ -3,6 +3,7 @@
 from jax_attention.vision.axial import AxialAttention as AxialAttention
 from jax_attention.vision.axial import AxialKeep as AxialKeep
 from jax_attention.vision.axial import AxialOutput as AxialOutput
+from jax_attention.vision.cosine_window import CosineWindowAttention as CosineWindowAttention
 from jax_attention.vision.decomposed_position import (
     DecomposedPositionAttention as DecomposedPositionAttention,
 )

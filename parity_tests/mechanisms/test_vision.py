@@ -1,6 +1,7 @@
 """Attention over images: visible positions, equal special cases, and bad input."""
 
 from functools import partial
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -233,6 +234,39 @@ class TestWindows:
             assert error(found["output"], expected) > 0.01
 
 
+class TestCosineWindows:
+    @pytest.mark.slow
+    def test_longer_queries_and_keys_have_the_same_weights(self, rng):
+        weights = weights_for(rng, "CosineWindowAttention", **SHIFTED)
+        longer = weights | {name: 3.0 * w for name, w in weights.items() if name.startswith(("q_", "k_"))}
+        x = rng.standard_normal((2, 4, 7, 6))
+        assert_same(
+            results("CosineWindowAttention", longer, x, **SHIFTED),
+            results("CosineWindowAttention", weights, x, **SHIFTED),
+        )
+
+    @pytest.mark.slow
+    def test_offsets_relative_to_the_pretrained_window_are_those_of_that_window(self):
+        """Between neighbours they do not depend on the size of the window."""
+        for mirror in ("torch", "jax"):
+            vision = import_module(f"{mirror}_attention.vision.cosine_window")
+            like = MIRRORS[mirror].array(np.zeros(1, np.float32))
+            small, large = (
+                np.asarray(vision.log_spaced_offsets(side, 3, like)).reshape(2 * side - 1, 2 * side - 1, 2)
+                for side in (3, 5)
+            )
+            np.testing.assert_array_equal(small, large[2:-2, 2:-2])
+            assert small[0, 4].tolist() == pytest.approx([-np.log(9) / np.log(8), np.log(9) / np.log(8)])
+
+    @pytest.mark.slow
+    def test_grid_within_one_window_is_shifted_too(self, rng):
+        weights, x = weights_for(rng, "CosineWindowAttention", **SHIFTED), rng.standard_normal((2, 3, 3, 6))
+        for changed in changed_places("CosineWindowAttention", weights, x, (0, 0), **SHIFTED):
+            assert {tuple(place) for place in np.argwhere(changed)} == {(0, 0)}
+        for changed in changed_places("CosineWindowAttention", weights, x, (1, 2), **SHIFTED):
+            assert {tuple(place) for place in np.argwhere(changed)} == {(1, 1), (1, 2), (2, 1), (2, 2)}
+
+
 class TestSpatialReduction:
     @pytest.mark.slow
     def test_reduction_of_one_is_multi_head_attention(self, rng):
@@ -365,6 +399,7 @@ NOT_BOOLEAN = (
 GRIDS = {
     "WindowAttention": {"window_size": 3},
     "ShiftedWindowAttention": {"window_size": 3, "shift": 1},
+    "CosineWindowAttention": {"window_size": 3, "shift": 1},
     "SpatialReductionAttention": {"reduction": 2},
     "AxialAttention": {},
     "DecomposedPositionAttention": {"grid_size": (4, 7)},
@@ -372,6 +407,7 @@ GRIDS = {
 KEEPS = {
     "WindowAttention": (2, 6, 3, 9, 9),
     "ShiftedWindowAttention": (2, 6, 3, 9, 9),
+    "CosineWindowAttention": (2, 6, 3, 9, 9),
     "SpatialReductionAttention": (2, 3, 28, 6),
     "DecomposedPositionAttention": (2, 3, 28, 28),
 }

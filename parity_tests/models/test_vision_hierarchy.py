@@ -12,7 +12,7 @@ from flax import nnx
 import jax_attention.models
 import torch_attention.models
 from attention_bridge.oracles.common import layer_norm, linear, scope
-from attention_bridge.oracles.vision import window_attention
+from attention_bridge.oracles.vision import cosine_window_attention, window_attention
 from attention_bridge.parity.comparison import error
 from attention_bridge.weights import transfer
 from parity_tests.helpers.refusals import Case, assert_impossible, assert_refused
@@ -33,6 +33,23 @@ def windows(m, positions=False):
     patches = m.Part("PatchGrid", {"patch_size": (2, 3), "positions": positions})
     stages = (m.StageSpec(6, patches, (layer,)), m.StageSpec(7, m.Part("PatchMerging"), (merged,)))
     return m.VisionHierarchySpec((8, 12), 5, stages, norm, m.Part("MeanPooling"))
+
+
+def cosine_windows(m):
+    """The stages of `windows` as in Swin v2: cosine scores, norms after the sublayers and after the merging."""
+    norm = m.Part("layer_norm")
+    attention = {"num_heads": 3, "window_size": 2, "shift": 1, "pretrained_window": 4, "position_dim": 9}
+    layer = m.LayerSpec(
+        m.Part("CosineWindowAttention", attention),
+        m.Part("FeedForward", {"ffn_dim": 8, "activation": "relu"}),
+        "output",
+        norm,
+    )
+    patches = m.Part("PatchGrid", {"patch_size": (2, 3)})
+    merged = m.LayerSpec(None, m.Part("FeedForward", {"ffn_dim": 5, "activation": "relu"}), norm=norm)
+    merging = m.Part("PatchMerging", {"norm_last": True})
+    stages = (m.StageSpec(6, patches, (layer,)), m.StageSpec(7, merging, (merged,)))
+    return m.VisionHierarchySpec((8, 12), 5, stages, norm)
 
 
 def outputs(spec, rng, image):
@@ -56,10 +73,28 @@ def _arrays(found):
         yield from (each.last_hidden_state, *each.hidden_states, *each.feature_maps)
 
 
+def embedded(weights, image):
+    """The grid of 3 by 5 patches of 2 by 3 pixels, padded, after its norm."""
+    padded = np.pad(image, ((0, 0), (0, 1), (0, 1), (0, 0)))
+    patches = padded.reshape(2, 3, 2, 5, 3, 5).transpose(0, 1, 3, 2, 4, 5)  # batch y x r c channel
+    kernel, bias = (weights[f"embedding.patch_proj.{name}"] for name in ("weight", "bias"))
+    return layer_norm(weights, "embedding.norm", np.einsum("byxrci,oirc->byxo", patches, kernel) + bias, 1e-5)
+
+
+def corners(x):
+    """The 2 by 2 positions that are merged, of a grid padded to an even size."""
+    x = np.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
+    return np.concatenate([x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)], axis=-1)
+
+
+def hidden(weights, x):
+    """The feed-forward network with ReLU."""
+    return linear(weights, "ffn.down_proj", np.maximum(linear(weights, "ffn.up_proj", x), 0.0))
+
+
 def fed(weights, x):
-    """The feed-forward sublayer with ReLU, after its norm."""
-    hidden = linear(weights, "ffn.up_proj", layer_norm(weights, "ffn_norm", x, 1e-5))
-    return x + linear(weights, "ffn.down_proj", np.maximum(hidden, 0.0))
+    """The feed-forward sublayer, after its norm."""
+    return x + hidden(weights, layer_norm(weights, "ffn_norm", x, 1e-5))
 
 
 class TestWindows:
@@ -67,24 +102,35 @@ class TestWindows:
         image = rng.standard_normal((2, 5, 14, 5))  # 3 by 5 patches, padded
         weights, *both = outputs(windows, rng, image)
         first, second = (scope(weights, f"stages.{n}") for n in (0, 1))
-        padded = np.pad(image, ((0, 0), (0, 1), (0, 1), (0, 0)))
-        patches = padded.reshape(2, 3, 2, 5, 3, 5).transpose(0, 1, 3, 2, 4, 5)  # batch y x r c channel
-        kernel = first["embedding.patch_proj.weight"]
-        x = np.einsum("byxrci,oirc->byxo", patches, kernel) + first["embedding.patch_proj.bias"]
-        states = [layer_norm(first, "embedding.norm", x, 1e-5)]
+        states = [embedded(first, image)]
         layer = scope(first, "layers.0")
         normed = layer_norm(layer, "attention_norm", states[0], 1e-5)
         options = {"num_heads": 3, "window_size": 2, "shift": 1}
         x = fed(layer, states[0] + window_attention(scope(layer, "attention"), normed, **options)[0])
-        maps, x = [x], np.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
-        corners = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
-        x = layer_norm(second, "embedding.norm", np.concatenate(corners, axis=-1), 1e-5)
+        maps, x = [x], layer_norm(second, "embedding.norm", corners(x), 1e-5)
         states.append(x @ second["embedding.merge_proj.weight"].T)
         states.append(fed(scope(second, "layers.0"), states[1]))
         maps.append(states[-1])
         last = layer_norm(weights, "final_norm", states[-1], 1e-5).reshape(2, 6, 7)
         for found in both:
             for ours, expected in zip(found, (last, *states, *maps), strict=True):
+                assert error(ours, expected) < CLOSE
+
+    def test_norms_of_sublayers_and_merging_come_last_in_cosine_windows(self, rng):
+        image = rng.standard_normal((2, 5, 14, 5))
+        weights, *both = outputs(cosine_windows, rng, image)
+        first, second = (scope(weights, f"stages.{n}") for n in (0, 1))
+        layer, states = scope(first, "layers.0"), [embedded(first, image)]
+        options = {"num_heads": 3, "window_size": 2, "shift": 1, "pretrained_window": 4}
+        x = cosine_window_attention(scope(layer, "attention"), states[0], **options)[0]
+        x = states[0] + layer_norm(layer, "attention_output_norm", x, 1e-5)
+        x = x + layer_norm(layer, "ffn_output_norm", hidden(layer, x), 1e-5)
+        merged = corners(x) @ second["embedding.merge_proj.weight"].T
+        states.append(layer_norm(second, "embedding.norm", merged, 1e-5))
+        states.append(fed(scope(second, "layers.0"), states[1]))
+        last = layer_norm(weights, "final_norm", states[-1], 1e-5).reshape(2, 6, 7)
+        for found in both:
+            for ours, expected in zip(found, (last, *states, x, states[-1]), strict=True):
                 assert error(ours, expected) < CLOSE
 
     def test_positions_are_added_row_by_row(self, rng):

@@ -3,9 +3,10 @@
 import numpy as np
 import torch
 from axial_attention import AxialAttention
-from transformers import SegformerConfig, SwinConfig, ViTConfig, VitDetConfig
+from transformers import SegformerConfig, SwinConfig, Swinv2Config, ViTConfig, VitDetConfig
 from transformers.models.segformer.modeling_segformer import SegformerAttention
 from transformers.models.swin.modeling_swin import SwinLayer
+from transformers.models.swinv2.modeling_swinv2 import Swinv2Layer
 from transformers.models.vit.modeling_vit import ViTEmbeddings, ViTLayer
 from transformers.models.vitdet.modeling_vitdet import VitDetAttention
 
@@ -110,6 +111,33 @@ def windows(rng: np.random.Generator) -> Comparison:
 @peer("ShiftedWindowAttention", "transformers SwinLayer")
 def shifted_windows(rng: np.random.Generator) -> Comparison:
     return swin(rng, shift=1)
+
+
+@peer("CosineWindowAttention", "transformers Swinv2Layer")
+def cosine_windows(rng: np.random.Generator) -> Comparison:
+    # The offsets of transformers are float32, and masked scores -200 instead of -inf.
+    layer = Swinv2Layer(Swinv2Config(window_size=3), 12, (5, 7), 3, shift_size=1, pretrained_window_size=5)
+    theirs, found = redraw(layer, rng), {}
+    theirs.layernorm_before.register_forward_pre_hook(lambda _, given: found.update(output=given[0]))
+    x = rng.standard_normal((2, 5, 7, 12)).astype(np.float32)
+    _, weights = theirs(torch.from_numpy(x).reshape(2, 35, 12), (5, 7), output_attentions=True)
+    network = "self.continuous_position_bias_mlp"
+    names = {"q_proj": "self.query", "v_proj": "self.value", "out_proj": "output.dense"}
+    names |= {"position_hidden_proj": f"{network}.0"}
+    attention = theirs.attention
+    given = {
+        **weights_of(attention, **names),
+        "k_proj.weight": numpy(attention.self.key.weight),
+        "k_proj.bias": np.zeros(12, np.float32),
+        "position_proj.weight": numpy(attention.self.continuous_position_bias_mlp[2].weight),
+        "logit_scale": numpy(attention.self.logit_scale)[:, 0, 0],
+    }
+    expected = {
+        "output": numpy(found["output"]).reshape(x.shape),
+        "weights": numpy(weights.reshape(2, -1, *weights.shape[1:])),
+    }
+    sizes = {"embed_dim": 12, "num_heads": 3, "window_size": 3, "shift": 1, "pretrained_window": 5}
+    return Comparison(Part("CosineWindowAttention", sizes), given, {"x": x}, expected)
 
 
 @peer("SpatialReductionAttention", "transformers SegformerAttention")

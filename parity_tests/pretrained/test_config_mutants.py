@@ -102,6 +102,7 @@ UNREAD = {
     "qwen2_moe": {"sliding_window"},
     "qwen3_moe": {"sliding_window"},
     "swin": {"hidden_size"},
+    "swinv2": {"hidden_size"},
     "unispeech": {"vocab_size"},
     "unispeech-sat": {"vocab_size"},
     "wav2vec2": {"vocab_size"},

@@ -1,4 +1,4 @@
-r"""Hierarchical vision models: stages of layers on ever coarser grids, such as Swin.
+r"""Hierarchical vision models: stages of layers on ever coarser grids, such as Swin and Swin v2.
 
 $$ g_s = \mathrm{norm}_s(\mathrm{layers}_s(\mathrm{embedding}_s(g_{s-1}))), \qquad g_0 = \text{image}, \qquad
    y = \mathrm{pooling}(\mathrm{norm}(g_S)) $$

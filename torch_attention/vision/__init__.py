@@ -3,6 +3,7 @@
 from torch_attention.vision.axial import AxialAttention as AxialAttention
 from torch_attention.vision.axial import AxialKeep as AxialKeep
 from torch_attention.vision.axial import AxialOutput as AxialOutput
+from torch_attention.vision.cosine_window import CosineWindowAttention as CosineWindowAttention
 from torch_attention.vision.decomposed_position import (
     DecomposedPositionAttention as DecomposedPositionAttention,
 )

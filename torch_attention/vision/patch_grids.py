@@ -100,6 +100,7 @@ class PatchMerging(nn.Module):
         in_dim: features of the input.
         embed_dim: features of the output.
         norm_eps: constant added to the variance in the normalisation.
+        norm_last: whether the output is normalised, as in Swin v2, not the merged input.
     """
 
     def __init__(
@@ -108,13 +109,15 @@ class PatchMerging(nn.Module):
         embed_dim: int,
         *,
         norm_eps: float = 1e-5,
+        norm_last: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
         factory = Factory(device=device, dtype=dtype)
         self.in_dim = in_dim
-        self.norm = layer_norm(4 * in_dim, eps=norm_eps, **factory)
+        self.norm_last = norm_last
+        self.norm = layer_norm(embed_dim if norm_last else 4 * in_dim, eps=norm_eps, **factory)
         self.merge_proj = linear(4 * in_dim, embed_dim, bias=False, **factory)
 
     def forward(
@@ -127,6 +130,8 @@ class PatchMerging(nn.Module):
         """
         check_grid("x", x, self.in_dim)
         merged = rearrange(pad_grid(x, (2, 2)), "b (y r) (x c) e -> b y x (c r e)", r=2, c=2)
+        if self.norm_last:
+            return normalise(self.norm, self.merge_proj(merged))  # batch rows columns embed
         return self.merge_proj(normalise(self.norm, merged))  # batch rows columns embed
 
 

@@ -75,6 +75,18 @@ def shifted_regions(
     return regions[:, :, None] == regions[:, None, :]  # windows area area
 
 
+def shape_in_windows(shape: tuple[int, ...], num_heads: int, window_size: int) -> tuple[int, ...]:
+    """Shape of the weights for a grid of the given shape, `(batch, windows, heads, area, area)`."""
+    num_windows = -(-shape[1] // window_size) * -(-shape[2] // window_size)  # rounded up
+    return (shape[0], num_windows, num_heads, window_size**2, window_size**2)
+
+
+def check_shift(shift: int, window_size: int) -> None:
+    """Raise ValueError unless a shift is at least 0 and below the window size."""
+    if not 0 <= shift < window_size:
+        raise ValueError(f"shift must be at least 0 and below window_size={window_size}, got {shift}")
+
+
 @checked
 class WindowAttention(nn.Module):
     """Multi-head self-attention within each window of a grid (Liu et al. 2021, section 3.2).
@@ -172,9 +184,7 @@ class WindowAttention(nn.Module):
 
     def weights_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the weights for a grid of the given shape, `(batch, windows, heads, area, area)`."""
-        side = self.window_size
-        num_windows = -(-shape[1] // side) * -(-shape[2] // side)  # rounded up
-        return (shape[0], num_windows, self.num_heads, side**2, side**2)
+        return shape_in_windows(shape, self.num_heads, self.window_size)
 
     def _split_heads(
         self, x: Float[Tensor, "batch windows area embed"]
@@ -212,10 +222,7 @@ class ShiftedWindowAttention(nn.Module):
         super().__init__()
         factory = Factory(device=device, dtype=dtype)
         self.shift = window_size // 2 if shift is None else shift
-        if not 0 <= self.shift < window_size:
-            raise ValueError(
-                f"shift must be at least 0 and below window_size={window_size}, got {self.shift}"
-            )
+        check_shift(self.shift, window_size)
         self.attention = WindowAttention(
             embed_dim, num_heads, window_size, bias=bias, dropout=dropout, **factory
         )

@@ -30,6 +30,7 @@ ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     "LSHAttention": {"chunk_length": 4},
     "WindowAttention": {"window_size": 2},
     "ShiftedWindowAttention": {"window_size": 2},
+    "CosineWindowAttention": {"window_size": 2},
     "DecomposedPositionAttention": {"grid_size": GRID},
     "ShawEmbedding": {"max_distance": 4},
     "ShawSelfAttention": {"max_distance": 4},

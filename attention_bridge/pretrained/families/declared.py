@@ -19,7 +19,7 @@ AXES = (
     "feature_dim", "in_channels", "num_features", "num_buckets", "num_experts", "kv_lora_rank", "q_lora_rank",
     "nope_head_dim", "rope_head_dim", "value_head_dim", "rotary_dim", "num_classes", "shared_dim", "dim", "max_len",
     "num_value_heads", "value_dim", "state_dim", "num_groups", "conv_width", "rank", "num_tasks",
-    "num_streams", "dense_dim", "latent_dim", "patch_size", "reduction",
+    "num_streams", "dense_dim", "latent_dim", "patch_size", "position_dim", "reduction",
     "window_size",
 )  # fmt: skip
 

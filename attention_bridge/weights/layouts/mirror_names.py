@@ -47,6 +47,8 @@ LINEARS = (
     "out_proj",
     "output_proj",
     "pooler",
+    "position_hidden_proj",
+    "position_proj",
     "prediction_proj",
     "proj",
     "q_a_proj",

@@ -1,4 +1,4 @@
-"""Reader of Swin, a hierarchy of windows."""
+"""Readers of Swin and Swin v2, hierarchies of windows."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ from attention_bridge.pretrained.families.stage_fields import hidden_size, stage
 from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights.layout import Layout
 from attention_bridge.weights.layouts.hf_swin import HF_SWIN, MOST_STAGES, without_biases
+from attention_bridge.weights.layouts.hf_swinv2 import HF_SWINV2, HF_SWINV2_UNBIASED
 
 # Fields that the reference computes from others or uses in training or pretraining alone.
 UNUSED = (
     "drop_path_rate", "hidden_size", "num_hidden_layers", "num_layers", "path_norm", "out_features", "out_indices",
     "stage_names",
 )  # fmt: skip
+# The last norm in files and in the mirrors; `Swinv2Backbone` has none.
+FINAL_NORM = ("layernorm.weight", "final_norm.weight", "final_norm.scale")
 PATCHES_EPS = 1e-5  # of the norms of patches; layer_norm_eps is for the layers
 Windows = Callable[[int, int], Part]  # the attention of a stage, by the number of the stage and of the layer
 
@@ -35,7 +38,43 @@ def read_swin(fields: Fields, tensors: Tensors) -> Reading:
         return Part("ShiftedWindowAttention", {"num_heads": sizes["num_heads"][stage], **shifted})
 
     layout = HF_SWIN if sizes["bias"] else without_biases(HF_SWIN, "qkv")
-    return _reading(sizes, windows, layout)
+    return _reading(sizes, windows, "pre", layout, norm_last=False)
+
+
+def read_swinv2(fields: Fields, tensors: Tensors) -> Reading:
+    """Read a Swin v2 configuration (Liu et al. 2022): cosine windows, norms after the sublayers."""
+    fields.only("use_absolute_embeddings", False)  # the reference has one vector too many and fails
+    sizes = _sizes(fields)
+    trained = stage_sizes(
+        fields, "pretrained_window_sizes", most=MOST_STAGES, stages=len(sizes["depths"]), least=0
+    )
+    rows = sizes["image_size"][0] // sizes["patch_size"][0]
+    if rows >> (len(trained) - 1) == 0:
+        raise CheckpointError(
+            f"{fields.source} must have an image_size with a patch for each of {len(trained)} stages, "
+            f"got {sizes['image_size']}"
+        )
+    if 1 in trained:
+        raise CheckpointError(
+            f"{fields.source} must have pretrained_window_sizes of 0 or at least 2, because the reference divides by "
+            f"one less, got {list(trained)}"
+        )
+
+    def windows(stage: int, layer: int) -> Part:
+        side = min(
+            sizes["window"], rows >> stage
+        )  # the reference looks at the height of the configured images
+        moves = layer % 2 and rows >> stage > side
+        given = {
+            "num_heads": sizes["num_heads"][stage],
+            "window_size": side,
+            "shift": sizes["window"] // 2 if moves else 0,
+        }
+        return Part("CosineWindowAttention", {**given, "pretrained_window": trained[stage] or None})
+
+    layout = HF_SWINV2 if sizes["bias"] else HF_SWINV2_UNBIASED
+    backbone = bool(tensors) and not any(tensors.ends_with(name) for name in FINAL_NORM)
+    return _reading(sizes, windows, "output", layout, norm_last=True, backbone=backbone)
 
 
 def _sizes(fields: Fields) -> dict[str, Any]:
@@ -69,8 +108,25 @@ def _sizes(fields: Fields) -> dict[str, Any]:
     return sizes
 
 
-def _reading(sizes: dict[str, Any], windows: Windows, layout: Layout) -> Reading:
-    """The model whose layers have these windows."""
+def _reading(
+    sizes: dict[str, Any],
+    windows: Windows,
+    arrangement: str,
+    layout: Layout,
+    *,
+    norm_last: bool,
+    backbone: bool = False,
+) -> Reading:
+    """The model whose layers have these windows.
+
+    Args:
+        sizes: sizes from `_sizes`.
+        windows: function that returns the attention of a layer.
+        arrangement: arrangement of the sublayers' norms.
+        layout: layout of the tensors.
+        norm_last: whether merged patches are normalised last.
+        backbone: whether the model has neither a last norm nor a pooled output.
+    """
     norm, stages = Part("layer_norm", {"eps": sizes["eps"]}), []
     patches = {name: sizes[name] for name in ("patch_size", "positions")} | {"norm_eps": PATCHES_EPS}
     for n, depth in enumerate(sizes["depths"]):
@@ -78,11 +134,11 @@ def _reading(sizes: dict[str, Any], windows: Windows, layout: Layout) -> Reading
         ffn = Part(
             "FeedForward", {"ffn_dim": int(sizes["mlp_ratio"] * dim), "activation": sizes["activation"]}
         )
-        merging = Part("PatchMerging", {"norm_eps": PATCHES_EPS})
+        merging = Part("PatchMerging", {"norm_eps": PATCHES_EPS, "norm_last": norm_last})
         described = {
             "embed_dim": dim,
             "embedding": merging if n else Part("PatchGrid", patches),
-            "layers": tuple(layer_spec(windows(n, layer), ffn, "pre", norm) for layer in range(depth)),
+            "layers": tuple(layer_spec(windows(n, layer), ffn, arrangement, norm) for layer in range(depth)),
         }
         stages.append(Part("StageSpec", described))
     return Reading(
@@ -92,12 +148,15 @@ def _reading(sizes: dict[str, Any], windows: Windows, layout: Layout) -> Reading
             image_size=sizes["image_size"],
             in_channels=sizes["in_channels"],
             stages=tuple(stages),
-            norm=norm,
-            pooling=Part("MeanPooling"),
+            norm=None if backbone else norm,
+            pooling=None if backbone else Part("MeanPooling"),
         ),
         layout,
     )
 
 
 HEADS = (image_head(pooling=lambda fields: Part("MeanPooling")),)
-FAMILIES = (Family("hf.swin", ("swin",), read_swin, HEADS),)
+FAMILIES = (
+    Family("hf.swin", ("swin",), read_swin, HEADS),
+    Family("hf.swinv2", ("swinv2",), read_swinv2, HEADS),
+)
