@@ -12,6 +12,7 @@ from attention_bridge.weights.configured import Configured, read_config
 from attention_bridge.weights.layout import AnyMove, Layout, ZeroBias, entry_for
 from attention_bridge.weights.names import pattern
 from attention_bridge.weights.placeholders import stacked
+from attention_bridge.weights.reordered import ReorderedMove
 from attention_bridge.weights.report import Match, Note, Report
 from attention_bridge.weights.rule import IDENTITY
 from attention_bridge.weights.scaled import ScaledMove
@@ -85,11 +86,12 @@ def resolve(
         names: names of the source tensors.
     """
     source, target = find_layout(source), find_layout(target)
+    own = {**dict(target.axes), **dict(source.axes)}
     if config is None:
-        return source, target, dict(axes or {})
+        return source, target, {**own, **(axes or {})}
     reading = read_config(config, names) if isinstance(config, Mapping) else config
     source, target = (reading.layout if x.name == reading.layout.name else x for x in (source, target))
-    return source, target, {**reading.axes, **(axes or {})}
+    return source, target, {**own, **reading.axes, **(axes or {})}
 
 
 def find_layout(layout: Layout | str) -> Layout:
@@ -278,7 +280,7 @@ def _first_fit(
             continue
         patterns = _union(item.patterns for item in items)
         patterns += () if each.pattern == IDENTITY else (each.pattern,)
-        patterns += (each.arithmetic,) if isinstance(each, ScaledMove) else ()
+        patterns += (each.arithmetic,) if isinstance(each, ReorderedMove | ScaledMove) else ()
         needs = _union(item.needs for item in items)
         traced = (Traced(result, origins, patterns, needs) for result in results)
         return names, dict(zip(targets, traced, strict=True))

@@ -13,6 +13,7 @@ import numpy as np
 from attention_bridge.weights.grouped import GroupedMove, GroupedRule
 from attention_bridge.weights.joined import JoinedMove, JoinedRule
 from attention_bridge.weights.names import pattern
+from attention_bridge.weights.reordered import ReorderedMove, ReorderedRule
 from attention_bridge.weights.rule import Move, Rule
 from attention_bridge.weights.scaled import ScaledMove, ScaledRule
 from attention_bridge.weights.stacked import first
@@ -89,7 +90,8 @@ class Renamed:
 
 
 Shapes = Mapping[str, tuple[int, ...]]
-AnyMove = Move | GroupedMove | JoinedMove | ScaledMove
+AnyMove = Move | GroupedMove | JoinedMove | ReorderedMove | ScaledMove
+AnyRule = Rule | GroupedRule | JoinedRule | ReorderedRule | ScaledRule
 Entry = TypeVar("Entry", Constant, Tied, Dropped, Unused, Refused)
 
 
@@ -118,10 +120,11 @@ class Layout:
         carried: name pattern of tensors that match no rule and keep their names in any layout; None for none.
         misfits: function of shapes by name that yields the names of tensors with an impossible shape, each with the
             expected shape; None for no such check.
+        axes: pairs (axis, size) for axes whose sizes the shapes do not give and that are the same in all files.
     """
 
     name: str
-    rules: tuple[Rule | GroupedRule | JoinedRule | ScaledRule, ...]
+    rules: tuple[AnyRule, ...]
     spellings: tuple[tuple[str, str], ...] = ()
     constants: tuple[Constant, ...] = ()
     tied: tuple[Tied, ...] = ()
@@ -136,6 +139,7 @@ class Layout:
     files: tuple[tuple[str, str], ...] = ()
     carried: str | None = None
     misfits: Callable[[Shapes], Iterable[tuple[str, str]]] | None = None
+    axes: tuple[tuple[str, int], ...] = ()
 
     @cached_property
     def to_hub(self) -> tuple[AnyMove, ...]:

@@ -140,7 +140,8 @@ def _converted(
     ends = from_layout.name, to_layout.name
     for holder, layout, other in ((source, *ends), (target, *ends[::-1])):
         report.faults += [Fault(name, "refused", why, "") for name, why in refusals(holder, layout, other)]
-    sizes = {**given.axes, **wanted.axes, **(axes or {})}
+    own = {**dict(to_layout.axes), **dict(from_layout.axes)}
+    sizes = {**own, **given.axes, **wanted.axes, **(axes or {})}
     tensors = {name: to_numpy(name, leaf) for name, leaf in given.leaves.items()}
     converted = route(tensors, from_layout, to_layout, sizes, report)
     filled = _fill(converted, wanted, to_layout, report)

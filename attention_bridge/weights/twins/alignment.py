@@ -27,10 +27,18 @@ class Pair(NamedTuple):
 
 @dataclass
 class Alignment:
-    """Aligned layers, and the faults of the others."""
+    """Aligned layers, and the faults of the others.
+
+    Attributes:
+        pairs: aligned layers.
+        faults: layers that fit several places.
+        unsure: modules of both sides that hold the same kinds and shapes and that nothing tells apart.
+        source_left, target_left: layers that fit no place.
+    """
 
     pairs: list[Pair] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
+    unsure: list[tuple[list[Node], list[Node]]] = field(default_factory=list)
     source_left: list[Layer] = field(default_factory=list)
     target_left: list[Layer] = field(default_factory=list)
 
@@ -60,8 +68,13 @@ def align(source: Iterable[Layer], target: Iterable[Layer], names: Mapping[str, 
         source, target: the layers in the order of their definition.
         names: names of the source's modules or paths, and the target's names for them.
     """
+    return align_nodes(tree(source, names), tree(target, {}))
+
+
+def align_nodes(source: Node, target: Node) -> Alignment:
+    """Align the layers of two trees of modules."""
     found = Alignment()
-    _align(tree(source, names), tree(target, {}), found)
+    _align(source, target, found)
     return found
 
 
@@ -213,6 +226,7 @@ def _open(nodes: list[Node], others: list[Node]) -> bool:
 def _ambiguous(ours: list[Node], theirs: list[Node], found: Alignment) -> None:
     """Name the modules that fit several places, which then count as neither missing nor unexpected."""
     for one, other in _groups(ours, theirs):
+        found.unsure.append((one, other))
         places = ", ".join(sorted(layer.name for node in other for layer in node.layers()[:1]))
         for node in one:
             name = node.layers()[0].name if node.layer is None else node.layer.name
