@@ -178,9 +178,7 @@ class JoinedRule:
 
     def within(self, path: str) -> JoinedRule:
         """The same rule for a module that holds the canonical tensors at `path`."""
-        return JoinedRule(
-            self.theirs, f"{path}.{self.hub}", self.rows, self.blocks, self.fused, self.parts
-        )
+        return JoinedRule(self.theirs, f"{path}.{self.hub}", self.rows, self.blocks, self.fused, self.parts)
 
 
 def _inverse(pattern: str) -> str:

@@ -92,7 +92,9 @@ def split(fused: Any, spelling: Spelling, sizes: Sizes) -> list[Any]:
     """Queries, keys and values of a fused projection: batch heads length features."""
     features = sizes.width // sizes.heads
     if sizes.groups != sizes.heads:
-        ends = np.cumsum([(sizes.heads if each == "q" else sizes.groups) * features for each in spelling.order])
+        ends = np.cumsum(
+            [(sizes.heads if each == "q" else sizes.groups) * features for each in spelling.order]
+        )
         starts = [0, *ends[:-1]]
         parts = [fused[..., start:end] for start, end in zip(starts, ends, strict=True)]
         parts = [rearrange(part, "b l (h d) -> b h l d", d=features) for part in parts]
@@ -131,7 +133,8 @@ def mixed(query: Any, key: Any, value: Any, sizes: Sizes, where: Any) -> Any:
     repeat = sizes.heads // sizes.groups
     if repeat > 1:
         key, value = (
-            torch.repeat_interleave(x, repeat, 1) if where is torch else jnp.repeat(x, repeat, 1) for x in (key, value)
+            torch.repeat_interleave(x, repeat, 1) if where is torch else jnp.repeat(x, repeat, 1)
+            for x in (key, value)
         )
     scores = query @ key.swapaxes(-1, -2) / math.sqrt(query.shape[-1])
     mask = where.tril(where.ones(scores.shape[-2:])) > 0
@@ -210,7 +213,11 @@ class Parts(NamedTuple):
 def torch_parts(spelling: Spelling) -> Parts:
     norm = nn.RMSNorm if spelling.rms else nn.LayerNorm
     return Parts(
-        lambda i, o: nn.Linear(i, o, bias=spelling.bias), lambda i: norm(i, eps=1e-5), nn.Embedding, nn.Module, nn.ModuleList
+        lambda i, o: nn.Linear(i, o, bias=spelling.bias),
+        lambda i: norm(i, eps=1e-5),
+        nn.Embedding,
+        nn.Module,
+        nn.ModuleList,
     )
 
 
@@ -263,6 +270,7 @@ class Pair(NamedTuple):
     jax: Callable[[], Any]
     inputs: Any
     inputs_jax: Any = None
+    error: float = 1e-12  # of outputs in float64
 
 
 JAX = Spelling(
@@ -365,15 +373,16 @@ class TorchHeads(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.to_qkv, self.to_out = nn.Linear(6, 18), nn.Linear(6, 6)
+        self.to_qkv, self.to_out = nn.Linear(8, 24), nn.Linear(8, 8)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         query, key, value = rearrange(self.to_qkv(x), "b l (h k d) -> k b h l d", k=3, h=2)
-        heads = torch.softmax(query @ key.mT / math.sqrt(3), -1) @ value
+        heads = torch.softmax(query @ key.mT / 2, -1) @ value
         return self.to_out(rearrange(heads, "b h l d -> b l (h d)"))
 
 
 X = np.random.default_rng(5).standard_normal((2, 9, 6)).astype(np.float32)
+WIDER = np.random.default_rng(7).standard_normal((2, 9, 8)).astype(np.float32)
 IMAGES = np.random.default_rng(6).standard_normal((2, 3, 7, 9)).astype(np.float32)
 
 PAIRS = {
@@ -382,7 +391,9 @@ PAIRS = {
     "parts innermost, keys first": gpts(FUSED._replace(rows="hdk", order="kqv"), JAX),
     "features outside heads, values first": gpts(FUSED._replace(rows="kdh", order="vkq"), JAX),
     "square, fused SwiGLU, renamed norms": gpts(
-        FUSED._replace(rows="hkd", gated=True, up=("w12",), gate_first=False, down="w3", norms=("pre_a", "pre_m")),
+        FUSED._replace(
+            rows="hkd", gated=True, up=("w12",), gate_first=False, down="w3", norms=("pre_a", "pre_m")
+        ),
         GATED_JAX,
         SQUARE,
     ),
@@ -402,10 +413,17 @@ PAIRS = {
         FUSED._replace(order="kqv", gated=True, up=("w13",)),
         GATED_JAX._replace(qkv=("qkv",), rows="hkd", up=("gate_up",), gate_first=False),
     ),
-    "flat blocks": gpts(Spelling(attention="", ffn="", gated=True, up=("gate", "up"), down="down"), GATED_JAX),
-    "convolution, batch norm, own parameters": Pair(ConvStem, JaxConvStem, IMAGES, np.moveaxis(IMAGES, 1, -1)),
+    "flat blocks": gpts(
+        Spelling(attention="", ffn="", gated=True, up=("gate", "up"), down="down"), GATED_JAX
+    ),
+    "convolution, batch norm, own parameters": Pair(
+        ConvStem, JaxConvStem, IMAGES, np.moveaxis(IMAGES, 1, -1)
+    ),
     "own parameters, square": Pair(RawAttention, JaxRawAttention, X),
     "attention of Flax": Pair(
-        TorchHeads, lambda: nnx.MultiHeadAttention(2, 6, decode=False, rngs=nnx.Rngs(0)), X
+        TorchHeads,
+        lambda: nnx.MultiHeadAttention(2, 8, decode=False, rngs=nnx.Rngs(0)),
+        WIDER,
+        error=4 * 2**-24,  # Flax computes scores in float32
     ),
 }

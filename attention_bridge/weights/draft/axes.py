@@ -20,7 +20,12 @@ class Axes:
         self.sizes: dict[str, int] = {}
 
     def name(self, word: str, size: int) -> str:
-        """The name of an axis of this size: the word, with a number if the word has another size."""
+        """The name of an axis of this size: the word, with a number if the word has another size.
+
+        Heads are `h`; another number of heads is `g`, as for keys and values.
+        """
+        if word == "h" and self.sizes.setdefault("h", size) != size:
+            word = "g"
         number, name = 1, word
         while self.sizes.setdefault(name, size) != size:
             number += 1
@@ -38,7 +43,8 @@ def composed(theirs: str, ours: str, rank: int) -> str | None:
     """The pattern from one stored tensor to another, from both patterns to the same canonical tensor.
 
     Args:
-        theirs, ours: einops patterns to the canonical tensor.
+        theirs: einops pattern from the one stored tensor to the canonical one.
+        ours: einops pattern from the other.
         rank: number of axes of the canonical tensor.
 
     Returns:
@@ -81,9 +87,7 @@ def _cut(side: str, name: str, parts: Sequence[str]) -> str:
         for item in ITEM.findall(side)
         if name in re.findall(r"\w+", item)
     ]
-    return " ".join(
-        items.pop(0) if name in re.findall(r"\w+", item) else item for item in ITEM.findall(side)
-    )
+    return " ".join(items.pop(0) if name in re.findall(r"\w+", item) else item for item in ITEM.findall(side))
 
 
 def tidy(pattern: str) -> str:
@@ -95,7 +99,9 @@ def tidy(pattern: str) -> str:
     if any(not re.fullmatch(r"[ab]\d+", name) for name in names):
         return pattern
     if len(names) == 2 and len(ITEM.findall(left)) == 2:
-        words = dict(zip(names, ("o", "i") if ITEM.findall(right)[0] == names[0] else ("i", "o"), strict=True))
+        words = dict(
+            zip(names, ("o", "i") if ITEM.findall(right)[0] == names[0] else ("i", "o"), strict=True)
+        )
     else:
         words = dict(zip(names, WORDS, strict=False))
     return f"{_renamed(left, words)} -> {_renamed(right, words)}"
@@ -127,12 +133,12 @@ def arrangements(theirs: Shape, ours: Shape) -> Iterator[str]:
         return
     for order in permutations(range(len(theirs))):
         for groups in _groupings([*order], [theirs[axis] for axis in order], [*ours]):
-            names = WORDS[: len(theirs)]
+            words = WORDS[: len(theirs)]
             right = " ".join(
-                names[group[0]] if len(group) == 1 else f"({' '.join(names[axis] for axis in group)})"
+                words[group[0]] if len(group) == 1 else f"({' '.join(words[axis] for axis in group)})"
                 for group in groups
             )
-            yield f"{' '.join(names)} -> {right}"
+            yield f"{' '.join(words)} -> {right}"
 
 
 def _permuted(order: Sequence[int]) -> str:
@@ -144,7 +150,7 @@ def _permuted(order: Sequence[int]) -> str:
 
 
 def _groupings(order: list[int], sizes: list[int], ours: list[int]) -> Iterator[list[list[int]]]:
-    """The ways to join axes in order so that their sizes are those of `ours`."""
+    """The ways to join axes in order so that their sizes are `ours`."""
     if not ours:
         if not order:
             yield []

@@ -42,7 +42,7 @@ ROLES = {
     "moving_variance": "running_var",
 }
 INPUTS_FIRST = ("kernel", "w")  # names of weights whose axes are (in, out)
-PREFIXED = re.compile(r"(w|weight|b|bias)_?(\w+)")  # such as wq and bq
+PREFIXED = re.compile(r"(weight|bias|w|b)_?(\w+)")  # such as wq and bq
 SUFFIXED = re.compile(r"(\w+)_(weight|kernel|scale|bias)")
 COUNTERS = "num_batches_tracked"
 
@@ -116,7 +116,9 @@ def bundles_of(holder: Any, container: Container, *, with_aliases: bool = False)
         for each in layers
         if (kept := tuple(leaf for leaf in each.leaves if leaf.name in names))
     ]
-    if stacked := next((leaf.name for each in layers for leaf in each.leaves if leaf.number is not None), None):
+    if stacked := next(
+        (leaf.name for each in layers for leaf in each.leaves if leaf.number is not None), None
+    ):
         raise InputError(
             f"draft_layout takes tensors of single layers, but {stacked} holds all layers of a stack: transfer(a, b) "
             "aligns stacks"
@@ -139,22 +141,28 @@ def _bundles(layer: Layer, shapes: Mapping[str, Shape]) -> Iterable[Bundle]:
         word, _, rest = first.partition(" ")
         if layer.kind == "attention" and word in ("query", "key", "value"):
             groups.setdefault("bias" if rest else "weight", []).append(leaf)
-            labels += [] if rest else [role for role in leaf.roles]
+            labels += [] if rest else list(leaf.roles)
         else:
             groups.setdefault(ROLES.get(first, re.sub(r" \d+$", "", first)), []).append(leaf)
     if not labels and len(layer.leaves) and layer.kind in ("gru", "lstm", "rnn"):
         labels = [str(number) for number in range(_gates(layer))]
     held = {leaf.name: shapes[leaf.name] for leaf in layer.leaves}
-    kind = "linear" if layer.kind == "attention" else layer.kind
+    is_attention = layer.kind == "attention"
+    kind = "linear" if is_attention else layer.kind
+    path = (*layer.path, "qkv") if is_attention else layer.path
     oriented = layer.kind != "parameter"
     found = Bundle(
-        layer.path, kind, {role: tuple(each) for role, each in groups.items()}, held, tuple(labels), oriented
+        path, kind, {role: tuple(each) for role, each in groups.items()}, held, tuple(labels), oriented
     )
     yield found
 
 
 def _gates(layer: Layer) -> int:
-    return sum(len(leaf.roles) for leaf in layer.leaves if leaf.roles[0].startswith("ih ") and "bias" not in leaf.roles[0])
+    return sum(
+        len(leaf.roles)
+        for leaf in layer.leaves
+        if leaf.roles[0].startswith("ih ") and "bias" not in leaf.roles[0]
+    )
 
 
 def _named(bundles: list[Bundle]) -> list[Bundle]:
@@ -187,7 +195,7 @@ def _named(bundles: list[Bundle]) -> list[Bundle]:
 def _place(path: tuple[str, ...], paths: set[tuple[str, ...]]) -> tuple[tuple[str, ...], str]:
     """The path of the layer that a parameter belongs to, and its role in it."""
     *above, name = path
-    if name in ROLES and name != "g" and above:
+    if name in ROLES and above and (name != "g" or (*above, "b") in paths):
         return tuple(above), ROLES[name]
     if (found := SUFFIXED.fullmatch(name)) is not None:
         return (*above, found[1]), ROLES[found[2]]
@@ -219,7 +227,9 @@ def _described(path: tuple[str, ...], parts: Mapping[str, Bundle]) -> Bundle:
     else:
         kind = "parameter"
     groups = {
-        role: (replace(parts[role].leaves[0], roles=(role,), pattern=pattern if role == "weight" else IDENTITY),)
+        role: (
+            replace(parts[role].leaves[0], roles=(role,), pattern=pattern if role == "weight" else IDENTITY),
+        )
         for role in order
     }
     shapes = {name: each for role in order for name, each in parts[role].shapes.items()}

@@ -15,7 +15,16 @@ from math import factorial
 from attention_bridge.errors import InputError, cut
 from attention_bridge.weights.draft.axes import Axes
 from attention_bridge.weights.draft.bundles import Bundle
-from attention_bridge.weights.draft.forms import NUMBERS, ROPES, Concrete, Link, Option, Piece, fused_options, reorderings
+from attention_bridge.weights.draft.forms import (
+    NUMBERS,
+    ROPES,
+    Concrete,
+    Link,
+    Option,
+    Piece,
+    fused_options,
+    reorderings,
+)
 from attention_bridge.weights.draft.fusing import join
 from attention_bridge.weights.rule import IDENTITY
 from attention_bridge.weights.twins.alignment import Alignment, Node, align_nodes, tree
@@ -23,7 +32,9 @@ from attention_bridge.weights.twins.layers import Layer
 from attention_bridge.weights.twins.naming import meaning
 
 MOST = 720  # permutations of one renaming
-FUSED_WORDS = re.compile(r"qkv|kqv|c_attn|in_proj|kv|gate_up|up_gate|w12|w13|swiglu|glu|query_key_value|fused", re.I)
+FUSED_WORDS = re.compile(
+    r"qkv|kqv|c_attn|in_proj|kv|gate_up|up_gate|w12|w13|swiglu|glu|query_key_value|fused", re.I
+)
 QUERY_OR_KEY = re.compile(r"(^|_)(q|k|query|key)(_|$)", re.I)
 
 Heads = Callable[[Link], Sequence[int]]
@@ -94,12 +105,21 @@ class Decisions:
     source_left: list[Bundle] = field(default_factory=list)
     target_left: list[Bundle] = field(default_factory=list)
 
-    def concretes(self) -> list[tuple[Concrete, str]]:
-        """All rules of single tensors in their present reading, each with the key of its choice or an empty text."""
-        found = [(self._of(link, Option()), "") for link in self.certain]
+    def concretes(self, links: Sequence[Link] | None = None) -> list[tuple[Concrete, str]]:
+        """Rules of single tensors in their present reading, each with the key of its choice or an empty text.
+
+        Args:
+            links: the tensors; None for all.
+        """
+        wanted = None if links is None else {id(link) for link in links}
+        pairs = [(link, Option(), "") for link in self.certain]
         for key, choice in self.choices.items():
-            found += [(self._of(link, choice.options[choice.chosen]), key) for link in choice.links]
-        return found
+            pairs += [(link, choice.options[choice.chosen], key) for link in choice.links]
+        return [
+            (self._of(link, option), key)
+            for link, option, key in pairs
+            if wanted is None or id(link) in wanted
+        ]
 
     def _of(self, link: Link, option: Option) -> Concrete:
         concrete = link.concrete(option, self.axes)
@@ -119,7 +139,8 @@ def decide(
     """Align two models' layers, and list the ways to read their tensors.
 
     Args:
-        theirs, ours: the layers of `a` and of `b`.
+        theirs: the layers of `a`.
+        ours: the layers of `b`.
         names: names of modules of `a` and the names in `b`, as in `transfer`.
         heads: function of a link that returns its possible numbers of heads.
         deep: whether to list also ways that are unusual, for a search that tries them.
@@ -139,7 +160,21 @@ def decide(
             for option in choice.options
             if all(link.concrete(option, Axes()) is not None for link in choice.links)
         ]
+    _prefer_transposed(found)
     return found
+
+
+def _prefer_transposed(found: Decisions) -> None:
+    """Put the transposed order of square matrices first if most other matrices of unknown order are transposed."""
+    known = [
+        link.patterns()[0] != IDENTITY
+        for link in found.certain
+        if not link.oriented and len(link.theirs[0].stored) == 2 and len(link.ours[0].stored) == 2
+    ]
+    if 2 * sum(known) > len(known):
+        for choice in found.choices.values():
+            if choice.neutral == "symmetric":
+                choice.options.reverse()
 
 
 Pairs = list[tuple[Bundle, Bundle]]
@@ -147,7 +182,7 @@ Pairs = list[tuple[Bundle, Bundle]]
 
 def _aligned(
     theirs: Sequence[Bundle], ours: Sequence[Bundle], names: Mapping[str, str]
-) -> tuple[Pairs, list[tuple[tuple[str, ...], ...]], tuple[list[Bundle], list[Bundle]]]:
+) -> tuple[Pairs, list[tuple[str, ...]], tuple[list[Bundle], list[Bundle]]]:
     """Pairs of layers, groups of layers of `b` that nothing tells apart, and layers without a place."""
     best = None
     for exact in (True, False):
@@ -159,7 +194,7 @@ def _aligned(
             [_by_layer(each, one) for each in found.source_left],
             [_by_layer(each, other) for each in found.target_left],
         )
-        groups = [tuple(node for node in group) for group in found.groups]
+        groups = [*found.groups]
         count = len(left[0]) + len(left[1])
         if best is None or count < best[0]:
             best = count, pairs, groups, left
@@ -201,7 +236,9 @@ class _Found(Alignment):
 def _align_all(source: Node, target: Node) -> _Found:
     """Align two trees; modules that nothing tells apart are paired in order, and noted as a group."""
     aligned = align_nodes(source, target)
-    found = _Found(pairs=[*aligned.pairs], source_left=[*aligned.source_left], target_left=[*aligned.target_left])
+    found = _Found(
+        pairs=[*aligned.pairs], source_left=[*aligned.source_left], target_left=[*aligned.target_left]
+    )
     for ones, others in aligned.unsure:
         for one, other in zip(ones, others, strict=False):
             inner = _align_all(one, other)
@@ -228,10 +265,14 @@ def _path_of(node: Node) -> str:
 
 
 def _rename(found: Decisions, paths: Sequence[tuple[str, ...]] | Sequence[str]) -> None:
-    """Note layers that nothing tells apart; those of all modules of a list are permuted alike."""
+    """Note layers that nothing tells apart; in all modules of a list they are permuted alike."""
     group = tuple(each if isinstance(each, str) else ".".join(each) for each in paths)
     above = [path.rpartition(".") for path in group]
-    key = " ".join(sorted({_abstract(parent) for parent, _, _ in above})) + " " + " ".join(name for *_, name in above)
+    key = (
+        " ".join(sorted({_abstract(parent) for parent, _, _ in above}))
+        + " "
+        + " ".join(name for *_, name in above)
+    )
     if len(group) > 1 and len({path.rpartition(".")[0] for path in group}) > 1:
         key = " ".join(map(_abstract, group))
     known = found.renamings.get(key)
@@ -251,7 +292,7 @@ def _abstract(path: str) -> str:
 
 
 def _decide(found: Decisions, one: Bundle, other: Bundle, heads: Heads, deep: bool) -> None:
-    """Put the tensors of a pair of layers among the certain ones, or among those of a choice."""
+    """Put the tensors of a pair of layers among the certain ones, or give them a choice."""
     if one.groups.keys() != other.groups.keys():
         _refuse_roles(one, other)
     for role in one.groups:
@@ -281,10 +322,7 @@ def _links(role: str, one: Bundle, other: Bundle) -> Iterator[Link]:
     if len(theirs) == len(ours):
         said = one.labels if any(one.labels) else other.labels
         for place, (left, right) in enumerate(zip(theirs, ours, strict=True)):
-            if len(theirs) > 1:
-                label = said[place]
-            else:
-                label = _label(one) or _label(other)
+            label = said[place] if len(theirs) > 1 else _label(one) or _label(other)
             yield Link(role, (left,), (right,), (label,), oriented)
     elif 1 in (len(theirs), len(ours)):
         parts = other.labels if len(theirs) == 1 else one.labels
@@ -303,11 +341,20 @@ def _label(bundle: Bundle) -> str | None:
 def _put(found: Decisions, link: Link, one: Bundle, other: Bundle, heads: Heads, deep: bool) -> None:
     above = _abstract(".".join(one.path[:-1]))
     if link.is_fused:
-        fused, parts = (one, other) if len(link.theirs) == 1 else (other, one)
+        fused = one if len(link.theirs) == 1 else other
         known = bool(fused.labels)
         key = f"fused {_abstract(one.name)}"
         if key not in found.choices:
-            options = [*fused_options(link, heads(link), known, deep)] if deep else [*fused_options(link, (), known, False)][:1]
+            open_paths = {
+                path for each in found.renamings.values() for group in each.groups for path in group
+            }
+            in_order = any(
+                piece.leaf.name == path or piece.leaf.name.startswith(f"{path}.")
+                for piece in link.ours
+                for path in open_paths
+            )
+            options = [*fused_options(link, heads(link) if deep else (), known, deep, in_order)]
+            options = options if deep else options[:1]
             options = _fitting(options, link, found.axes)
             words = ", ".join(str(word) for word in link.labels) if any(link.labels) else "its parts"
             reason = "" if known else f"the order of {words} in {fused.path[-1]}"
@@ -323,7 +370,12 @@ def _put(found: Decisions, link: Link, one: Bundle, other: Bundle, heads: Heads,
         raise InputError(f"draft_layout finds no order of axes for {shapes}")
     label = link.labels[0]
     rows = link.theirs[0].canonical[0] if link.theirs[0].canonical else 0
-    if deep and label in ("query", "key", "norm") and len(link.theirs[0].canonical) <= 2 and link.role in ("weight", "bias"):
+    if (
+        deep
+        and label in ("query", "key", "norm")
+        and len(link.theirs[0].canonical) <= 2
+        and link.role in ("weight", "bias")
+    ):
         key = f"rotary {above}"
         ways = range(len(patterns)) if len(link.theirs[0].canonical) == 2 else range(1)
         options = [Option(axes) for axes in ways]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from attention_bridge.errors import InputError, cut
 from attention_bridge.weights.containers import Container, open_container, tied_names
+from attention_bridge.weights.draft.axes import Axes
 from attention_bridge.weights.draft.bundles import COUNTERS, bundles_of
 from attention_bridge.weights.draft.choices import Choice, Decisions, decide
 from attention_bridge.weights.draft.forms import Link
@@ -20,8 +21,8 @@ from attention_bridge.weights.draft.running import runner
 from attention_bridge.weights.draft.settling import Search, Settled
 from attention_bridge.weights.draft.source import python_source, toml_source
 from attention_bridge.weights.engine import route
-from attention_bridge.weights.layouts.plain import PLAIN
 from attention_bridge.weights.layout import Dropped, Layout, Tied
+from attention_bridge.weights.layouts.plain import PLAIN
 from attention_bridge.weights.leaves import framework, is_torch, spec
 from attention_bridge.weights.placeholders import ghost
 from attention_bridge.weights.report import Report
@@ -111,7 +112,7 @@ def draft_layout(
         functions: functions that run the tensors of `a` and of `b`, each called with a mapping of tensors by name,
             then the inputs; None to call the modules.
         names: names of modules or paths of `a`, and the names in `b`, such as ``{"stack": "blocks"}``; None for none.
-        axes: sizes of axes, such as ``{"h": num_heads}``; None for those of the modules' attributes.
+        axes: sizes of axes, such as ``{"h": num_heads}``; None to read them from the modules' attributes.
         name: name of the layout.
 
     Returns:
@@ -134,7 +135,9 @@ def draft_layout(
     decisions, spare = _decisions(a, b, given, wanted, names or {}, heads, deep)
     settled = None
     if deep:
-        settled = _settled(decisions, (a, b), (given, wanted), functions, (inputs, inputs if inputs_b is None else inputs_b))
+        settled = _settled(
+            decisions, (a, b), (given, wanted), functions, (inputs, inputs if inputs_b is None else inputs_b)
+        )
     return _draft(decisions, spare, settled, (given, wanted), name)
 
 
@@ -161,31 +164,31 @@ def _decisions(
         if len(again.source_left) + len(again.target_left) < len(found.source_left) + len(found.target_left):
             found, aliases = again, {}
     spare += [Tied(name, to, "tied, one tensor of two names") for name, to in aliases.items()]
-    used = {piece.leaf.name for link in _links(found) for piece in link.theirs}
     for name in given.leaves:
         if name.endswith(COUNTERS):
             spare.append(Dropped(name, "the number of batches seen, which only PyTorch counts"))
-    left = []
-    for bundle in found.source_left:
-        for leaf in bundle.leaves:
-            reason = _spare(leaf.name, a, given, used)
-            if reason is None:
-                left.append(leaf.name)
-            else:
-                spare.append(reason)
+    reasons = {
+        bundle.path: said
+        for bundle in found.source_left
+        if None not in (said := [_spare(leaf.name, a, given) for leaf in bundle.leaves])
+    }
+    if reasons:
+        kept = [each for each in bundles_of(a, given, with_aliases=not aliases) if each.path not in reasons]
+        found = decide(kept, ours, names, heads, deep)
+        spare += [each for said in reasons.values() for each in said if each is not None]
+    left = [leaf.name for bundle in found.source_left for leaf in bundle.leaves]
     missing = [
-        leaf.name for bundle in found.target_left for leaf in bundle.leaves if not leaf.name.endswith(COUNTERS)
+        leaf.name
+        for bundle in found.target_left
+        for leaf in bundle.leaves
+        if not leaf.name.endswith(COUNTERS)
     ]
     if left or missing:
         raise InputError(_misfit(left, missing, given, wanted))
     return found, spare
 
 
-def _links(decisions: Decisions) -> list[Link]:
-    return [*decisions.certain, *(link for each in decisions.choices.values() for link in each.links)]
-
-
-def _spare(name: str, holder: Any, container: Container, used: Collection[str]) -> Tied | Dropped | None:
+def _spare(name: str, holder: Any, container: Container) -> Tied | Dropped | None:
     """Why a tensor of `a` needs no counterpart; None if it does."""
     leaf = container.leaves[name]
     shape, dtype = spec(name, leaf)
@@ -194,8 +197,10 @@ def _spare(name: str, holder: Any, container: Container, used: Collection[str]) 
         return Dropped(name, "a buffer, which the model computes")
     if dtype.kind in "biu" or COMPUTED.search(name):
         return Dropped(name, "computed by the model")
-    for other in used:
-        if tuple(container.leaves[other].shape) == shape and _same(leaf, container.leaves[other]):
+    for other, copy in container.leaves.items():
+        if other == name:
+            return None
+        if len(shape) > 1 and tuple(copy.shape) == shape and _same(leaf, copy):
             return Tied(name, other, "tied, a copy")
     return None
 
@@ -214,7 +219,9 @@ def _misfit(left: list[str], missing: list[str], given: Container, wanted: Conta
         if names:
             shape = tuple(container.leaves[names[0]].shape)
             said.append(f"{len(names)} tensors of {here} no place in {there}, such as {names[0]} {shape}")
-    return cut(f"draft_layout expects two models with the same layers, but finds for {' and for '.join(said)}")
+    return cut(
+        f"draft_layout expects two models with the same layers, but finds for {' and for '.join(said)}"
+    )
 
 
 def _settled(
@@ -257,21 +264,29 @@ def _draft(
     containers: tuple[Container, Container],
     name: str,
 ) -> Draft:
-    table = lines(decisions.concretes())
+    decisions.axes = Axes()  # with the axes of the chosen options alone
+    place = {name: number for number, name in enumerate(containers[0].leaves)}
+    table = lines(sorted(decisions.concretes(), key=lambda each: min(place[x] for x in each[0].theirs)))
     inner = _reasons(decisions, settled)
     marks, guesses = {}, []
     for key, (reason, is_settled) in inner.items():
-        rules = tuple((line.theirs, line.hub) for line in table if line.key == key or _is_renamed(decisions, key, line))
+        rules = tuple(
+            (line.theirs, line.hub) for line in table if line.key == key or _is_renamed(decisions, key, line)
+        )
         if rules:
             guesses.append(Guess(rules, reason, is_settled))
     for line in table:
-        said = [(r, s) for key, (r, s) in inner.items() if line.key == key or _is_renamed(decisions, key, line)]
+        said = [
+            (r, s) for key, (r, s) in inner.items() if line.key == key or _is_renamed(decisions, key, line)
+        ]
         if said:
             open_ones = [reason for reason, is_settled in said if not is_settled]
             mark = f"guess: {'; '.join(open_ones)}" if open_ones else "settled by activations"
             marks[line] = mark
     keyed = [line._replace(key=marks.get(line, "")) for line in table]
-    used = {axis for line in table for _, value in line.form.arguments for axis in re.findall(r"\w+", str(value))}
+    used = {
+        axis for line in table for _, value in line.form.arguments for axis in re.findall(r"\w+", str(value))
+    }
     sizes = tuple((axis, size) for axis, size in decisions.axes.sizes.items() if axis in used)
     layout = Layout(
         name,
@@ -323,7 +338,9 @@ def _is_renamed(decisions: Decisions, key: str, line: Line) -> bool:
     hub = re.sub(r"\{n\}|\d+", "#", line.hub)
     names = re.findall(r"\{([^{}]+)\}", hub)
     expanded = [hub] if not names else [hub.replace(f"{{{names[0]}}}", each) for each in names[0].split(",")]
-    return any(each == path or each.startswith((f"{path}.", f"{path}/")) for each in expanded for path in endings)
+    return any(
+        each == path or each.startswith((f"{path}.", f"{path}/")) for each in expanded for path in endings
+    )
 
 
 def _numbered(dropped: Iterable[Dropped]) -> tuple[Dropped, ...]:
@@ -338,22 +355,27 @@ def _numbered(dropped: Iterable[Dropped]) -> tuple[Dropped, ...]:
 def _notes(guesses: Sequence[Guess], settled: Settled | None) -> list[str]:
     open_count = sum(not each.is_settled for each in guesses)
     if settled is None:
-        return [f"{open_count} guesses, which inputs= settles." if open_count else "No rule is a guess."]
+        count = f"{open_count} guess" if open_count == 1 else f"{open_count} guesses"
+        return [f"{count}, to settle with inputs=." if open_count else "No rule is a guess."]
     if not settled.agrees:
         return [
             f"Outputs differ by {settled.error:.1e} of the largest with each table that was tried: the guesses are open,",
             "or the models compute different functions, which diagnose finds.",
         ]
-    return [f"Equal random weights give equal outputs: largest difference {settled.error:.1e} of the largest output."]
+    return [
+        f"Equal random weights give equal outputs: largest difference {settled.error:.1e} of the largest output."
+    ]
 
 
 def _check(layout: Layout, containers: tuple[Container, Container]) -> None:
-    """Raise unless the layout converts the shapes of `a` to those of `b`, and back."""
+    """Raise unless the layout converts the shapes of `a` to the shapes of `b`."""
     given, wanted = ({name: spec(name, leaf) for name, leaf in each.leaves.items()} for each in containers)
     report = Report(layout.name, "plain")
     ghosts = {name: ghost(*each) for name, each in given.items()}
     tied = {each.name for each in layout.tied}
-    there = route({n: x for n, x in ghosts.items() if n not in tied}, layout, PLAIN, dict(layout.axes), report)
+    there = route(
+        {n: x for n, x in ghosts.items() if n not in tied}, layout, PLAIN, dict(layout.axes), report
+    )
     shapes = {name: item.array.shape for name, item in there.items()}
     aliases = {name for same in tied_names(containers[1].leaves) for name in same}
     wrong = [name for name, shape in shapes.items() if name not in wanted or wanted[name].shape != shape]
@@ -362,5 +384,6 @@ def _check(layout: Layout, containers: tuple[Container, Container]) -> None:
     ]
     if report.faults or wrong:
         example = report.faults[0].name if report.faults else wrong[0]
-        raise InputError(cut(f"draft_layout cannot write a rule for {example}: its names or axes fit no pattern"))
-
+        raise InputError(
+            cut(f"draft_layout cannot write a rule for {example}: its names or axes fit no pattern")
+        )

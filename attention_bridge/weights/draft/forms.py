@@ -17,6 +17,11 @@ from attention_bridge.weights.rule import IDENTITY
 from attention_bridge.weights.twins.layers import Leaf, Shape
 
 NUMBERS = {2: "two", 3: "three", 4: "four"}
+ROWS = {
+    "query": "queries",
+    "key": "keys",
+    "value": "keys",
+}  # names of rows; keys and values have the same number
 ROPES = (None, "interleaved", "half")  # pairs of features in `a`; those in `b` are the others
 
 
@@ -91,7 +96,8 @@ class Link:
 
     Attributes:
         role: the role of the tensors, such as `weight`.
-        theirs, ours: the tensors of `a` and of `b`; one of both sides has a single tensor.
+        theirs: the tensors of `a`.
+        ours: the tensors of `b`; one of both sides has a single tensor.
         labels: the meaning of each part of a fused tensor, or of the single tensor.
         oriented: whether the order of the axes is known on both sides.
     """
@@ -145,7 +151,9 @@ class Link:
                 return None
             first, second = _rope_rows(rows // option.features, option.features, option.rope, axes)
             left, right = side(one, first, bool(turned)), side(other, second, False)
-            return None if left is None or right is None else Concrete(theirs, ours, _rule(f"{left} -> {right}"))
+            return (
+                None if left is None or right is None else Concrete(theirs, ours, _rule(f"{left} -> {right}"))
+            )
         count = len(option.order)
         if rows % count:
             return None
@@ -156,7 +164,9 @@ class Link:
             named = _rows_named(option.heads, rows // count, axes)
             if named is None:
                 return None
-            given, wanted = ([named.get(letter, word) for letter in each] for each in (their_layout, our_layout))
+            given, wanted = (
+                [named.get(letter, word) for letter in each] for each in (their_layout, our_layout)
+            )
             left, right = side(one, given, bool(turned)), side(other, wanted, False)
         if left is None or right is None:
             return None
@@ -173,9 +183,16 @@ class Link:
         parts = tuple(parts[order.index(place)] for place in range(len(parts)))  # in the order of the rows
         turned = tuple(order[part] for part in option.turned)
         rows = [piece.canonical[0] for piece in parts]
-        rope = option.rope if is_theirs or not option.rope else {"interleaved": "half", "half": "interleaved"}[option.rope]
+        rope = (
+            option.rope
+            if is_theirs or not option.rope
+            else {"interleaved": "half", "half": "interleaved"}[option.rope]
+        )
         names = tuple(piece.leaf.name for piece in parts)
         is_turned = bool(option.axes) and len(whole.canonical) == 2
+        shape = whole.canonical[::-1] if is_turned else whole.canonical
+        if shape != (sum(rows), *parts[0].canonical[1:]):
+            return None
         if len(set(rows)) > 1:
             form = self._unequal(option, whole, parts, rope, turned, is_turned, axes)
         elif rope:
@@ -185,7 +202,9 @@ class Link:
         if form is None:
             return None
         return (
-            Concrete((whole.leaf.name,), names, form) if is_theirs else Concrete(names, (whole.leaf.name,), form)
+            Concrete((whole.leaf.name,), names, form)
+            if is_theirs
+            else Concrete(names, (whole.leaf.name,), form)
         )
 
     def _equal(
@@ -254,13 +273,19 @@ class Link:
         least = min(piece.canonical[0] for piece in parts)
         if option.heads and least % option.heads:
             return None
-        patterns = _part_patterns(parts, 0 if not rope else least // option.heads, rope, rotated, axes, by_size=True)
+        patterns = _part_patterns(
+            parts, 0 if not rope else least // option.heads, rope, rotated, axes, by_size=True
+        )
         if patterns is None:
             return None
-        if option.layout:  # groups of heads, each with all parts
-            rows = ", ".join(axes.name("rows", piece.canonical[0] // option.heads) for piece in parts)
+        blocks = max(option.heads, 1) if option.layout else 1  # groups of heads, each with all parts
+        order = option.order or tuple(range(len(parts)))
+        words = [ROWS.get(self.labels[order.index(place)] or "", "rows") for place in range(len(parts))]
+        rows = ", ".join(
+            axes.name(word, piece.canonical[0] // blocks) for word, piece in zip(words, parts, strict=True)
+        )
+        if option.layout:
             return _joined(rows, axes.name("g", option.heads), fused, patterns)
-        rows = ", ".join(axes.name("rows", piece.canonical[0]) for piece in parts)
         return _joined(rows, None, fused, patterns)
 
 
@@ -294,7 +319,9 @@ def _sized(pattern: str, one: Piece, other: Piece, axes: Axes) -> str:
         for item, size in zip(ITEM.findall(text), shape, strict=True):
             if not item.startswith("("):
                 sizes[item] = size
-    inside = [name for item in ITEM.findall(pattern) if item.startswith("(") for name in re.findall(r"\w+", item)]
+    inside = [
+        name for item in ITEM.findall(pattern) if item.startswith("(") for name in re.findall(r"\w+", item)
+    ]
     words = iter(("h", "d", "p", "r", "s", "t"))
     new = {name: axes.name(next(words), sizes[name]) for name in dict.fromkeys(inside) if name in sizes}
     return tidy(re.sub(r"\w+", lambda word: new.get(word.group(), word.group()), pattern))
@@ -393,7 +420,9 @@ def _part_patterns(
     return found
 
 
-def fused_options(link: Link, heads: Sequence[int], known: bool, rope: bool) -> Iterator[Option]:
+def fused_options(
+    link: Link, heads: Sequence[int], known: bool, rope: bool, in_order: bool = False
+) -> Iterator[Option]:
     """The ways to read a fused tensor whose parts are on the other side; the most usual first.
 
     Args:
@@ -401,17 +430,18 @@ def fused_options(link: Link, heads: Sequence[int], known: bool, rope: bool) -> 
         heads: possible numbers of heads.
         known: whether the parts' order and rows are known, from the type of a layer.
         rope: whether rotary positions may rotate some parts.
+        in_order: whether the parts' order is decided elsewhere.
     """
     parts = link.ours if len(link.theirs) == 1 else link.theirs
     rows = [piece.canonical[0] for piece in parts]
     count = len(parts)
     natural = tuple(range(count))
-    orders = [natural] if known else [*permutations(natural)]
-    groups = [number for number in (*heads, 1) if all(each % number == 0 for each in rows)]
+    orders = [natural] if known or in_order else [*permutations(natural)]
+    groups = [number for number in heads if number > 1 and all(each % number == 0 for each in rows)]
     layouts: list[tuple[str, int]] = [("", 0)]
     if not known and len(set(rows)) == 1:
-        layouts += [(layout, number) for layout in ("hkd", "hdk") for number in heads if rows[0] % number == 0]
-        layouts += [("dk", 0)]
+        layouts += [("hkd", number) for number in heads if rows[0] % number == 0]
+        layouts += [("dk", 0)]  # the same as "hdk"
         layouts += [
             (layout, number) for layout in ("kdh", "dkh", "dhk") for number in heads if rows[0] % number == 0
         ]
@@ -428,8 +458,9 @@ def fused_options(link: Link, heads: Sequence[int], known: bool, rope: bool) -> 
             yield Option(axes, layout, number, order, None, ())
         elif number:
             yield Option(axes, layout, number, order, way, places)
-        elif layout != "dk":
-            yield from (Option(axes, layout, each, order, way, places) for each in heads)
+        else:
+            whole = "hdk" if layout == "dk" else layout
+            yield from (Option(axes, whole, each, order, way, places) for each in heads)
 
 
 def reorderings(count: int, heads: Sequence[int], rows: int) -> Iterator[Option]:
@@ -441,6 +472,15 @@ def reorderings(count: int, heads: Sequence[int], rows: int) -> Iterator[Option]
     for order in permutations(range(count)):
         for number in heads:
             if rows % (count * number) == 0:
-                for layouts in ("khd>hkd", "hkd>khd", "hkd>hkd", "khd>hdk", "hdk>khd", "hdk>hdk", "hkd>hdk", "hdk>hkd"):
+                for layouts in (
+                    "khd>hkd",
+                    "hkd>khd",
+                    "hkd>hkd",
+                    "khd>hdk",
+                    "hdk>khd",
+                    "hdk>hdk",
+                    "hkd>hdk",
+                    "hdk>hkd",
+                ):
                     if order != tuple(range(count)) or len(set(layouts.split(">"))) > 1:
                         yield Option(layout=layouts, heads=number, order=order)

@@ -75,9 +75,12 @@ def _counts(bundles: Sequence[Bundle]) -> Counter[tuple[int, ...]]:
 
 
 def _candidates(
-    fused: Bundle, bundles: Sequence[Bundle], taken: set[tuple[str, ...]], spare: Mapping[tuple[int, ...], int]
+    fused: Bundle,
+    bundles: Sequence[Bundle],
+    taken: set[tuple[str, ...]],
+    spare: Mapping[tuple[int, ...], int],
 ) -> Iterator[tuple[list[Bundle], tuple[tuple[str, ...], ...]]]:
-    """Layers of one module whose rows together are those of `fused`; those with known names first."""
+    """Layers of one module whose rows together are the rows of `fused`; known names first."""
     modules: dict[tuple[str, ...], list[Bundle]] = {}
     for each in bundles:
         if each.path not in taken and len(each.shape) == 2 and each.kind in ("linear", "parameter"):
@@ -98,7 +101,7 @@ def _candidates(
 
 
 def _fit(parts: list[Bundle], shapes: Sequence[Shape]) -> bool:
-    """Whether the rows of the parts together are those of one of the shapes."""
+    """Whether the parts together have the rows of one of the shapes."""
     if len({tuple(each.groups) for each in parts}) > 1:
         return False
     each_way = [[part.shape] if part.oriented else [part.shape, part.shape[::-1]] for part in parts]

@@ -27,7 +27,9 @@ SIZES = ("head_dim", "d_head", "dim_head", "head_size", "head_width")
 MOST = 10
 
 
-def possible_heads(holders: Sequence[Any], axes: Mapping[str, int], deep: bool) -> Callable[[Link], Sequence[int]]:
+def possible_heads(
+    holders: Sequence[Any], axes: Mapping[str, int], deep: bool
+) -> Callable[[Link], Sequence[int]]:
     """A function of a link that returns its possible numbers of heads.
 
     Args:

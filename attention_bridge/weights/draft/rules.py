@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -24,7 +23,8 @@ class Line(NamedTuple):
     """A rule of a table.
 
     Attributes:
-        theirs, hub: the name patterns of `a` and of `b`.
+        theirs: the name pattern in `a`.
+        hub: the name pattern in `b`.
         form: the kind of the rule and its other arguments.
         key: key of the choice that the rule rests on; empty for none.
     """
@@ -64,7 +64,9 @@ def _templates(theirs: str, hub: str) -> list[tuple[str, str]]:
     found = []
     for one in re.finditer(r"\d+", theirs):
         for other in re.finditer(r"\d+", hub):
-            if one.group() == other.group() and not any(_inside(*each) for each in ((theirs, one), (hub, other))):
+            if one.group() == other.group() and not any(
+                _inside(*each) for each in ((theirs, one), (hub, other))
+            ):
                 found.append((_placed(theirs, one), _placed(hub, other)))
     return found
 
@@ -82,32 +84,43 @@ def _alternatives(names: Sequence[str]) -> str:
     """Names as one pattern: `a.{q,k,v}.weight`."""
     if len(names) == 1:
         return names[0]
-    start = os.path.commonprefix(names)
+    start = _common(names)
     start = start[: max(start.rfind("."), start.rfind("/")) + 1] if start not in names else ""
     rest = [name[len(start) :] for name in names]
-    end = os.path.commonprefix([each[::-1] for each in rest])[::-1]
-    end = end[min((at for at in (end.find("."), end.find("/"), end.find("_")) if at >= 0), default=len(end)) :]
+    end = _common([each[::-1] for each in rest])[::-1]
+    end = end[
+        min((at for at in (end.find("."), end.find("/"), end.find("_")) if at >= 0), default=len(end)) :
+    ]
     inner = [each[: len(each) - len(end)] for each in rest]
     if not all(inner):
         inner, end = rest, ""
     return f"{start}{{{','.join(inner)}}}{end}"
 
 
+def _common(names: Sequence[str]) -> str:
+    """The characters that all names begin with."""
+    same = [len({*letters}) == 1 for letters in zip(*names, strict=False)]
+    return names[0][: same.index(False) if False in same else len(same)]
+
+
 def _merged(given: list[Line]) -> list[Line]:
     """Rules of equal form whose names differ in the last part alone become one."""
     groups: dict[tuple[str, str, Form, str], list[Line]] = {}
     for line in given:
-        if "{" in line.theirs.replace("{n}", "") or "{" in line.hub.replace("{n}", "") or line.form.kind != "Rule":
-            groups.setdefault((line.theirs, line.hub, line.form, line.key), []).append(line)
-        else:
-            stems = tuple(name.rpartition(".")[0] for name in (line.theirs, line.hub))
-            groups.setdefault((*stems, line.form, line.key) if all(stems) else (line.theirs, line.hub, line.form, line.key), []).append(line)  # type: ignore[arg-type]
+        whole = (line.theirs, line.hub, line.form, line.key)
+        stems = line.theirs.rpartition(".")[0], line.hub.rpartition(".")[0]
+        can_join = line.form.kind == "Rule" and all(stems)
+        can_join &= not any("{" in name.replace("{n}", "") for name in (line.theirs, line.hub))
+        groups.setdefault((*stems, line.form, line.key) if can_join else whole, []).append(line)
     found = []
     for (first, second, form, key), same in groups.items():
         if len(same) == 1:
             found.append(same[0])
             continue
-        theirs, hub = ([name.rpartition(".")[2] for name in side] for side in zip(*((x.theirs, x.hub) for x in same), strict=True))
+        theirs, hub = (
+            [name.rpartition(".")[2] for name in side]
+            for side in zip(*((x.theirs, x.hub) for x in same), strict=True)
+        )
         if any("{" in name for name in (*theirs, *hub)):
             found += same
         else:

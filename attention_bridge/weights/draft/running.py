@@ -16,7 +16,9 @@ Arrays = Mapping[str, np.ndarray]
 Run = Callable[[Arrays], list[np.ndarray]]
 
 
-def runner(holder: Any, container: Container, function: Callable[..., Any] | None, inputs: Any, which: str) -> Run:
+def runner(
+    holder: Any, container: Container, function: Callable[..., Any] | None, inputs: Any, which: str
+) -> Run:
     """A function of arrays by name that returns the outputs of one side.
 
     Args:
@@ -50,7 +52,9 @@ def runner(holder: Any, container: Container, function: Callable[..., Any] | Non
         try:
             result = call({**kept, **arrays}, args, kwargs)
         except Exception as error:
-            raise InputError(cut(f"{which} cannot be run with the inputs: {type(error).__name__}: {error}")) from error
+            raise InputError(
+                cut(f"{which} cannot be run with the inputs: {type(error).__name__}: {error}")
+            ) from error
         return outputs(result)
 
     return run
@@ -181,7 +185,9 @@ def difference(ones: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> floa
         elif one.shape != other.shape and one.ndim > 2 and np.moveaxis(one, -1, 1).shape == other.shape:
             one = np.moveaxis(one, -1, 1)
         if one.shape != other.shape:
-            raise InputError(f"a and b must return arrays of the same shape, got {one.shape} and {other.shape}")
+            raise InputError(
+                f"a and b must return arrays of the same shape, got {one.shape} and {other.shape}"
+            )
         wide = one.astype(np.float64), other.astype(np.float64)
         if not all(np.isfinite(x).all() for x in wide):
             return float("inf")

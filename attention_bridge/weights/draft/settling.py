@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, product
 from math import prod
@@ -51,7 +51,8 @@ class Search:
 
     Args:
         decisions: the decisions; their options are chosen in place.
-        theirs, ours: functions of arrays by name that return the outputs of `a` and of `b`.
+        theirs: function of arrays by name that returns the outputs of `a`.
+        ours: function of arrays by name that returns the outputs of `b`.
         specs: dtype of each tensor of `b`.
         their_specs: dtype of each tensor of `a`.
         is_ours_fixed: whether `b` keeps its values while options are tried, and `a` is run again.
@@ -77,7 +78,10 @@ class Search:
         decisions = self._decisions()
         error = self._error({})
         if error > self.tolerance:
-            self._eliminate(decisions)
+            self._eliminate(decisions, most=1)
+            error = self._error({})
+        if error > self.tolerance:
+            self._eliminate(decisions, most=MOST_TRIALS)
             error = self._error({})
         if error > self.tolerance:
             error = self._product(decisions)
@@ -89,29 +93,38 @@ class Search:
         found: dict[str, Decision] = {
             key: each for key, each in self.decisions.choices.items() if len(each.options) > 1
         }
-        return found | {key: each for key, each in self.decisions.renamings.items()}
+        return found | dict(self.decisions.renamings.items())
 
-    def _eliminate(self, decisions: Mapping[str, Decision]) -> None:
-        """Settle each decision while the options of all that are open are equal."""
+    def _eliminate(self, decisions: Mapping[str, Decision], most: int) -> None:
+        """Settle each decision while the options of all that are open are equal.
+
+        Args:
+            decisions: all decisions.
+            most: number of options with which the outputs agree after which no others are tried; 1 takes the first.
+        """
         open_keys = dict.fromkeys(decisions)
-        progress = True
-        while progress and open_keys:
-            progress = False
+        while open_keys:
+            several = []
+            before = len(open_keys)
             for key in [*open_keys]:
                 decision = decisions[key]
                 others = {each: decisions[each] for each in open_keys if each != key}
-                survivors = self._survivors(decision, others)
+                survivors = self._survivors(decision, others, most)
                 if survivors:
                     decision.chosen = survivors[0]
-                    if len(survivors) == 1:
-                        del open_keys[key]
-                        progress = True
+                if len(survivors) == 1:
+                    del open_keys[key]
+                elif survivors:
+                    several.append(key)
+            if len(open_keys) == before:  # the first of several options, which the last comparison tests
+                if not several:
+                    return
+                del open_keys[several[0]]
 
-    def _survivors(self, decision: Decision, neutral: Mapping[str, Decision]) -> list[int]:
+    def _survivors(self, decision: Decision, neutral: Mapping[str, Decision], most: int) -> list[int]:
         before = decision.chosen
-        found = []
-        for number in self._trials(neutral, [decision], [(each,) for each in range(len(decision.options))]):
-            found.append(number[0])
+        trials = self._trials(neutral, [decision], [(each,) for each in range(len(decision.options))])
+        found = [number[0] for number in islice(trials, most)]
         decision.chosen = before
         return found
 
@@ -139,11 +152,22 @@ class Search:
             if isinstance(decision, Choice) and not decision.reason:
                 continue
             before = decision.chosen
-            others = [(each,) for each in range(len(decision.options)) if each != before]
+            others = [(each,) for each in range(len(decision.options)) if self._differs(decision, each)]
             if any(True for _ in self._trials({}, [decision], others[:MOST_CHECKS])):
                 found.add(key)
             decision.chosen = before
         return found
+
+    def _differs(self, decision: Decision, number: int) -> bool:
+        """Whether an option may give another function.
+
+        Without rotary positions, features of queries and keys can be permuted alike, which changes no output.
+        """
+        if number == decision.chosen:
+            return False
+        if isinstance(decision, Renaming):
+            return True
+        return not (decision.options[number].rope and not decision.options[decision.chosen].rope)
 
     def _trials(
         self, neutral: Mapping[str, Decision], decisions: Sequence[Decision], options: Any
@@ -156,10 +180,13 @@ class Search:
         else:
             values = self._moved(fixed, back=True)
             reference = self.theirs(values)
+        links = [link for each in decisions if isinstance(each, Choice) for link in each.links]
+        is_part = all(isinstance(each, Choice) for each in decisions)
+        given: dict[str, np.ndarray] = {}
         for chosen in islice(options, MOST_TRIALS):
             for each, number in zip(decisions, chosen, strict=True):
                 each.chosen = number
-            given = self._moved(values, back=self.is_ours_fixed)
+            given |= self._moved(values, back=self.is_ours_fixed, links=links if given and is_part else None)
             found = (self.theirs if self.is_ours_fixed else self.ours)(given)
             if difference(reference, found) <= self.tolerance:
                 yield chosen
@@ -170,12 +197,14 @@ class Search:
         fixed = self._values(neutral)
         return difference(self.theirs(self._moved(fixed, back=True)), self.ours(fixed))
 
-    def _moved(self, values: Arrays, *, back: bool) -> dict[str, np.ndarray]:
-        """The values of the other side through the rules as they are now."""
+    def _moved(
+        self, values: Arrays, *, back: bool, links: Sequence[Link] | None = None
+    ) -> dict[str, np.ndarray]:
+        """The values of the other side through the rules as they are now; of some links, or of all."""
         found: dict[str, np.ndarray] = {}
         axes = self.decisions.axes.sizes
         specs = self.their_specs if back else self.specs
-        for concrete, _ in self.decisions.concretes():
+        for concrete, _ in self.decisions.concretes(links):
             move = self._move(concrete)
             given, wanted = (concrete.hub, concrete.theirs) if back else (concrete.theirs, concrete.hub)
             results = (move.inverse() if back else move).apply([values[name] for name in given], axes)
@@ -189,8 +218,11 @@ class Search:
         return self.moves[concrete]
 
     def _values(self, neutral: Mapping[str, Decision]) -> dict[str, np.ndarray]:
-        """Random values of the tensors of `b`; those of neutral decisions make their options equal."""
-        links = [*self.decisions.certain, *(x for each in self.decisions.choices.values() for x in each.links)]
+        """Random values of the tensors of `b`; where a decision is neutral, they make its options equal."""
+        links = [
+            *self.decisions.certain,
+            *(x for each in self.decisions.choices.values() for x in each.links),
+        ]
         found: dict[str, np.ndarray] = {}
         for link in links:
             for piece in link.ours:
@@ -244,6 +276,3 @@ def _make_equal(values: dict[str, np.ndarray], group: Sequence[str]) -> None:
                 other = first + name[len(path) :]
                 if other in values:
                     values[name] = values[other]
-
-
-Heads = Callable[[Link], Sequence[int]]

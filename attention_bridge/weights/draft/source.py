@@ -11,7 +11,9 @@ from attention_bridge.weights.layout import Layout
 WIDTH = 110
 
 
-def python_source(layout: Layout, lines: Sequence[Line], marks: Mapping[str, str], name: str, notes: Sequence[str]) -> str:
+def python_source(
+    layout: Layout, lines: Sequence[Line], marks: Mapping[str, str], name: str, notes: Sequence[str]
+) -> str:
     """The layout as Python source.
 
     Args:
@@ -24,17 +26,32 @@ def python_source(layout: Layout, lines: Sequence[Line], marks: Mapping[str, str
     used = {"Layout", *(line.form.kind for line in lines)}
     used |= {type(each).__name__ for each in (*layout.tied, *layout.dropped)}
     head = f"from attention_bridge.weights import {', '.join(sorted(used))}"
-    text = [head, "", *(f"# {note}" for note in notes), f"{name} = Layout(", f"    {quoted(layout.name)},", "    rules=("]
+    text = [
+        head,
+        "",
+        *(f"# {note}" for note in notes),
+        f"{name} = Layout(",
+        f"    {quoted(layout.name)},",
+        "    rules=(",
+    ]
     for line in lines:
         text += _rule(line, marks.get(line.key, ""))
     text.append("    ),")
     if layout.tied:
-        text += ["    tied=(", *(f"        Tied({quoted(x.name)}, {quoted(x.to)}, {quoted(x.reason)})," for x in layout.tied), "    ),"]
+        text += [
+            "    tied=(",
+            *(f"        Tied({quoted(x.name)}, {quoted(x.to)}, {quoted(x.reason)})," for x in layout.tied),
+            "    ),",
+        ]
     if layout.dropped:
-        text += ["    dropped=(", *(f"        Dropped({quoted(x.name)}, {quoted(x.reason)})," for x in layout.dropped), "    ),"]
+        text += [
+            "    dropped=(",
+            *(f"        Dropped({quoted(x.name)}, {quoted(x.reason)})," for x in layout.dropped),
+            "    ),",
+        ]
     if layout.axes:
         pairs = ", ".join(f"({quoted(axis)}, {size})" for axis, size in layout.axes)
-        text.append(f"    axes=({pairs},),")
+        text.append(f"    axes=({pairs}{',' if len(layout.axes) == 1 else ''}),")
     return "\n".join([*text, ")"]) + "\n"
 
 
@@ -46,12 +63,17 @@ def _rule(line: Line, mark: str) -> list[str]:
         arguments.append(shown if positional else f"{name}={shown}")
     comment = f"  # {mark}" if mark else ""
     whole = f"        {line.form.kind}({', '.join(arguments)}),"
-    if len(whole) <= WIDTH and len(whole) + len(comment) <= 150:
+    if len(whole) + len(comment) <= WIDTH:
         return [whole + comment]
     above = [f"        # {mark}"] if mark else []
     if len(whole) <= WIDTH:
         return [*above, whole]
-    return [*above, f"        {line.form.kind}(", *(f"            {each}," for each in arguments), "        ),"]
+    return [
+        *above,
+        f"        {line.form.kind}(",
+        *(f"            {each}," for each in arguments),
+        "        ),",
+    ]
 
 
 def quoted(text: str) -> str:
@@ -70,12 +92,20 @@ def toml_source(layout: Layout, lines: Sequence[Line], marks: Mapping[str, str],
         else:
             text += ["", "[[rules]]"]
         text += [] if line.form.kind == "Rule" else [f"kind = {quoted(line.form.kind)}"]
-        text += [f"theirs = {quoted(line.theirs)}", f"hub = {quoted(line.hub)}"]
+        text.append(f"theirs = {quoted(line.theirs)}")
+        text.append(f"hub = {quoted(line.hub)}")
         text += [
-            f"{name} = {quoted(value) if isinstance(value, str) else list(value)}" for name, value in line.form.arguments
+            f"{name} = {quoted(value) if isinstance(value, str) else list(value)}"
+            for name, value in line.form.arguments
         ]
     for tied in layout.tied:
-        text += ["", "[[tied]]", f"name = {quoted(tied.name)}", f"to = {quoted(tied.to)}", f"reason = {quoted(tied.reason)}"]
+        text += [
+            "",
+            "[[tied]]",
+            f"name = {quoted(tied.name)}",
+            f"to = {quoted(tied.to)}",
+            f"reason = {quoted(tied.reason)}",
+        ]
     for dropped in layout.dropped:
         text += ["", "[[dropped]]", f"name = {quoted(dropped.name)}", f"reason = {quoted(dropped.reason)}"]
     return "\n".join(text) + "\n"

@@ -109,6 +109,7 @@ def renamed(path: tuple[str, ...], names: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _align(source: Node, target: Node, found: Alignment) -> None:
+    source, target = _bared(source, target), _bared(target, source)
     if source.layer is not None and target.layer is not None:
         found.pairs.append(Pair(source.layer, target.layer))
     else:
@@ -126,6 +127,13 @@ def _align(source: Node, target: Node, found: Alignment) -> None:
     _ambiguous(ours, theirs, found)
     found.source_left += [each for node in ours for each in node.layers()]
     found.target_left += [each for node in theirs for each in node.layers()]
+
+
+def _bared(node: Node, other: Node) -> Node:
+    """The only layer that a module holds, if the other module is a layer itself."""
+    while node.layer is None and other.layer is not None and len(node.inside) == 1:
+        (node,) = node.inside.values()
+    return node
 
 
 Match = Callable[[list[Node], list[Node]], list[tuple[Node, Node]]]
