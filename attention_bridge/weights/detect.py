@@ -40,6 +40,8 @@ def detect(specs: Mapping[str, Spec]) -> list[Candidate]:
     example = max(specs, key=len)
     particular, mirrors = [], []
     for layout in LAYOUTS.values():
+        if layout.name == "plain":  # it covers anything, which is no evidence
+            continue
         if takes_anything(layout):
             if (spelled := _spelled(specs, layout)) is not None:
                 evidence = f"modules of the mirrors have all {len(specs)} names and shapes, such as {example}"

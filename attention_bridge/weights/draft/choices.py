@@ -354,8 +354,8 @@ def _put(found: Decisions, link: Link, one: Bundle, other: Bundle, heads: Heads,
                 for path in open_paths
             )
             options = [*fused_options(link, heads(link) if deep else (), known, deep, in_order)]
-            options = options if deep else options[:1]
             options = _fitting(options, link, found.axes)
+            options = options if deep else options[:1]
             words = ", ".join(str(word) for word in link.labels) if any(link.labels) else "its parts"
             reason = "" if known else f"the order of {words} in {fused.path[-1]}"
             found.choices[key] = Choice(reason, options, [], "rows" if link.oriented else "constant")
