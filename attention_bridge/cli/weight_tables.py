@@ -79,8 +79,8 @@ def _next_steps(found: Inspection) -> list[str]:
     """The next step for a checkpoint that has no known layout."""
     return [
         "layout: unknown; `attention-bridge layouts` lists the known ones",
-        f"next: `attention-bridge draft-layout {found.path} OTHER --output mine.toml` proposes a layout, where OTHER is a "
-        "checkpoint of the same model under the names to convert to; then `attention-bridge convert --from mine.toml`",
+        f"next: `attention-bridge draft-layout {found.path} OTHER --output mine.toml` proposes a layout, where OTHER "
+        "is a checkpoint of the same model under the names to convert to; `convert --from mine.toml` then applies it",
     ]
 
 

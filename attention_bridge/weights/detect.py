@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from attention_bridge.weights.engine import enter, move, route
-from attention_bridge.weights.layout import Layout, entry_for
+from attention_bridge.weights.layout import TRAINERS, Layout, entry_for
 from attention_bridge.weights.leaves import Spec
 from attention_bridge.weights.placeholders import ghost
 from attention_bridge.weights.report import Report
@@ -87,6 +87,7 @@ def _has_place(name: str, layout: Layout) -> bool:
             entry_for(canonical, layout.tied),
             entry_for(canonical, layout.dropped),
             entry_for(canonical, layout.unused),
+            entry_for(canonical, TRAINERS),
         )
     )
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from attention_bridge.errors import Fault, FaultKind, InputError, unknown
 from attention_bridge.weights.configured import Configured, read_config
-from attention_bridge.weights.layout import AnyMove, Layout, ZeroBias, entry_for
+from attention_bridge.weights.layout import AVERAGED, TRAINERS, AnyMove, Layout, ZeroBias, entry_for
 from attention_bridge.weights.names import pattern
 from attention_bridge.weights.placeholders import stacked
 from attention_bridge.weights.reordered import ReorderedMove
@@ -144,6 +144,7 @@ def enter(tensors: Mapping[str, np.ndarray], layout: Layout, report: Report) -> 
     """The tensors to convert, in the rules' spelling; the others are checked and noted in `report`."""
     arrays: dict[str, Traced] = {}
     canonical = {layout.canonical(given): array for given, array in tensors.items()}
+    weights = {layout.canonical(given) for given in tensors if not AVERAGED.match(given)}
     for given, array in tensors.items():
         name = layout.canonical(given)
         if refused := entry_for(name, layout.refused):
@@ -162,7 +163,9 @@ def enter(tensors: Mapping[str, np.ndarray], layout: Layout, report: Report) -> 
                 report.ignored.append(Note(given, tied.reason))
             else:
                 report.faults.append(Fault(given, "wrong value", tied.reason, "other values"))
-        elif not layout.moves(name) and (unused := entry_for(name, layout.unused)):
+        elif AVERAGED.match(given) and name != given and name in weights:
+            report.ignored.append(Note(given, "dropped: an average of the weights, beside them"))
+        elif not layout.moves(name) and (unused := entry_for(name, (*layout.unused, *TRAINERS))):
             report.ignored.append(Note(given, f"dropped: {unused.reason}"))
         else:
             try:

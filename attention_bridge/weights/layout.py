@@ -21,6 +21,10 @@ from attention_bridge.weights.stacked import first
 # Prefixes of models that DataParallel, torch.compile or PEFT has wrapped, and of state dicts in a training checkpoint.
 WRAPPED = re.compile(r"^((state_dict|model_state_dict|module|_orig_mod|base_model\.model)\.)+")
 
+# Prefixes that trainers put before all names of a model, and before the names of an average of its weights.
+TRAINED = re.compile(r"^(model|net|network|state_dict|model_state_dict|module|_orig_mod)\.")
+AVERAGED = re.compile(r"^(ema|ema_model|model_ema|ema_state_dict|shadow|shadow_params)\.")
+
 
 @dataclass(frozen=True)
 class Constant:
@@ -57,6 +61,21 @@ class Unused:
 
     name: str
     reason: str
+
+
+# Tensors beside a model in a trainer's file.
+TRAINERS = tuple(
+    Unused(f"{name}.{{rest}}", "the state of a trainer, not part of the model")
+    for name in (
+        "optimizer",
+        "optimizer_state_dict",
+        "optim",
+        "scheduler",
+        "lr_scheduler",
+        "scaler",
+        "rng_state",
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -188,9 +207,22 @@ class Layout:
         return {axis for move in (*self.to_hub, *self.from_hub) for axis in move.unknown_axes({})}
 
     def canonical(self, name: str) -> str:
-        """The spelling of `name` that the rules use."""
+        """The spelling of `name` that the rules use.
+
+        A trainer's prefix, such as `model.` or `ema.`, is removed if the layout does not have the name otherwise.
+        """
         if self.slashes:
             name = name.replace("/", ".")
+        spelled = self._spelled(name)
+        rest = name
+        while found := TRAINED.match(rest) or AVERAGED.match(rest):
+            if self.has(spelled):
+                return spelled
+            rest = rest[found.end() :]
+            spelled = self._spelled(rest)
+        return spelled if rest == name or self.has(spelled) else self._spelled(name)
+
+    def _spelled(self, name: str) -> str:
         if self.name.startswith("hf."):
             name = WRAPPED.sub("", name)
         for theirs, ours in self.spellings:

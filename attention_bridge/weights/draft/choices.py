@@ -150,7 +150,9 @@ def decide(
     theirs, ours = theirs_joined.bundles, ours_joined.bundles
     pairs, unsure, left = _aligned(theirs, ours, names)
     found = Decisions(Axes(), source_left=left[0], target_left=left[1])
-    for group in (*ours_joined.open_groups, *unsure):
+    for paths in ours_joined.open_groups:
+        _rename(found, [".".join(path) for path in paths])
+    for group in unsure:
         _rename(found, group)
     for one, other in pairs:
         _decide(found, one, other, heads, deep)
@@ -264,9 +266,9 @@ def _path_of(node: Node) -> str:
     return ".".join(first)
 
 
-def _rename(found: Decisions, paths: Sequence[tuple[str, ...]] | Sequence[str]) -> None:
+def _rename(found: Decisions, paths: Sequence[str]) -> None:
     """Note layers that nothing tells apart; in all modules of a list they are permuted alike."""
-    group = tuple(each if isinstance(each, str) else ".".join(each) for each in paths)
+    group = tuple(paths)
     above = [path.rpartition(".") for path in group]
     key = (
         " ".join(sorted({_abstract(parent) for parent, _, _ in above}))
@@ -413,7 +415,8 @@ def _put(found: Decisions, link: Link, one: Bundle, other: Bundle, heads: Heads,
     symmetric = sorted(patterns) == sorted((IDENTITY, "i o -> o i")) or len(patterns) == 2
     if key not in found.choices:
         first = link.theirs[0]
-        reason = f"the order of the axes of {first.leaf.name.rpartition('.')[2]} {first.stored}"
+        last = ".".join(first.leaf.name.split(".")[-2:])
+        reason = f"the order of the axes of {last} {first.stored}"
         mode = "symmetric" if symmetric and len(first.stored) == len(link.ours[0].stored) == 2 else "constant"
         found.choices[key] = Choice(reason, [Option(axes) for axes in range(len(patterns))], [], mode)
     found.choices[key].links.append(link)

@@ -359,8 +359,8 @@ def _notes(guesses: Sequence[Guess], settled: Settled | None) -> list[str]:
         return [f"{count}, to settle with inputs=." if open_count else "No rule is a guess."]
     if not settled.agrees:
         return [
-            f"Outputs differ by {settled.error:.1e} of the largest with each table that was tried: the guesses are open,",
-            "or the models compute different functions, which diagnose finds.",
+            "Outputs differ with each table that was tried: the guesses are open, or the models compute different",
+            "functions; diagnose finds the difference.",
         ]
     return [
         f"Equal random weights give equal outputs: largest difference {settled.error:.1e} of the largest output."
