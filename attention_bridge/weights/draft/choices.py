@@ -169,7 +169,7 @@ def decide(
 def _prefer_transposed(found: Decisions) -> None:
     """Put the transposed order of square matrices first if most other matrices of unknown order are transposed."""
     known = [
-        link.patterns()[0] != IDENTITY
+        link.theirs[0].canonical != link.ours[0].canonical
         for link in found.certain
         if not link.oriented and len(link.theirs[0].stored) == 2 and len(link.ours[0].stored) == 2
     ]
