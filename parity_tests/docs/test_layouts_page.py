@@ -36,7 +36,8 @@ def test_page_runs(
         for rule in mine.rules  # type: ignore[attr-defined]
     }
     state = space["theirs"].state_dict()  # type: ignore[attr-defined]
-    back = checkpoints.read(tmp_path / "back.pt")
+    with checkpoints.open(checkpoints.find(tmp_path / "back.pt")) as reader:
+        back = dict(reader.items())
     assert back.keys() == state.keys()
     assert all(back[name].tobytes() == x.numpy().tobytes() for name, x in state.items())
     assert any("draft-layout" in text for text in said)

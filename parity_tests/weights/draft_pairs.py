@@ -39,7 +39,7 @@ class Sizes(NamedTuple):
 
 
 SIZES = Sizes()
-SQUARE = Sizes(8, 8, 8, 2, 2, 8, 3)
+SQUARE = Sizes(8, 8, 8, 2, 2, 8, 2)
 
 
 class Spelling(NamedTuple):

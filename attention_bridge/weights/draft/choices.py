@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from itertools import islice, permutations
 from math import factorial
 
+import numpy as np
+
 from attention_bridge.errors import InputError, cut
 from attention_bridge.weights.draft.axes import Axes
 from attention_bridge.weights.draft.bundles import Bundle
@@ -26,6 +28,8 @@ from attention_bridge.weights.draft.forms import (
     reorderings,
 )
 from attention_bridge.weights.draft.fusing import join
+from attention_bridge.weights.draft.rules import move_of
+from attention_bridge.weights.placeholders import ghost
 from attention_bridge.weights.rule import IDENTITY
 from attention_bridge.weights.twins.alignment import Alignment, Node, align_nodes, tree
 from attention_bridge.weights.twins.layers import Layer
@@ -160,7 +164,7 @@ def decide(
         choice.options = [
             option
             for option in choice.options
-            if all(link.concrete(option, Axes()) is not None for link in choice.links)
+            if all(fits(link, option, Axes()) is not None for link in choice.links)
         ]
     _prefer_transposed(found)
     return found
@@ -435,13 +439,30 @@ def _fused_on_both(one: Bundle, other: Bundle) -> int:
     return 2 if rows % 2 == 0 and rows != inputs else 0
 
 
+def fits(link: Link, option: Option, axes: Axes) -> Concrete | None:
+    """The rule of an option, if it converts the shapes of the tensors of `a` to the shapes in `b`; else None."""
+    concrete = link.concrete(option, axes)
+    if concrete is None:
+        return None
+    given = {piece.leaf.name: piece.stored for piece in link.theirs}
+    wanted = {piece.leaf.name: piece.stored for piece in link.ours}
+    try:
+        found = move_of(concrete).apply(
+            [ghost(given[x], np.dtype(bool)) for x in concrete.theirs], axes.sizes
+        )
+    except ValueError:
+        return None
+    shapes = {name: array.shape for name, array in zip(concrete.hub, found, strict=True)}
+    return concrete if shapes == wanted else None
+
+
 def _fitting(options: Iterable[Option], link: Link, axes: Axes) -> list[Option]:
     """The options that give a rule; no two of them give the same one."""
     found: dict[object, Option] = {}
     for option in options:
         trial = Axes()
         trial.sizes.update(axes.sizes)
-        concrete = link.concrete(option, trial)
+        concrete = fits(link, option, trial)
         if concrete is not None:
             sizes = tuple(sorted(trial.sizes.items() - axes.sizes.items()))
             found.setdefault((concrete, sizes), option)

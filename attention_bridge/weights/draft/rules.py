@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from attention_bridge.weights.draft.forms import Concrete, Form
 from attention_bridge.weights.joined import JoinedRule
-from attention_bridge.weights.layout import AnyRule
+from attention_bridge.weights.layout import AnyMove, AnyRule
 from attention_bridge.weights.reordered import ReorderedRule
 from attention_bridge.weights.rule import Rule
 
@@ -57,6 +57,13 @@ def lines(concretes: Iterable[tuple[Concrete, str]]) -> list[Line]:
         if index not in done:
             found[index] = Line(theirs, hub, form, key)
     return _merged([found[index] for index in sorted(found)])
+
+
+def move_of(concrete: Concrete) -> AnyMove:
+    """The move from the tensors of `a` to the tensors of `b`."""
+    line = Line(_alternatives(concrete.theirs), _alternatives(concrete.hub), concrete.form, "")
+    (move,) = line.rule().to_hub
+    return move
 
 
 def _templates(theirs: str, hub: str) -> list[tuple[str, str]]:

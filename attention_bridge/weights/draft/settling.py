@@ -20,7 +20,7 @@ import numpy as np
 
 from attention_bridge.weights.draft.choices import Choice, Decisions, Renaming
 from attention_bridge.weights.draft.forms import Concrete, Link, Piece
-from attention_bridge.weights.draft.rules import Line, _alternatives
+from attention_bridge.weights.draft.rules import move_of
 from attention_bridge.weights.draft.running import Arrays, Run, difference
 from attention_bridge.weights.layout import AnyMove
 
@@ -213,8 +213,7 @@ class Search:
 
     def _move(self, concrete: Concrete) -> AnyMove:
         if concrete not in self.moves:
-            line = Line(_alternatives(concrete.theirs), _alternatives(concrete.hub), concrete.form, "")
-            (self.moves[concrete],) = line.rule().to_hub
+            self.moves[concrete] = move_of(concrete)
         return self.moves[concrete]
 
     def _values(self, neutral: Mapping[str, Decision]) -> dict[str, np.ndarray]:
