@@ -49,12 +49,12 @@ def test_drafted_file_converts_both_ways(pair: tuple[Path, Path], tmp_path: Path
         assert "0 guesses" in said
         layout = read_layout(str(tmp_path / given))
         assert [each.name for each in layout.tied] == ["lm_head.weight"]
-        target = output.with_suffix(".npz")
+        target = tmp_path / f"{output.suffix[1:]}.npz"
         code, said = run("convert", a, target, "--from", tmp_path / given, "--to", "plain")
         assert code == 0, said
         found = read(target)
         assert {name: x.shape for name, x in found.items()} == {name: x.shape for name, x in read(b).items()}
-        back = output.with_suffix(".safetensors")
+        back = target.with_suffix(".safetensors")
         code, said = run("convert", target, back, "--from", "plain", "--to", tmp_path / given)
         assert code == 0, said
         assert read(back)["h.0.fc.weight"].tobytes() == read(a)["h.0.fc.weight"].tobytes()
