@@ -3,6 +3,7 @@
 | function | does |
 |---|---|
 | `transfer(source, target)` | copies the weights of a model into a model of either framework |
+| `draft_layout(a, b)` | proposes the layout between two models that no table knows |
 | `convert(source, target, ...)` | converts a checkpoint from one layout and format to another |
 | `explain(report)` | describes a conversion in words |
 | `load_pretrained(source, framework)` | loads a Hugging Face directory as a model of either framework |
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from attention_bridge.pretrained import load_pretrained as load_pretrained
     from attention_bridge.pretrained import save_pretrained as save_pretrained
     from attention_bridge.pretrained.conversion import convert_checkpoint as convert
+    from attention_bridge.weights import draft_layout as draft_layout
     from attention_bridge.weights import explain as explain
     from attention_bridge.weights import transfer as transfer
 
@@ -40,6 +42,7 @@ PUBLIC = {
     "compare": ("attention_bridge.parity", "compare"),
     "convert": ("attention_bridge.pretrained.conversion", "convert_checkpoint"),
     "diagnose": ("attention_bridge.doctor", "diagnose"),
+    "draft_layout": ("attention_bridge.weights", "draft_layout"),
     "explain": ("attention_bridge.weights", "explain"),
     "inspect": ("attention_bridge.pretrained", "inspect"),
     "load_pretrained": ("attention_bridge.pretrained", "load_pretrained"),
@@ -53,6 +56,7 @@ __all__ = [
     "compare",
     "convert",
     "diagnose",
+    "draft_layout",
     "explain",
     "inspect",
     "load_pretrained",

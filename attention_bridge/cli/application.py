@@ -17,6 +17,7 @@ from attention_bridge.cli.choices import OptionError
 from attention_bridge.cli.classify import classify
 from attention_bridge.cli.demo import demo
 from attention_bridge.cli.doctor import doctor
+from attention_bridge.cli.draft_layout import draft_layout
 from attention_bridge.cli.embed import embed
 from attention_bridge.cli.fill_mask import fill_mask
 from attention_bridge.cli.generate import generate
@@ -76,6 +77,7 @@ for command in (show, parity, demo, inspect, convert, layouts, doctor, plot, inf
 for text_command in (generate, embed, classify):
     app.command()(text_command)
 app.command("fill-mask")(fill_mask)
+app.command("draft-layout")(draft_layout)
 
 
 def main() -> None:

@@ -73,7 +73,8 @@ def convert(
             parser=layout("--from"),
             metavar="LAYOUT",
             autocompletion=complete_layout,
-            help="Layout of the source; `attention-bridge layouts` lists all.",
+            help="Layout of the source; `attention-bridge layouts` lists all. mine.toml is a layout of your own, and "
+            "so is mine.py:MINE, whose Python code runs.",
             show_default="from config.json",
         ),
     ] = None,
@@ -84,7 +85,7 @@ def convert(
             parser=layout("--to"),
             metavar="LAYOUT",
             autocompletion=complete_layout,
-            help="Layout of the target.",
+            help="Layout of the target, or a file as for --from.",
         ),
     ] = "torch_attention",
     config: Annotated[
@@ -131,6 +132,7 @@ def convert(
     from attention_bridge.cli import weight_tables
     from attention_bridge.pretrained import conversion
     from attention_bridge.pretrained.source import Source
+    from attention_bridge.weights.engine import find_layout
     from attention_bridge.weights.layouts import LAYOUTS
 
     if dry_run and verify:
@@ -144,7 +146,7 @@ def convert(
     with Source.open(source, config, changes=changes, ignore=ignore or ()) as opened:
         given_layout = source_layout or opened.layout()
         if config is not None:
-            _check_config(opened, config, given_layout, target_layout)
+            _check_config(opened, config, *(find_layout(x).name for x in (given_layout, target_layout)))
         if verify:
             from attention_bridge.pretrained import verification
 

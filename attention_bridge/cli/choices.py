@@ -6,9 +6,13 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from attention_bridge.cli.paths import path
 from attention_bridge.errors import InputError
+
+if TYPE_CHECKING:
+    from attention_bridge.weights.layout import Layout
 
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh")
 DTYPES = ("float32", "float64", "bfloat16")
@@ -32,14 +36,15 @@ def choice(option: str, words: Sequence[str]) -> Callable[[str], str]:
     return parse
 
 
-def layout(option: str) -> Callable[[str], str]:
-    """Make a parser for the name of a layout; its error names the option, and the nearest layouts."""
+def layout(option: str) -> Callable[[str], str | Layout]:
+    """Make a parser for the name of a layout, or for a file with one; its error names the option."""
 
-    def parse(text: str) -> str:
+    def parse(text: str) -> str | Layout:
         from attention_bridge.weights.engine import find_layout
+        from attention_bridge.weights.layout_files import is_layout_file, read_layout
 
         try:
-            return find_layout(text).name
+            return read_layout(text) if is_layout_file(text) else find_layout(text).name
         except InputError as error:
             raise OptionError(f"{option}: {error}") from error
 

@@ -70,8 +70,17 @@ def inspection_lines(found: Inspection) -> list[str]:
     return [
         f"{found.path}: {found.format} ({found.format_evidence})",
         f"{found.parameters:,} parameters in {len(found.specs)} tensors ({dtypes})",
-        *(layouts or ["layout: unknown; `attention-bridge layouts` lists the known ones"]),
+        *(layouts or _next_steps(found)),
         f"model: {found.model or 'unknown'}; {found.config_note}",
+    ]
+
+
+def _next_steps(found: Inspection) -> list[str]:
+    """The next step for a checkpoint that has no known layout."""
+    return [
+        "layout: unknown; `attention-bridge layouts` lists the known ones",
+        f"next: `attention-bridge draft-layout {found.path} OTHER --output mine.toml` proposes a layout, where OTHER "
+        "is a checkpoint of the same model under the names to convert to; `convert --from mine.toml` then applies it",
     ]
 
 

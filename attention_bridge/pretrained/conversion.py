@@ -28,6 +28,7 @@ from attention_bridge.pretrained.source import Source
 from attention_bridge.pretrained.writing import write_files
 from attention_bridge.weights import Report, stream
 from attention_bridge.weights.engine import find_layout
+from attention_bridge.weights.layout import Layout
 from attention_bridge.weights.leaves import Spec
 
 Items = Iterable[tuple[str, np.ndarray]]
@@ -70,8 +71,8 @@ class Conversion:
 def convert_checkpoint(
     source_path: str | os.PathLike[str] | Source,
     target_path: str | os.PathLike[str],
-    source: str,
-    target: str,
+    source: Layout | str,
+    target: Layout | str,
     *,
     axes: Mapping[str, int] | None = None,
     config: Mapping[str, Any] | None = None,
@@ -87,8 +88,8 @@ def convert_checkpoint(
         source_path: a file, the index of a sharded checkpoint, or a directory with either; or an opened
             source, which stays open.
         target_path: a file, whose suffix gives the format; or a directory, for a file `model.safetensors` in it.
-        source: name of the source's layout.
-        target: name of the target's layout.
+        source: layout of the source, or its name.
+        target: layout of the target, or its name.
         axes: sizes of axes that the shapes do not give; None for none.
         config: the model's configuration; None to use the one of an opened source, or the file
             beside the source, if its family is known.
@@ -150,13 +151,13 @@ def convert_checkpoint(
         elif places:
             raise InputError(f"--place is for files that Keras loads, .weights.h5, but {goal} is none")
         specs = {names[name]: spec for name, spec in planned.specs.items()}
-        files = _beside(opened, target) if goal != Path(target_path) else {}
+        files = _beside(opened, find_layout(target).name) if goal != Path(target_path) else {}
         if not force and (standing := next((x for x in files if (goal.parent / x).exists()), None)):
             raise InputError(f"{goal.parent / standing} exists and was left as it is; --force overwrites it")
         if not dry_run:
             with ending_by_signal(), _directory(goal.parent, Path(target_path)):
                 items = ((names[name], array) for name, array in planned.items())
-                metadata = _metadata(format, target)
+                metadata = _metadata(format, find_layout(target).name)
                 if metadata is not None:
                     metadata |= given.metadata
                 checkpoints.save(goal, watch(items, len(specs)), specs, metadata)
@@ -197,13 +198,14 @@ def _opened(
     return nullcontext(source)
 
 
-def _check_axes(axes: Mapping[str, int], *layouts: str) -> None:
+def _check_axes(axes: Mapping[str, int], *layouts: Layout | str) -> None:
     """Raise InputError for the size of an axis that the layouts do not need."""
     known = sorted({axis for name in layouts for axis in find_layout(name).needed_axes()})
     for name in axes:
         if name.rpartition(".")[2] not in known:
             raise InputError(
-                f"--axis must be of {', '.join(known) or 'no axis'}, whose sizes the layouts {' and '.join(layouts)} "
+                f"--axis must be of {', '.join(known) or 'no axis'}, whose sizes the layouts "
+                f"{' and '.join(find_layout(each).name for each in layouts)} "
                 f"need, got {name}"
             )
 
@@ -225,7 +227,7 @@ def is_finite(array: np.ndarray, block: int = 2**20) -> bool:
     )
 
 
-def check_layouts(*names: str) -> None:
+def check_layouts(*names: Layout | str) -> None:
     """Raise InputError for a name that no layout has."""
     for name in names:
         find_layout(name)

@@ -15,6 +15,7 @@ from attention_bridge.pretrained.conversion import check_layouts
 from attention_bridge.pretrained.families import Reading
 from attention_bridge.pretrained.source import Source
 from attention_bridge.weights import convert, stream, transfer
+from attention_bridge.weights.layout import Layout
 
 UNIT = 2.0**-24  # unit roundoff of float32
 
@@ -42,13 +43,15 @@ class Verified(NamedTuple):
         return not self.differing and self.error <= self.tolerance
 
 
-def check(opened: Source, source: str, target: str, *, axes: Mapping[str, int] | None = None) -> None:
+def check(
+    opened: Source, source: Layout | str, target: Layout | str, *, axes: Mapping[str, int] | None = None
+) -> None:
     """Check that `verify` can run, before a conversion writes anything.
 
     Args:
         opened: the source, with the configuration of its model.
-        source: name of its layout.
-        target: name of the target's layout.
+        source: its layout, or the name.
+        target: the target's layout, or the name.
         axes: sizes of axes that the shapes do not give; None for none.
 
     Raises:
@@ -71,8 +74,8 @@ def check(opened: Source, source: str, target: str, *, axes: Mapping[str, int] |
 def verify(
     opened: Source,
     target_path: str | os.PathLike[str],
-    source: str,
-    target: str,
+    source: Layout | str,
+    target: Layout | str,
     *,
     axes: Mapping[str, int] | None = None,
 ) -> Verified:
@@ -81,8 +84,8 @@ def verify(
     Args:
         opened: the source, with the configuration of its model; it is run in PyTorch.
         target_path: target checkpoint, run in JAX.
-        source: name of the source's layout.
-        target: name of the target's layout.
+        source: the source's layout, or the name.
+        target: the target's layout, or the name.
         axes: sizes of axes that the shapes do not give; None for none.
 
     Raises:

@@ -7,6 +7,8 @@
 | `transfer` | models, states and trees of either framework         |
 | `plan`     | nothing: a dry run of `transfer`                     |
 | `explain`  | nothing: it describes a report in words              |
+
+`draft_layout` proposes a layout between two models that no table knows.
 """
 
 from importlib import import_module
@@ -14,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from attention_bridge.errors import Fault as Fault
+    from attention_bridge.weights.draft.drafting import Draft as Draft
+    from attention_bridge.weights.draft.drafting import Guess as Guess
+    from attention_bridge.weights.draft.drafting import draft_layout as draft_layout
     from attention_bridge.weights.engine import convert as convert
     from attention_bridge.weights.explanation import explain as explain
     from attention_bridge.weights.grouped import GroupedRule as GroupedRule
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
     from attention_bridge.weights.layout import Tied as Tied
     from attention_bridge.weights.layout import Unused as Unused
     from attention_bridge.weights.layout import ZeroBias as ZeroBias
+    from attention_bridge.weights.reordered import ReorderedRule as ReorderedRule
     from attention_bridge.weights.report import Match as Match
     from attention_bridge.weights.report import Note as Note
     from attention_bridge.weights.report import Report as Report
@@ -38,14 +44,17 @@ if TYPE_CHECKING:
 # Public names and their modules; a module is imported at the first access to a name.
 PUBLIC = {
     "Constant": "attention_bridge.weights.layout",
+    "Draft": "attention_bridge.weights.draft.drafting",
     "Dropped": "attention_bridge.weights.layout",
     "Fault": "attention_bridge.errors",
     "GroupedRule": "attention_bridge.weights.grouped",
+    "Guess": "attention_bridge.weights.draft.drafting",
     "JoinedRule": "attention_bridge.weights.joined",
     "Layout": "attention_bridge.weights.layout",
     "Match": "attention_bridge.weights.report",
     "Note": "attention_bridge.weights.report",
     "Refused": "attention_bridge.weights.layout",
+    "ReorderedRule": "attention_bridge.weights.reordered",
     "Report": "attention_bridge.weights.report",
     "Rule": "attention_bridge.weights.rule",
     "ScaledRule": "attention_bridge.weights.scaled",
@@ -54,6 +63,7 @@ PUBLIC = {
     "Unused": "attention_bridge.weights.layout",
     "ZeroBias": "attention_bridge.weights.layout",
     "convert": "attention_bridge.weights.engine",
+    "draft_layout": "attention_bridge.weights.draft.drafting",
     "explain": "attention_bridge.weights.explanation",
     "plan": "attention_bridge.weights.trees",
     "stream": "attention_bridge.weights.streaming",

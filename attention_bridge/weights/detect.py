@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from attention_bridge.weights.engine import enter, move, route
-from attention_bridge.weights.layout import Layout, entry_for
+from attention_bridge.weights.layout import TRAINERS, Layout, entry_for
 from attention_bridge.weights.leaves import Spec
 from attention_bridge.weights.placeholders import ghost
 from attention_bridge.weights.report import Report
@@ -40,6 +40,8 @@ def detect(specs: Mapping[str, Spec]) -> list[Candidate]:
     example = max(specs, key=len)
     particular, mirrors = [], []
     for layout in LAYOUTS.values():
+        if layout.name == "plain":  # it covers anything, which is no evidence
+            continue
         if takes_anything(layout):
             if (spelled := _spelled(specs, layout)) is not None:
                 evidence = f"modules of the mirrors have all {len(specs)} names and shapes, such as {example}"
@@ -85,6 +87,7 @@ def _has_place(name: str, layout: Layout) -> bool:
             entry_for(canonical, layout.tied),
             entry_for(canonical, layout.dropped),
             entry_for(canonical, layout.unused),
+            entry_for(canonical, TRAINERS),
         )
     )
 

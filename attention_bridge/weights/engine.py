@@ -9,9 +9,10 @@ import numpy as np
 
 from attention_bridge.errors import Fault, FaultKind, InputError, unknown
 from attention_bridge.weights.configured import Configured, read_config
-from attention_bridge.weights.layout import AnyMove, Layout, ZeroBias, entry_for
+from attention_bridge.weights.layout import AVERAGED, TRAINERS, AnyMove, Layout, ZeroBias, entry_for
 from attention_bridge.weights.names import pattern
 from attention_bridge.weights.placeholders import stacked
+from attention_bridge.weights.reordered import ReorderedMove
 from attention_bridge.weights.report import Match, Note, Report
 from attention_bridge.weights.rule import IDENTITY
 from attention_bridge.weights.scaled import ScaledMove
@@ -85,11 +86,12 @@ def resolve(
         names: names of the source tensors.
     """
     source, target = find_layout(source), find_layout(target)
+    own = {**dict(target.axes), **dict(source.axes)}
     if config is None:
-        return source, target, dict(axes or {})
+        return source, target, {**own, **(axes or {})}
     reading = read_config(config, names) if isinstance(config, Mapping) else config
     source, target = (reading.layout if x.name == reading.layout.name else x for x in (source, target))
-    return source, target, {**reading.axes, **(axes or {})}
+    return source, target, {**own, **reading.axes, **(axes or {})}
 
 
 def find_layout(layout: Layout | str) -> Layout:
@@ -142,6 +144,7 @@ def enter(tensors: Mapping[str, np.ndarray], layout: Layout, report: Report) -> 
     """The tensors to convert, in the rules' spelling; the others are checked and noted in `report`."""
     arrays: dict[str, Traced] = {}
     canonical = {layout.canonical(given): array for given, array in tensors.items()}
+    weights = {layout.canonical(given) for given in tensors if not AVERAGED.match(given)}
     for given, array in tensors.items():
         name = layout.canonical(given)
         if refused := entry_for(name, layout.refused):
@@ -160,7 +163,9 @@ def enter(tensors: Mapping[str, np.ndarray], layout: Layout, report: Report) -> 
                 report.ignored.append(Note(given, tied.reason))
             else:
                 report.faults.append(Fault(given, "wrong value", tied.reason, "other values"))
-        elif not layout.moves(name) and (unused := entry_for(name, layout.unused)):
+        elif AVERAGED.match(given) and name != given and name in weights:
+            report.ignored.append(Note(given, "dropped: an average of the weights, beside them"))
+        elif not layout.moves(name) and (unused := entry_for(name, (*layout.unused, *TRAINERS))):
             report.ignored.append(Note(given, f"dropped: {unused.reason}"))
         else:
             try:
@@ -278,7 +283,7 @@ def _first_fit(
             continue
         patterns = _union(item.patterns for item in items)
         patterns += () if each.pattern == IDENTITY else (each.pattern,)
-        patterns += (each.arithmetic,) if isinstance(each, ScaledMove) else ()
+        patterns += (each.arithmetic,) if isinstance(each, ReorderedMove | ScaledMove) else ()
         needs = _union(item.needs for item in items)
         traced = (Traced(result, origins, patterns, needs) for result in results)
         return names, dict(zip(targets, traced, strict=True))

@@ -35,13 +35,13 @@ def explain(report: Report) -> str:
 def words(pattern: str) -> str:
     """An einops pattern in words: "cut axis 0 into (h, d), reorder axes to (e, h, d), join (h, d) into axis 1".
 
-    The arithmetic of a `ScaledRule` is returned as it is.
+    The arithmetic of a `ScaledRule` and the order of a `ReorderedRule` are returned as they are.
 
     Raises:
         ValueError: the pattern has no arrow.
     """
     left, arrow, right = pattern.partition(" -> ")
-    if pattern.startswith(("times ", "plus ")):  # of a `ScaledRule`
+    if pattern.startswith(("times ", "plus ", "take ")):  # of a `ScaledRule` or a `ReorderedRule`
         return pattern
     if not arrow:
         raise ValueError(f"an einops pattern has two sides with ' -> ' between, but got {pattern!r}")

@@ -7,18 +7,25 @@ The first is the order of Phi-3: all queries, then all keys, then all values. Wi
 block, as for each key head in Qwen3-Next. The fused tensor may also be the canonical one:
 
     JoinedRule("{path}{q,k,v}_conv1d.weight", "{path}conv.weight", "keys, keys, values")
+
+Where rows are not the first axis, einops patterns bring them there; here both matrices are (in, out):
+
+    JoinedRule("{path}c_attn.weight", "{path}{q,k,v}.kernel", "h d, g d, g d", fused="i o -> o i", parts="o i -> i o")
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from einops import EinopsError, rearrange
 
 from attention_bridge.weights.names import NamePattern, alternatives
 from attention_bridge.weights.placeholders import concatenated
+from attention_bridge.weights.rule import IDENTITY, Move
 
 
 @dataclass(frozen=True)
@@ -29,12 +36,16 @@ class JoinedMove:
         sources, targets: the tensors; one of both sides is the fused tensor.
         rows: names of the axes whose product is the number of rows of each part, in each block.
         blocks: name of the axis that gives the number of blocks; None for one block.
+        fused: einops pattern that brings the rows of the fused tensor first.
+        parts: einops pattern from each part, with its rows first, to the tensor of the part.
     """
 
     sources: tuple[NamePattern, ...]
     targets: tuple[NamePattern, ...]
     rows: tuple[tuple[str, ...], ...]
     blocks: str | None = None
+    fused: str = IDENTITY
+    parts: tuple[str, ...] = ()
 
     @property
     def pattern(self) -> str:
@@ -47,7 +58,7 @@ class JoinedMove:
 
     def inverse(self) -> JoinedMove:
         """The inverse move."""
-        return JoinedMove(self.targets, self.sources, self.rows, self.blocks)
+        return JoinedMove(self.targets, self.sources, self.rows, self.blocks, self.fused, self.parts)
 
     def match(self, name: str) -> tuple[list[str], list[str]] | None:
         """The names of all sources, `name` among them, and of all targets; None if `name` does not match."""
@@ -61,7 +72,12 @@ class JoinedMove:
         """The axes whose sizes are not given."""
         named = {name: None for part in self.rows for name in part}
         blocks = [] if self.blocks is None else [self.blocks]
-        return [name for name in (*blocks, *named) if name not in axes]
+        inner = [name for pattern in (self.fused, *self.parts) for name in self._unknown(pattern, axes)]
+        return [name for name in dict.fromkeys((*blocks, *named, *inner)) if name not in axes]
+
+    def _unknown(self, pattern: str, axes: Mapping[str, int]) -> list[str]:
+        move = Move((), (), pattern)
+        return (move if self._splits else move.inverse()).unknown_axes(axes)
 
     def apply(self, arrays: Sequence[np.ndarray], axes: Mapping[str, int]) -> list[np.ndarray]:
         """Split the fused tensor, or join the parts.
@@ -69,6 +85,21 @@ class JoinedMove:
         Raises:
             ValueError: the shapes or dtypes do not fit.
         """
+        if self._splits:
+            rows = self._rows_apart([_moved(arrays[0], self.fused, axes)], axes)
+            return [
+                _moved(part, pattern, axes)
+                for part, pattern in zip(rows, self._part_patterns(len(rows)), strict=True)
+            ]
+        inverse = [_inverse(pattern) for pattern in self._part_patterns(len(arrays))]
+        rows = [_moved(array, pattern, axes) for array, pattern in zip(arrays, inverse, strict=True)]
+        return [_moved(self._rows_apart(rows, axes)[0], _inverse(self.fused), axes)]
+
+    def _part_patterns(self, count: int) -> tuple[str, ...]:
+        return self.parts or (IDENTITY,) * count
+
+    def _rows_apart(self, arrays: Sequence[np.ndarray], axes: Mapping[str, int]) -> list[np.ndarray]:
+        """Split or join arrays whose first axis is the rows."""
         blocks = 1 if self.blocks is None else axes[self.blocks]
         sizes = [math.prod(axes[name] for name in part) for part in self.rows]
         given = [sum(sizes)] if self._splits else sizes
@@ -109,15 +140,20 @@ class JoinedRule:
             rows, the other the fused tensor.
         rows: axes whose product is the number of rows of each part, `"h d, g d, g d"`.
         blocks: axis that gives the number of blocks, each with rows of all parts; None for one block.
+        fused: einops pattern that brings the rows of the fused tensor first.
+        parts: einops pattern from a part with its rows first to the tensor of the part; one for all parts, or one for
+            each, separated by commas.
 
     Raises:
-        ValueError: not exactly one of both names the parts in `rows`.
+        ValueError: not exactly one of both names the parts in `rows`, or `parts` has another number of patterns.
     """
 
     theirs: str
     hub: str
     rows: str
     blocks: str | None = None
+    fused: str = IDENTITY
+    parts: str = IDENTITY
     to_hub: tuple[JoinedMove, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -128,8 +164,39 @@ class JoinedRule:
                 "a joined rule has the rows of each of several parts, "
                 f"got {self.theirs!r}, {self.hub!r} and {self.rows!r}"
             )
-        object.__setattr__(self, "to_hub", (JoinedMove(theirs, hub, rows, self.blocks),))
+        parts = tuple(part.strip() for part in self.parts.split(","))
+        if len(parts) not in (1, len(rows)):
+            raise ValueError(
+                f"parts has one pattern for all parts or one for each of {len(rows)}, got {self.parts!r}"
+            )
+        if set(parts) == {IDENTITY}:
+            parts = ()
+        elif len(parts) == 1:
+            parts *= len(rows)
+        move = JoinedMove(theirs, hub, rows, self.blocks, self.fused, parts)
+        object.__setattr__(self, "to_hub", (move,))
 
     def within(self, path: str) -> JoinedRule:
         """The same rule for a module that holds the canonical tensors at `path`."""
-        return JoinedRule(self.theirs, f"{path}.{self.hub}", self.rows, self.blocks)
+        return JoinedRule(self.theirs, f"{path}.{self.hub}", self.rows, self.blocks, self.fused, self.parts)
+
+
+def _inverse(pattern: str) -> str:
+    left, right = pattern.split(" -> ")
+    return f"{right} -> {left}"
+
+
+def _moved(array: np.ndarray, pattern: str, axes: Mapping[str, int]) -> np.ndarray:
+    """The array with its axes in the order of an einops pattern.
+
+    Raises:
+        ValueError: the shape does not fit.
+    """
+    if pattern == IDENTITY:
+        return array
+    known = {"two": 2, "three": 3, **axes}
+    sizes = {name: known[name] for name in re.findall(r"\w+", pattern) if name in known}
+    try:
+        return rearrange(array, pattern, **sizes)
+    except EinopsError as error:
+        raise ValueError(f"shape {array.shape} does not fit {pattern!r}") from error

@@ -13,12 +13,17 @@ import numpy as np
 from attention_bridge.weights.grouped import GroupedMove, GroupedRule
 from attention_bridge.weights.joined import JoinedMove, JoinedRule
 from attention_bridge.weights.names import pattern
+from attention_bridge.weights.reordered import ReorderedMove, ReorderedRule
 from attention_bridge.weights.rule import Move, Rule
 from attention_bridge.weights.scaled import ScaledMove, ScaledRule
 from attention_bridge.weights.stacked import first
 
 # Prefixes of models that DataParallel, torch.compile or PEFT has wrapped, and of state dicts in a training checkpoint.
 WRAPPED = re.compile(r"^((state_dict|model_state_dict|module|_orig_mod|base_model\.model)\.)+")
+
+# Prefixes that trainers put before all names of a model, and before the names of an average of its weights.
+TRAINED = re.compile(r"^(model|net|network|state_dict|model_state_dict|module|_orig_mod)\.")
+AVERAGED = re.compile(r"^(ema|ema_model|model_ema|ema_state_dict|shadow|shadow_params)\.")
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,21 @@ class Unused:
     reason: str
 
 
+# Tensors beside a model in a trainer's file.
+TRAINERS = tuple(
+    Unused(f"{name}.{{rest}}", "the state of a trainer, not part of the model")
+    for name in (
+        "optimizer",
+        "optimizer_state_dict",
+        "optim",
+        "scheduler",
+        "lr_scheduler",
+        "scaler",
+        "rng_state",
+    )
+)
+
+
 @dataclass(frozen=True)
 class Refused:
     """A tensor of the outside layout that affects the output and that the canonical layout cannot represent."""
@@ -89,7 +109,8 @@ class Renamed:
 
 
 Shapes = Mapping[str, tuple[int, ...]]
-AnyMove = Move | GroupedMove | JoinedMove | ScaledMove
+AnyMove = Move | GroupedMove | JoinedMove | ReorderedMove | ScaledMove
+AnyRule = Rule | GroupedRule | JoinedRule | ReorderedRule | ScaledRule
 Entry = TypeVar("Entry", Constant, Tied, Dropped, Unused, Refused)
 
 
@@ -118,10 +139,11 @@ class Layout:
         carried: name pattern of tensors that match no rule and keep their names in any layout; None for none.
         misfits: function of shapes by name that yields the names of tensors with an impossible shape, each with the
             expected shape; None for no such check.
+        axes: pairs (axis, size) for axes whose sizes the shapes do not give and that are the same in all files.
     """
 
     name: str
-    rules: tuple[Rule | GroupedRule | JoinedRule | ScaledRule, ...]
+    rules: tuple[AnyRule, ...]
     spellings: tuple[tuple[str, str], ...] = ()
     constants: tuple[Constant, ...] = ()
     tied: tuple[Tied, ...] = ()
@@ -136,6 +158,7 @@ class Layout:
     files: tuple[tuple[str, str], ...] = ()
     carried: str | None = None
     misfits: Callable[[Shapes], Iterable[tuple[str, str]]] | None = None
+    axes: tuple[tuple[str, int], ...] = ()
 
     @cached_property
     def to_hub(self) -> tuple[AnyMove, ...]:
@@ -184,9 +207,22 @@ class Layout:
         return {axis for move in (*self.to_hub, *self.from_hub) for axis in move.unknown_axes({})}
 
     def canonical(self, name: str) -> str:
-        """The spelling of `name` that the rules use."""
+        """The spelling of `name` that the rules use.
+
+        A trainer's prefix, such as `model.` or `ema.`, is removed if the layout does not have the name otherwise.
+        """
         if self.slashes:
             name = name.replace("/", ".")
+        spelled = self._spelled(name)
+        rest = name
+        while found := TRAINED.match(rest) or AVERAGED.match(rest):
+            if self.has(spelled):
+                return spelled
+            rest = rest[found.end() :]
+            spelled = self._spelled(rest)
+        return spelled if rest == name or self.has(spelled) else self._spelled(name)
+
+    def _spelled(self, name: str) -> str:
         if self.name.startswith("hf."):
             name = WRAPPED.sub("", name)
         for theirs, ours in self.spellings:

@@ -140,12 +140,14 @@ def _converted(
     ends = from_layout.name, to_layout.name
     for holder, layout, other in ((source, *ends), (target, *ends[::-1])):
         report.faults += [Fault(name, "refused", why, "") for name, why in refusals(holder, layout, other)]
-    sizes = {**given.axes, **wanted.axes, **(axes or {})}
+    own = {**dict(to_layout.axes), **dict(from_layout.axes)}
+    sizes = {**own, **given.axes, **wanted.axes, **(axes or {})}
     tensors = {name: to_numpy(name, leaf) for name, leaf in given.leaves.items()}
     converted = route(tensors, from_layout, to_layout, sizes, report)
     filled = _fill(converted, wanted, to_layout, report)
     _fill_tied(wanted, filled, report)
     _fill_constants(wanted, filled, to_layout, report)
+    _keep_dropped(wanted, filled, to_layout, report)
     _check_unused(converted, wanted, to_layout, given, report)
     _check_unfilled(wanted, filled, to_layout, report)
     _differences(source, target, report)
@@ -200,6 +202,15 @@ def _fill_constants(wanted: Container, filled: dict[str, np.ndarray], layout: La
             shape, dtype = spec(name, leaf)
             filled[name] = constant.value(shape).astype(dtype)
             report.synthesised.append(Note(name, constant.reason))
+
+
+def _keep_dropped(wanted: Container, filled: dict[str, np.ndarray], layout: Layout, report: Report) -> None:
+    """Keep the target's tensors that its layout drops."""
+    for name, leaf in wanted.leaves.items():
+        dropped = entry_for(layout.canonical(name), layout.dropped)
+        if dropped is not None and name not in filled:
+            filled[name] = to_numpy(name, leaf)
+            report.synthesised.append(Note(name, f"as it was: {dropped.reason}"))
 
 
 def _check_unused(

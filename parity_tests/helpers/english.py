@@ -46,7 +46,7 @@ BANNED = {
     r"\bwhere (it|they|each) stands?\b": "'position'",
     r"\b(by|their|its) places?\b": "'position'",
     rf"\bone (?!(?:{'|'.join(PREPOSITIONS)}) )[\w-]+ an? (?!time\b)[a-z]\w+\b": "'one ... per ...'",
-    r"\btheirs\b(?!:)": "'the source', 'the other implementation'",
+    r"\btheirs\b(?!:| =)": "'the source', 'the other implementation'",
     r"\bours\b(?!:)": "'this package'",
     r"\bmend(s|ed|ing)?\b": "'fix'",
     r"\bsees? nothing\b": "'fully masked row'",

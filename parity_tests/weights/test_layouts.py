@@ -159,6 +159,7 @@ LINEN_SCAN = {
 }
 EXAMPLES = {
     "torch_attention": {hub: (shape, hub, shape) for _, hub, shape in MIRROR.values()},
+    "plain": {name: (shape, name, shape) for name, (shape, _, _) in MIRROR.items()},
     "jax_attention": MIRROR,
     "linen": MIRROR,
     "linen.scan": LINEN_SCAN,

@@ -13,7 +13,8 @@ from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained.config_files import find_config, read_json
 from attention_bridge.pretrained.keras import config as keras_config
 from attention_bridge.pretrained.keras import layers as keras_layers
-from attention_bridge.weights.layouts import LAYOUTS
+from attention_bridge.weights.engine import find_layout
+from attention_bridge.weights.layout import Layout
 from attention_bridge.weights.leaves import Spec
 
 SUFFIX = ".weights.h5"
@@ -49,17 +50,17 @@ class KerasSource:
         return {keras_layers.AXES: json.dumps(self.axes)} if self.places else {}
 
 
-def open_source(reader: Reader, layout: str) -> KerasSource:
+def open_source(reader: Reader, layout: Layout | str) -> KerasSource:
     """Check a source before its conversion.
 
     Args:
         reader: reader of its file.
-        layout: name of its layout.
+        layout: its layout, or the name.
 
     Raises:
         CheckpointError: an attention layer is incomplete, or the weights disagree with the model's configuration.
     """
-    theirs = LAYOUTS[layout]
+    theirs = find_layout(layout)
     if not keras_layers.is_keras(theirs) or reader.format != "keras":
         return KerasSource(keras_layers.read_axes(reader.path, reader.metadata))
     heads = keras_layers.layers(reader.path, reader.specs, theirs)
@@ -76,20 +77,20 @@ def open_source(reader: Reader, layout: str) -> KerasSource:
 
 
 def place(
-    goal: Path, specs: Mapping[str, Spec], layout: str, places: Mapping[str, str]
+    goal: Path, specs: Mapping[str, Spec], layout: Layout | str, places: Mapping[str, str]
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """The names of converted tensors in a Keras file, and the paths of its attention layers.
 
     Args:
         goal: file to write.
         specs: shape and dtype of each tensor, by name.
-        layout: name of the tensors' layout; names in other layouts than Keras' stay unchanged.
+        layout: the tensors' layout, or its name; names in other layouts than Keras' stay unchanged.
         places: path in the Keras model for each module path, as in `keras_layers.placed`.
 
     Raises:
         CheckpointError: Keras could not load the file.
     """
-    theirs = LAYOUTS[layout]
+    theirs = find_layout(layout)
     if not keras_layers.is_keras(theirs):
         return {name: name for name in specs}, ()
     if not goal.name.endswith(SUFFIX):

@@ -27,10 +27,18 @@ class Pair(NamedTuple):
 
 @dataclass
 class Alignment:
-    """Aligned layers, and the faults of the others."""
+    """Aligned layers, and the faults of the others.
+
+    Attributes:
+        pairs: aligned layers.
+        faults: layers that fit several places.
+        unsure: modules of both sides that hold the same kinds and shapes and that nothing tells apart.
+        source_left, target_left: layers that fit no place.
+    """
 
     pairs: list[Pair] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
+    unsure: list[tuple[list[Node], list[Node]]] = field(default_factory=list)
     source_left: list[Layer] = field(default_factory=list)
     target_left: list[Layer] = field(default_factory=list)
 
@@ -60,8 +68,13 @@ def align(source: Iterable[Layer], target: Iterable[Layer], names: Mapping[str, 
         source, target: the layers in the order of their definition.
         names: names of the source's modules or paths, and the target's names for them.
     """
+    return align_nodes(tree(source, names), tree(target, {}))
+
+
+def align_nodes(source: Node, target: Node) -> Alignment:
+    """Align the layers of two trees of modules."""
     found = Alignment()
-    _align(tree(source, names), tree(target, {}), found)
+    _align(source, target, found)
     return found
 
 
@@ -96,6 +109,7 @@ def renamed(path: tuple[str, ...], names: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _align(source: Node, target: Node, found: Alignment) -> None:
+    source, target = _bared(source, target), _bared(target, source)
     if source.layer is not None and target.layer is not None:
         found.pairs.append(Pair(source.layer, target.layer))
     else:
@@ -113,6 +127,13 @@ def _align(source: Node, target: Node, found: Alignment) -> None:
     _ambiguous(ours, theirs, found)
     found.source_left += [each for node in ours for each in node.layers()]
     found.target_left += [each for node in theirs for each in node.layers()]
+
+
+def _bared(node: Node, other: Node) -> Node:
+    """The only layer that a module holds, if the other module is a layer itself."""
+    while node.layer is None and other.layer is not None and len(node.inside) == 1:
+        (node,) = node.inside.values()
+    return node
 
 
 Match = Callable[[list[Node], list[Node]], list[tuple[Node, Node]]]
@@ -213,6 +234,7 @@ def _open(nodes: list[Node], others: list[Node]) -> bool:
 def _ambiguous(ours: list[Node], theirs: list[Node], found: Alignment) -> None:
     """Name the modules that fit several places, which then count as neither missing nor unexpected."""
     for one, other in _groups(ours, theirs):
+        found.unsure.append((one, other))
         places = ", ".join(sorted(layer.name for node in other for layer in node.layers()[:1]))
         for node in one:
             name = node.layers()[0].name if node.layer is None else node.layer.name
