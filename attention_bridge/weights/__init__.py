@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from attention_bridge.errors import Fault as Fault
-    from attention_bridge.weights.draft.drafting import Draft as Draft
-    from attention_bridge.weights.draft.drafting import Guess as Guess
     from attention_bridge.weights.draft.drafting import draft_layout as draft_layout
+    from attention_bridge.weights.draft.proposal import Draft as Draft
+    from attention_bridge.weights.draft.proposal import Guess as Guess
     from attention_bridge.weights.engine import convert as convert
     from attention_bridge.weights.explanation import explain as explain
     from attention_bridge.weights.grouped import GroupedRule as GroupedRule
@@ -44,11 +44,11 @@ if TYPE_CHECKING:
 # Public names and their modules; a module is imported at the first access to a name.
 PUBLIC = {
     "Constant": "attention_bridge.weights.layout",
-    "Draft": "attention_bridge.weights.draft.drafting",
+    "Draft": "attention_bridge.weights.draft.proposal",
     "Dropped": "attention_bridge.weights.layout",
     "Fault": "attention_bridge.errors",
     "GroupedRule": "attention_bridge.weights.grouped",
-    "Guess": "attention_bridge.weights.draft.drafting",
+    "Guess": "attention_bridge.weights.draft.proposal",
     "JoinedRule": "attention_bridge.weights.joined",
     "Layout": "attention_bridge.weights.layout",
     "Match": "attention_bridge.weights.report",

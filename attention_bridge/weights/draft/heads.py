@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from attention_bridge.weights.draft.forms import Link
+from attention_bridge.weights.draft.links import Link
 from attention_bridge.weights.leaves import framework
 
 COUNTS = (

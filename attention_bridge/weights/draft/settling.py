@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from attention_bridge.weights.draft.choices import Choice, Decisions, Renaming
-from attention_bridge.weights.draft.forms import Concrete, Link, Piece
+from attention_bridge.weights.draft.forms import Concrete, Piece
+from attention_bridge.weights.draft.links import Link
 from attention_bridge.weights.draft.rules import move_of
 from attention_bridge.weights.draft.running import Arrays, Run, difference
 from attention_bridge.weights.layout import AnyMove

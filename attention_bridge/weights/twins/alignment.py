@@ -130,10 +130,14 @@ def _align(source: Node, target: Node, found: Alignment) -> None:
 
 
 def _bared(node: Node, other: Node) -> Node:
-    """The only layer that a module holds, if the other module is a layer itself."""
-    while node.layer is None and other.layer is not None and len(node.inside) == 1:
-        (node,) = node.inside.values()
-    return node
+    """The only layer that a module holds, if the other module is a layer of the same kind and shape."""
+    inner = node
+    while inner.layer is None and other.layer is not None and len(inner.inside) == 1:
+        (inner,) = inner.inside.values()
+    same = (
+        inner.layer is not None and other.layer is not None and inner.layer.signature == other.layer.signature
+    )
+    return inner if same else node
 
 
 Match = Callable[[list[Node], list[Node]], list[tuple[Node, Node]]]
