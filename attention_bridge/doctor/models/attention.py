@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,13 +44,16 @@ class Case(NamedTuple):
     project: Callable[[Array], Array] | None = None
 
 
-def attention_mistake(module: Any, case: Case, tolerance: float) -> Relation | None:
+def attention_mistake(
+    module: Any, case: Case, tolerance: float, cuts: Iterable[Case] = ()
+) -> Relation | None:
     """Name the mistake of an attention layer, or the pair of mistakes.
 
     Args:
         module: PyTorch module, whose options are tried first.
         case: the layer on one input.
         tolerance: largest relative error that rounding explains.
+        cuts: the same layer with its fused result cut in other orders.
 
     Returns:
         The mistake; None if no known computation gives the reference, or no mistake gives the port.
@@ -63,6 +67,14 @@ def attention_mistake(module: Any, case: Case, tolerance: float) -> Relation | N
     def far(trial: Core) -> float:
         return _far(trial, case, mask, case.port)
 
+    if far(core) <= limit:  # the port computes the same as the reference: the difference is elsewhere
+        return None
+    for other in cuts:
+        if _far(core, other, mask, case.port) <= limit:
+            return Relation(
+                "cuts the fused queries, keys and values in another order than the reference: in blocks or by head",
+                "cut the fused result as the reference does",
+            )
     singles = [*mistakes(core, case.embed, case.query.shape[1], mask is not None)]
     found = sorted(((far(each.core), each) for each in singles), key=lambda pair: pair[0])
     fits = [each for distance, each in found if distance <= limit]
@@ -129,12 +141,14 @@ def _cores(module: Any, case: Case, mask: Array | None, *, turned: bool = False)
             for rope, rope_base in ropes:
                 if rope != "none" and width % 2:
                     continue
-                for factor in scales:
+                few = [part for part in (width // 2, width // 4) if part > 1 and part % 2 == 0]
+                parts = (None, *few) if rope != "none" else (None,)
+                for part, factor in product(parts, scales):
                     for limit in dict.fromkeys((cap, None)):
                         for near in dict.fromkeys((window, None)):
                             for alibi in ("none",) if turned or rope != "none" else ("none", "slopes"):
                                 yield Core(
-                                    heads, kv_heads, causal, near, factor, limit, rope, rope_base, alibi=alibi,
+                                    heads, kv_heads, causal, near, factor, limit, rope, rope_base, part, alibi=alibi,
                                     mask="none" if mask is None else "keys",
                                 )  # fmt: skip
 

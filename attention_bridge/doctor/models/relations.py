@@ -54,7 +54,7 @@ def relation(port: Array, right: Array, tolerance: float, known: Mapping[str, Ar
         tolerance: largest relative error that rounding explains.
         known: other arrays of the reference by name.
     """
-    if right.dtype.kind in "iu":
+    if right.dtype.kind in "biu":
         return _counted(port.astype(np.int64), right.astype(np.int64))
     port, right = port.astype(np.float64), right.astype(np.float64)
 
@@ -174,13 +174,20 @@ def _sums(port: Array, right: Array, same: Same, known: Mapping[str, Array]) -> 
 
 
 def _turned(port: Array, right: Array, same: Same) -> Iterator[Relation]:
-    """Pairs of features that are turned, as RoPE turns them: their lengths are the same."""
-    if port.shape != right.shape or right.shape[-1] % 2 or right.ndim < 3:
+    """Pairs of features that are turned as RoPE turns them: by the same angle in each sample of the batch."""
+    if port.shape != right.shape or right.shape[-1] % 2 or right.ndim < 3 or len(right) < 2:
         return
     half = right.shape[-1] // 2
     halves = (slice(0, half), slice(half, None)), (slice(0, None, 2), slice(1, None, 2))
     for one, other in halves:
-        if same(np.hypot(port[..., one], port[..., other]), np.hypot(right[..., one], right[..., other])):
+        before = right[..., one] + 1j * right[..., other]
+        after = port[..., one] + 1j * port[..., other]
+        if not same(np.abs(after), np.abs(before)):
+            continue
+        turn = after * before.conj() / np.maximum(np.abs(before) ** 2, 1e-30)
+        large = np.abs(before) > 1e-3 * np.abs(before).max()
+        alike = np.abs(turn - turn[:1])[large & large[:1]] < 1e-2
+        if alike.all() and (np.abs(turn.imag[large]) > 1e-2).any():
             yield Relation("applies RoPE, or turns by another angle,", "apply RoPE where the reference does")
             return
 
@@ -189,6 +196,8 @@ def _counted(port: Array, right: Array) -> Relation | None:
     """Integers, such as positions, that are off by one number."""
     if port.shape != right.shape or not (port - right).any():
         return None
+    if {*np.unique(port).tolist(), *np.unique(right).tolist()} <= {0, 1}:
+        return _masked(port, right)
     steps = np.unique(port - right)
     if len(steps) == 1:
         step = int(steps[0])
@@ -201,6 +210,18 @@ def _counted(port: Array, right: Array) -> Relation | None:
         "gives other numbers, which differ by " + ", ".join(map(str, steps[:5].tolist())),
         "count as the reference does",
     )
+
+
+def _masked(port: Array, right: Array) -> Relation:
+    """Zeros and ones, which are a mask."""
+    if np.array_equal(port, 1 - right):
+        return Relation("inverts the mask", "give the mask as the reference does")
+    if port.all():
+        return Relation("masks nothing", "give the mask as the reference does")
+    for step in range(1, len(right)):
+        if np.array_equal(port, np.roll(right, step, 0)):
+            return Relation("takes the mask of another sample of the batch", "give each sample its own mask")
+    return Relation("gives another mask", "give the mask as the reference does")
 
 
 def _taken(port: Array, right: Array, same: Same, known: Mapping[str, Array]) -> Iterator[Relation]:

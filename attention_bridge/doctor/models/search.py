@@ -70,6 +70,11 @@ def diagnose_models(
         far, bound = stages.outputs()
         findings = [*_random(stages), *merged(weight_findings(weights(couple), aligned=far > bound))]
         coarse = is_coarse(couple, called)
+        if findings and far <= bound and _agree(couple, called, coarse):
+            # other weights that compute the same, such as a scale that is folded into them, are no mistake
+            findings = [
+                each for each in findings if "rounded to" in each.mistake or "each time" in each.mistake
+            ]
         if findings or coarse or far > bound:
             stages = _with_weights(*(in_float32(couple, called) if coarse else (couple, called)))
         wrong = stages.wrong() if stages.jax_module is not jax_model else {}
@@ -126,6 +131,13 @@ def _coupled(couple: Couple) -> Couple:
 def _with_weights(couple: Couple, called: Calls) -> Stages:
     """The couple with the reference's weights in the port."""
     return Stages(couple, called, repaired(couple))
+
+
+def _agree(couple: Couple, called: Calls, coarse: bool) -> bool:
+    """Whether the outputs agree; of models in 16 bits, also in float32."""
+    couple, called = in_float32(couple, called) if coarse else (couple, called)
+    far, bound = Stages(couple, called, couple.jax_module).outputs()
+    return far <= bound
 
 
 def _around(place: str) -> list[str]:
@@ -227,12 +239,12 @@ def _by_flow(stages: Stages, path: str) -> Relation | None:
             name = each.path.removeprefix(prefix)
             others = {said: x for said, x in known.items() if said != f"the input of `{name}`"}
             found = relation(each.port, each.right, each.bound, others)
-            after = (
-                ": the norm is after the residual"
-                if "adds " in (found.mistake if found else "") and "norm" in name
-                else ""
-            )
-            return found and Relation(f"{found.mistake} before `{name}`{after}", found.cure)
+            if found is None:
+                return None
+            late = found.mistake.startswith("adds ") and "norm" in name
+            late = late and _comes_later(stages, path, each.path, found.mistake)
+            after = ": the norm is after the residual" if late else ""
+            return Relation(f"{found.mistake} before `{name}`{after}", found.cure)
     found_pair = stages.pair(path)
     if found_pair is None:
         return None
@@ -243,6 +255,17 @@ def _by_flow(stages: Stages, path: str) -> Relation | None:
             if found is not None:
                 return Relation(f"{found.mistake} at the end", found.cure) if stages.inside(path) else found
     return None
+
+
+def _comes_later(stages: Stages, path: str, norm: str, said: str) -> bool:
+    """Whether a mistake names the output of a submodule that the reference calls only after a norm."""
+    order = [*stages.theirs]
+    prefix = f"{path}." if path else ""
+    return any(
+        f"the output of `{each.removeprefix(prefix)}`" in said and order.index(each) > order.index(norm)
+        for each in order
+        if each.startswith(prefix) and each != path
+    )
 
 
 def _known(stages: Stages, path: str, prefix: str) -> dict[str, np.ndarray]:
@@ -272,6 +295,8 @@ def _by_attention(stages: Stages, path: str, reference: Any) -> Relation | None:
         for each in stages.inside(path)
         if each.startswith(f"{path}.")
     }
+    if "out" not in roles and (last := _last(stages, path, roles)) is not None:
+        roles["out"] = last
     if made is None or "out" not in roles:
         return None
     theirs = made[1].get(stages.paths[roles["out"]])
@@ -282,12 +307,28 @@ def _by_attention(stages: Stages, path: str, reference: Any) -> Relation | None:
     given = floats(stages.theirs[path].arrays())
     masks = tuple(_masks(stages, path, right[0].shape[:2]))
     embed = given[0].shape[-1] if given else right[0].shape[-1]
-    for projected in _projected(stages, path, roles, reference):
-        case = Case(*projected, right[0].astype(np.float64), port.astype(np.float64), masks, embed)
-        bound = tolerance(right[0], right[0].astype(np.float64))
-        if (found := attention_mistake(reference, case, bound)) is not None:
+    cuts = [
+        Case(*projected, right[0].astype(np.float64), port.astype(np.float64), masks, embed)
+        for projected in _projected(stages, path, roles, reference)
+    ]
+    bound = tolerance(right[0], right[0].astype(np.float64))
+    for number, case in enumerate(cuts):
+        if (
+            found := attention_mistake(reference, case, bound, [*cuts[:number], *cuts[number + 1 :]])
+        ) is not None:
             return found
     return None
+
+
+def _last(stages: Stages, path: str, roles: Mapping[str, str]) -> str | None:
+    """The last matrix that a layer applies, which is its output projection under any name."""
+    if "fused" not in roles and not {"query", "key", "value"} <= roles.keys():
+        return None
+    known = {roles[role] for role in ("fused", "query", "key", "value") if role in roles}
+    inside = {*stages.inside(path)} - known
+    order = [each for each in stages.theirs if each in inside]
+    weight = getattr(stages.couple.torch_module.get_submodule(order[-1]), "weight", None) if order else None
+    return order[-1] if weight is not None and weight.ndim == 2 else None
 
 
 def _by_torch_attention(stages: Stages, path: str, reference: torch.nn.MultiheadAttention) -> Relation | None:

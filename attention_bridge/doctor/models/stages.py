@@ -127,13 +127,18 @@ class Stages:
         if found is None:
             return {}
         units = UNITS_OF_A_NORM if self._is_vector(path) else UNITS
-        return {
+        made = {
             f"output {name}": (
                 error(found.port[name].astype(np.float64), array),
                 tolerance(found.own[name], array, units),
             )
             for name, array in found.right.items()
-        } | {each.path: (each.error, each.bound) for each in self.entries(path, free)}
+        }
+        for each in self.entries(path, free):  # the worst of several inputs, such as a state and a mask
+            far, bound = made.get(each.path, (0.0, 1.0))
+            if each.path not in made or each.error / each.bound > far / bound:
+                made[each.path] = (each.error, each.bound)
+        return made
 
     def _is_vector(self, path: str) -> bool:
         """Whether a submodule of the reference has vectors alone, as a norm has, and no submodules."""
@@ -267,8 +272,8 @@ def floats(arrays: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def integers(arrays: list[np.ndarray]) -> list[np.ndarray]:
-    """The arrays of integers."""
-    return [x for x in arrays if x.dtype.kind in "iu"]
+    """The arrays of integers and of truth values."""
+    return [x for x in arrays if x.dtype.kind in "biu"]
 
 
 def tolerance(own: np.ndarray, right: np.ndarray, units: float = UNITS) -> float:

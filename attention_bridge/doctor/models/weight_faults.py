@@ -70,6 +70,25 @@ def _places(names: object) -> dict[str, list[str]]:
     return places
 
 
+def _as_the_weight(names: list[str], wrong: dict[str, tuple[np.ndarray, np.ndarray]]) -> set[str]:
+    """The vectors of a module that are permuted as the rows of its matrix are: one mistake, named at the matrix."""
+    orders = []
+    for name in names:
+        right, given = (x.astype(np.float64) for x in wrong[name])
+        if right.ndim == 2 and right.shape == given.shape:
+            unit = 4 * UNIT_ROUNDOFF.get(wrong[name][1].dtype.name, 2.0**-24)
+            if (order := _order(right, given, 0, unit)) is not None:
+                orders.append(order)
+    return {
+        name
+        for name in names
+        for order in orders
+        if wrong[name][0].ndim == 1
+        and wrong[name][0].shape == order.shape
+        and _equal(wrong[name][1], wrong[name][0][order])
+    }
+
+
 def _in_place(
     place: str,
     names: list[str],
@@ -78,7 +97,10 @@ def _in_place(
     found: Weights,
 ) -> Iterator[ModelFinding]:
     """The mistakes in the tensors of one module."""
+    carried = _as_the_weight(names, wrong) if len(names) > 1 else set()
     for name in names:
+        if name in carried:
+            continue
         right, given = wrong[name]
         if given.shape != right.shape:
             yield ModelFinding(
