@@ -41,12 +41,14 @@ def read_granite_moe(fields: Fields, tensors: Tensors) -> Reading:
 
 def read_hyperclovax(fields: Fields, tensors: Tensors) -> Reading:
     """Read a HyperCLOVA X configuration (NAVER 2025), which may normalise the outputs of sublayers, too."""
+    head_dim = grouped_heads(fields)["head_dim"]
+    scale = fields.number("attention_multiplier", default=None)
     return _read(
         fields,
         gated_ffn(fields, bias=fields.flag("mlp_bias", False)),
         HF_HYPERCLOVAX,
         arrangement="sandwich" if fields.flag("use_post_norm", True) else "pre",
-        scale=fields.number("attention_multiplier", default=None),
+        scale=head_dim**-0.5 if scale is None else scale,
         logit_scale=fields.number("logits_scaling"),
     )
 
