@@ -144,6 +144,7 @@ VERBS = (
         "List",
         "Predict",
         "Print",
+        "Propose",
         "Prove",
         "Run",
     ),
