@@ -15,7 +15,7 @@ import torch
 
 from attention_bridge.parity.calls import Calls
 from attention_bridge.parity.jax_models import JaxModel
-from attention_bridge.parity.run import Arrays, Run, cotangent, is_float, real_outputs, run_torch_function
+from attention_bridge.parity.run import Arrays, Run, is_float, real_outputs, run_torch_function, weighted_sum
 from attention_bridge.weights.containers import open_container
 from attention_bridge.weights.leaves import to_numpy
 
@@ -85,15 +85,7 @@ def run_jax_model(
     def loss(parameters: Any, floats: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
         result = calls.call_jax(model.with_parameters(parameters), {**static, **arrays, **floats})
         outputs = real_outputs(result if picked is None else picked(result))
-        counted = [
-            x
-            for name, x in outputs.items()
-            if (loss_over is None or name in loss_over)
-            and hasattr(x, "dtype")
-            and jnp.issubdtype(x.dtype, jnp.floating)
-        ]
-        start = jnp.zeros((), counted[0].dtype if counted else None)
-        return sum(((x * cotangent(x.shape).astype(x.dtype)).sum() for x in counted), start), outputs
+        return weighted_sum(outputs, loss_over), outputs
 
     backward = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True, allow_int=True))
     (of_parameters, of_inputs), outputs = backward(model.parameters, floats)

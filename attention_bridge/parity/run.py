@@ -234,6 +234,19 @@ def arguments_in_jax(
     return graphdef, parameters, rest, floats, others, static, counted, tuple(positional)
 
 
+def weighted_sum(outputs: Mapping[str, Any], loss_over: Collection[str] | None) -> jax.Array:
+    """The loss in JAX: the sum of all floating-point outputs, or of those named, times their fixed random numbers."""
+    counted = [
+        x
+        for name, x in outputs.items()
+        if (loss_over is None or name in loss_over)
+        and hasattr(x, "dtype")
+        and jnp.issubdtype(x.dtype, jnp.floating)
+    ]
+    start = jnp.zeros((), counted[0].dtype if counted else None)
+    return sum(((x * cotangent(x.shape).astype(x.dtype)).sum() for x in counted), start)
+
+
 @partial(jax.jit, static_argnames=("graphdef", "static", "loss_over", "positional"))
 def forward_backward(
     graphdef: nnx.GraphDef[Any],
@@ -252,15 +265,7 @@ def forward_backward(
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         module = nnx.merge(graphdef, parameters, rest)
         outputs = real_outputs(call_with(module, {**floats, **others, **dict(static)}, positional))
-        counted = [
-            x
-            for name, x in outputs.items()
-            if (loss_over is None or name in loss_over)
-            and hasattr(x, "dtype")
-            and jnp.issubdtype(x.dtype, jnp.floating)
-        ]
-        start = jnp.zeros((), counted[0].dtype if counted else None)
-        return sum(((x * cotangent(x.shape).astype(x.dtype)).sum() for x in counted), start), outputs
+        return weighted_sum(outputs, loss_over), outputs
 
     gradients, outputs = jax.grad(loss, argnums=(0, 1), has_aux=True)(parameters, floats)
     return outputs, gradients

@@ -15,6 +15,7 @@ from attention_bridge.parity.run import named_outputs
 from attention_bridge.weights.leaves import to_numpy, to_torch
 
 Stages = dict[tuple[str, str], np.ndarray]  # by path and field
+Watch = Callable[[str, tuple[Any, ...], dict[str, Any], Any], Any]
 
 
 def first_diverging_stage(
@@ -64,33 +65,51 @@ def torch_stages(module: torch.nn.Module, calls: Calls) -> Stages:
 def jax_stages(module: nnx.Module, calls: Calls) -> Stages:
     """Outputs of every submodule of an NNX module, in the order of the computation."""
     stages: Stages = {}
-    paths = {id(part): ".".join(map(str, path)) for path, part in nnx.iter_modules(module)}
+
+    def watch(path: str, _: Any, __: Any, result: Any) -> Any:
+        _record(stages, path, result)
+        return result
+
     arrays = {name: jnp.asarray(x) if isinstance(x, np.ndarray) else x for name, x in calls.inputs.items()}
-    with _recorded_calls({type(part) for _, part in nnx.iter_modules(module)}, paths, stages):
+    with watched(module, watch):
         calls.call_jax(module, arrays)
     return stages
 
 
 @contextmanager
-def _recorded_calls(classes: set[type], paths: Mapping[int, str], stages: Stages) -> Iterator[None]:
-    """Record the results of the classes' `__call__` while the context is active, since NNX has no hooks."""
+def watched(module: nnx.Module, watch: Watch) -> Iterator[None]:
+    """Watch the calls of all submodules of an NNX module while the context is active, since NNX has no hooks.
+
+    A class that inherits its call, or calls the one of its base class, is watched once at each call.
+
+    Args:
+        module: the module.
+        watch: function of a submodule's path, its arguments and its result, which returns the result to be used.
+    """
+    paths = {id(part): ".".join(map(str, path)) for path, part in nnx.iter_modules(module)}
+    running: set[int] = set()
+
+    def watching(call: Callable[..., Any]) -> Callable[..., Any]:
+        def called(self: nnx.Module, *args: Any, **kwargs: Any) -> Any:
+            path = paths.get(id(self))
+            if not path or id(self) in running:
+                return call(self, *args, **kwargs)
+            running.add(id(self))
+            try:
+                result = call(self, *args, **kwargs)
+            finally:
+                running.remove(id(self))
+            return watch(path, args, kwargs, result)
+
+        return called
+
     with ExitStack() as patches:
-        for cls in classes:
-            if "__call__" in vars(cls):
-                patches.enter_context(
-                    mock.patch.object(cls, "__call__", _recording(cls.__call__, paths, stages))
-                )
+        classes = {type(part) for _, part in nnx.iter_modules(module)}
+        defines = {cls: any("__call__" in vars(base) for base in cls.__mro__) for cls in classes}
+        calls = {cls: cls.__call__ for cls in classes if defines[cls]}
+        for cls, call in calls.items():
+            patches.enter_context(mock.patch.object(cls, "__call__", watching(call)))
         yield
-
-
-def _recording(call: Callable[..., Any], paths: Mapping[int, str], stages: Stages) -> Callable[..., Any]:
-    def recorded(self: nnx.Module, *args: Any, **kwargs: Any) -> Any:
-        result = call(self, *args, **kwargs)
-        if path := paths.get(id(self)):
-            _record(stages, path, result)
-        return result
-
-    return recorded
 
 
 def _record(stages: Stages, path: str, result: Any) -> None:

@@ -13,7 +13,9 @@ from flax import nnx
 
 from attention_bridge import diagnose
 from attention_bridge.doctor.models.norms import Norm, norm_mistake
+from attention_bridge.doctor.models.recording import record_jax
 from attention_bridge.errors import InputError
+from attention_bridge.parity.calls import Calls
 from attention_bridge.pretrained import load_pretrained
 from attention_bridge.weights import transfer
 from parity_tests.helpers.small_llama import (
@@ -203,7 +205,7 @@ WEIGHTS = {
     "halves": (
         changed("blocks.0.mlp.gate", lambda w: np.roll(w, HIDDEN // 2, 1)),
         "layers.0.feed_forward.w1",
-        "another order: 2 blocks",
+        "another order: 2 blocks in reverse, such as gate and up",
     ),
     "zeros": (changed("head", np.zeros_like), "output", "only zeros"),
 }
@@ -295,6 +297,117 @@ class TestOrders:
         theirs, ours = self.Torch().eval(), self.Flax(fault)
         transfer(theirs, ours)
         assert words in diagnose(theirs, ours, TOKENS).verdict
+
+
+class TestCalls:
+    """Classes that inherit their call, and classes that call their base class beside others of that class."""
+
+    class Scaled(nnx.Embed):
+        def __call__(self, ids):
+            return 3.0 * super().__call__(ids)
+
+    class Inherited(nnx.Linear):
+        pass
+
+    class Flax(nnx.Module):
+        def __init__(self, fault=""):
+            rngs = nnx.Rngs(0)
+            self.tokens, self.places = TestCalls.Scaled(17, 12, rngs=rngs), nnx.Embed(20, 12, rngs=rngs)
+            self.inner, self.head = TestCalls.Inherited(12, 7, rngs=rngs), nnx.Linear(7, 5, rngs=rngs)
+            self.fault = fault
+
+        def __call__(self, ids):
+            x = self.tokens(ids) + self.places(jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape))
+            return self.head(jnp.sin(self.inner(x)) if self.fault else jnp.tanh(self.inner(x)))
+
+    class Torch(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tokens, self.places = torch.nn.Embedding(17, 12), torch.nn.Embedding(20, 12)
+            self.inner, self.head = torch.nn.Linear(12, 7), torch.nn.Linear(7, 5)
+
+        def forward(self, ids):
+            x = 3.0 * self.tokens(ids) + self.places(torch.arange(ids.shape[1]).expand(ids.shape))
+            return self.head(self.inner(x).tanh())
+
+    def test_each_submodule_is_recorded_once_with_its_own_result(self):
+        port = self.Flax()
+        records = record_jax(port, Calls({"ids": TOKENS}, ("ids",)))
+        assert records.keys() == {"", "tokens", "places", "inner", "head"}
+        table = np.asarray(port.tokens.embedding.get_value())
+        np.testing.assert_array_equal(records["tokens"].outputs["output"], 3.0 * table[TOKENS])
+
+    def test_only_the_wrong_computation_is_named(self):
+        torch.manual_seed(0)
+        theirs, ours = self.Torch().eval(), self.Flax("sine")
+        transfer(theirs, ours)
+        found = diagnose(theirs, ours, TOKENS)
+        assert [each.place for each in found.findings] == ["the model"]
+        assert found.status == "unexplained"
+
+
+class TestMasks:
+    """A mask of keys that is given to an inner layer: True shows a key in one class, and hides it in another."""
+
+    SEEN = np.array([[1, 1, 1, 0], [1, 1, 0, 0]], bool)
+    X = np.random.default_rng(1).standard_normal((2, 4, 6)).astype(np.float32)
+
+    class TorchMean(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up = torch.nn.Linear(6, 5)
+
+        def forward(self, x, seen):
+            return (self.up(x) * seen[..., None]).sum(1)
+
+    class Torch(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mean, self.head = TestMasks.TorchMean(), torch.nn.Linear(5, 3)
+
+        def forward(self, x, seen):
+            return self.head(self.mean(x, seen).tanh())
+
+    class FlaxMean(nnx.Module):
+        def __init__(self, hides):
+            self.up, self.hides = nnx.Linear(6, 5, rngs=nnx.Rngs(0)), hides
+
+        def __call__(self, x, mask):
+            return (self.up(x) * (~mask if self.hides else mask)[..., None]).sum(1)
+
+    class Flax(nnx.Module):
+        def __init__(self, hides, gives, fault):
+            self.mean, self.head = TestMasks.FlaxMean(hides), nnx.Linear(5, 3, rngs=nnx.Rngs(0))
+            self.gives, self.fault = gives, fault
+
+        def __call__(self, x, seen):
+            x = self.mean(x, ~seen if self.gives == "hidden" else seen)
+            return self.head(x if self.fault else jnp.tanh(x))
+
+    @pytest.mark.parametrize(
+        ("hides", "gives", "fault", "words"),
+        [
+            (False, "seen", False, "the port is healthy"),
+            (True, "hidden", False, "the port is healthy"),
+            (True, "hidden", True, "in `the model` the port takes the output of `mean`"),
+            (False, "hidden", False, "in `the model` the port inverts the mask before `mean`"),
+        ],
+    )
+    def test_another_convention_is_no_mistake(self, hides, gives, fault, words):
+        torch.manual_seed(0)
+        theirs, ours = self.Torch().eval(), self.Flax(hides, gives, fault)
+        transfer(theirs, ours)
+        found = diagnose(theirs, ours, self.X, self.SEEN)
+        assert found.verdict.startswith(words), found.verdict
+        assert len(found.findings) == (not words.endswith("healthy"))
+
+
+def test_models_that_agree_have_no_mistake_in_their_weights(models):
+    port = ported(models["float32"])
+    mix = port.blocks[1].mix
+    for part, factor in ((mix.value, 2.0), (mix.out, 0.5)):  # exact, and nothing changes
+        part.kernel.set_value(factor * part.kernel.get_value())
+    assert diagnose(models["float32"], port, TOKENS, names=NAMES).status == "healthy"
 
 
 class TestUnexplained:

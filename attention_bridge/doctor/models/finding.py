@@ -20,6 +20,7 @@ class ModelFinding:
         also: paths of the other submodules with the same mistake.
         copied: the tensor of the reference whose values a tensor of the port holds, and the name of the latter; empty
             for other mistakes.
+        rounded: dtype that weights were rounded to; empty for other mistakes.
     """
 
     place: str
@@ -28,6 +29,7 @@ class ModelFinding:
     error: float = 0.0
     also: tuple[str, ...] = ()
     copied: tuple[str, str] = ("", "")
+    rounded: str = ""
 
     @property
     def is_explained(self) -> bool:

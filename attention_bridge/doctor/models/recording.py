@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +16,7 @@ from flax import nnx
 from attention_bridge.parity.calls import Calls
 from attention_bridge.parity.measure import COARSE
 from attention_bridge.parity.run import named_outputs
+from attention_bridge.parity.stages import watched
 from attention_bridge.weights.leaves import to_numpy, to_torch
 
 
@@ -81,26 +81,15 @@ def recorded(module: Any, given: Mapping[str, np.ndarray] | None = None) -> Iter
         given: arrays by path that the first call of a submodule returns instead of its own output; None for none.
     """
     records: Records = {}
-    paths = {id(part): ".".join(map(str, path)) for path, part in nnx.iter_modules(module)}
 
-    def recording(call: Callable[..., Any]) -> Callable[..., Any]:
-        def called(self: nnx.Module, *args: Any, **kwargs: Any) -> Any:
-            result = call(self, *args, **kwargs)
-            path = paths.get(id(self))
-            if path and path not in records:
-                records[path] = Record(
-                    tuple(map(_numpy, args)), {name: _numpy(x) for name, x in kwargs.items()}, fields(result)
-                )
-                if given is not None and path in given:
-                    return _replaced(result, given[path])
+    def watch(path: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Any:
+        if path in records:
             return result
+        named = {name: _numpy(x) for name, x in kwargs.items()}
+        records[path] = Record(tuple(map(_numpy, args)), named, fields(result))
+        return _replaced(result, given[path]) if given is not None and path in given else result
 
-        return called
-
-    with ExitStack() as patches:
-        for cls in {type(part) for _, part in nnx.iter_modules(module)}:
-            if "__call__" in vars(cls):
-                patches.enter_context(mock.patch.object(cls, "__call__", recording(cls.__call__)))
+    with watched(module, watch):
         yield records
 
 
@@ -175,6 +164,30 @@ def arguments(theirs: Record, ours: Record) -> tuple[tuple[Any, ...], dict[str, 
         return jnp.asarray(next(queue).astype(x.dtype)) if isinstance(x, np.ndarray) else x  # type: ignore[union-attr]
 
     return tuple(map(next_of, ours.args)), {name: next_of(x) for name, x in ours.kwargs.items()}
+
+
+def with_other_masks(theirs: Record, ours: Record) -> Record | None:
+    """PyTorch's call with the masks of JAX's, where they are the inverse; None if no mask is."""
+    own = [x for x in ours.arrays() if is_mask(x)]
+
+    def other(x: Any) -> Any:
+        inverse = (
+            isinstance(x, np.ndarray)
+            and is_mask(x)
+            and any(np.array_equal(x, 1 - each.astype(int)) for each in own)
+        )
+        return (1 - x.astype(int)).astype(x.dtype) if inverse else x
+
+    found = Record(
+        tuple(map(other, theirs.args)), {name: other(x) for name, x in theirs.kwargs.items()}, theirs.outputs
+    )
+    changed = any(x is not y for x, y in zip(found.arrays(), theirs.arrays(), strict=True))
+    return found if changed else None
+
+
+def is_mask(x: np.ndarray) -> bool:
+    """Whether an array holds truth values, or zeros and ones as integers."""
+    return x.dtype.kind == "b" or (x.dtype.kind in "iu" and bool(np.isin(x, (0, 1)).all()))
 
 
 def is_float(x: np.ndarray) -> bool:

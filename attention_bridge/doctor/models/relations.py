@@ -156,7 +156,8 @@ def _capped(port: Array, right: Array, same: Same) -> Iterator[Relation]:
         for _ in range(200):
             middle = math.sqrt(low * high)
             low, high = (middle, high) if middle * math.tanh(large / middle) < small else (low, middle)
-        if same(low * np.tanh(free / low), capped):
+        # tanh alone is an activation
+        if abs(low - 1) > 1e-3 and same(low * np.tanh(free / low), capped):
             cap = float(f"{low:.4g}")
             yield Relation(said.format(cap), f"apply c tanh(x / c) as the reference does, c = {cap:.6g}")
 

@@ -68,13 +68,12 @@ def diagnose_models(
     with pinned_precision(), torch.no_grad():
         stages = Stages(couple, called, jax_model)
         far, bound = stages.outputs()
-        findings = [*_random(stages), *merged(weight_findings(weights(couple), aligned=far > bound))]
+        held = merged(weight_findings(weights(couple), aligned=far > bound))
         coarse = is_coarse(couple, called)
-        if findings and far <= bound and _agree(couple, called, coarse):
+        if held and far <= bound and _agree(couple, called, coarse):
             # other weights that compute the same, such as a scale that is folded into them, are no mistake
-            findings = [
-                each for each in findings if "rounded to" in each.mistake or "each time" in each.mistake
-            ]
+            held = [each for each in held if each.rounded]
+        findings = [*_random(stages), *held]
         if findings or coarse or far > bound:
             stages = _with_weights(*(in_float32(couple, called) if coarse else (couple, called)))
         wrong = stages.wrong() if stages.jax_module is not jax_model else {}
@@ -120,12 +119,10 @@ def _grouped(findings: list[ModelFinding]) -> list[ModelFinding]:
 
 
 def _coupled(couple: Couple) -> Couple:
-    """The couple with the names of layers that hold the same values, where layers are aligned and `names` allows it."""
-    if not couple.is_own:
+    """The couple with the names of layers that hold the same values, where layers are aligned without `names`."""
+    if couple.names or not couple.is_own:
         return couple
-    given = dict(couple.names or {})
-    same = names_by_values(couple.torch_module, couple.jax_module)
-    return replace(couple, names=same | given) if not given else couple
+    return replace(couple, names=names_by_values(couple.torch_module, couple.jax_module))
 
 
 def _with_weights(couple: Couple, called: Calls) -> Stages:
@@ -181,7 +178,7 @@ def _quiet_options(stages: Stages) -> list[ModelFinding]:
 
 
 def _named(stages: Stages, wrong: Mapping[str, float]) -> list[ModelFinding]:
-    """Name the mistake of each submodule that differs; of the whole model if none does."""
+    """Name the mistake of each submodule that differs, and the options that differ beside them."""
     findings = [replace(_mistake(stages, path), error=far) for path, far in wrong.items()]
     quiet = [each for each in _quiet_options(stages) if each.place not in wrong]
     return [*findings, *quiet]

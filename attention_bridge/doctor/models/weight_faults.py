@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from math import isqrt
 
 import ml_dtypes
@@ -45,7 +45,7 @@ def _equal(given: np.ndarray, right: np.ndarray) -> bool:
 
 
 def _lacking(found: Weights) -> Iterator[ModelFinding]:
-    for place, names in _places(dict.fromkeys(found.lacking)).items():
+    for place, names in _places(found.lacking).items():
         ends = [name.removeprefix(f"{place}.") for name in names]
         yield ModelFinding(
             place,
@@ -62,10 +62,10 @@ def _extra(found: Weights) -> Iterator[ModelFinding]:
         )
 
 
-def _places(names: object) -> dict[str, list[str]]:
+def _places(names: Iterable[str]) -> dict[str, list[str]]:
     """The names of tensors by the module that holds them."""
     places: dict[str, list[str]] = defaultdict(list)
-    for name in names:  # type: ignore[attr-defined]
+    for name in names:
         places[name.rpartition(".")[0] or "the model"].append(name)
     return places
 
@@ -121,6 +121,11 @@ def _in_place(
                 copied=(copies[name], name),
             )
             continue
+        if rounded := _rounding(exact, other):
+            sign = f"has {name} rounded to {rounded} on the way"
+            cure = f"copy {name} without a cast to {rounded}"
+            yield ModelFinding(place, sign, cure, far, rounded=rounded)
+            continue
         mistake, cure = _named(name, exact, other, given.dtype.name, found)
         yield ModelFinding(place, mistake, cure or f"fill {name} from the reference, as it is", far)
 
@@ -134,9 +139,7 @@ def _copied(name: str, given: np.ndarray, found: Weights) -> str:
         for other, array in found.reference.items()
         if other != name and array.shape == given.shape and _equal(given, array)
     ]
-    if not same:
-        return ""
-    return same[0]
+    return same[0] if same else ""
 
 
 def _named(name: str, right: np.ndarray, given: np.ndarray, dtype: str, found: Weights) -> tuple[str, str]:
@@ -162,9 +165,7 @@ def _named(name: str, right: np.ndarray, given: np.ndarray, dtype: str, found: W
             )
     if (factor := _factor(right, given, unit)) is not None:
         return f"has {name} multiplied by {_number(factor)}", f"divide {name} by {_number(factor)}"
-    if rounding := _rounding(right, given):
-        return f"has {name} rounded to {rounding} on the way", f"copy {name} without a cast to {rounding}"
-    if right.ndim == 2 and right.shape[0] == right.shape[1] and (part := _shard(right, given, same)):
+    if right.ndim == 2 and right.shape[0] == right.shape[1] and (part := _shard(right, same)):
         return f"has {part} of {name} transposed", f"transpose the shards of {name} as the whole is"
     for axis, of in ((0, "rows"), (1, "columns")):
         if axis < right.ndim and (order := _order(right, given, axis, unit)) is not None:
@@ -219,7 +220,7 @@ def _rounding(right: np.ndarray, given: np.ndarray) -> str:
     return ""
 
 
-def _shard(right: np.ndarray, given: np.ndarray, same: object) -> str:
+def _shard(right: np.ndarray, same: Callable[[np.ndarray], bool]) -> str:
     """The shard of a square matrix that is transposed; empty for none."""
     size = len(right)
     for count in SHARDS:
@@ -234,12 +235,12 @@ def _shard(right: np.ndarray, given: np.ndarray, same: object) -> str:
                     trial[part] = right[:, part].T
                 else:
                     trial[:, part] = right[part].T
-                if same(trial):  # type: ignore[operator]
+                if same(trial):
                     return f"shard {number} of {count} ({of})"
                 trial = right.copy()
                 block = (part, part)
                 trial[block] = right[block].T
-                if same(trial):  # type: ignore[operator]
+                if same(trial):
                     return f"block {number} of {count}"
     return ""
 
@@ -265,9 +266,7 @@ def _permutation(order: np.ndarray) -> str:
             continue
         blocks = natural.reshape(parts, -1)
         if np.array_equal(order, blocks[::-1].reshape(-1)):
-            return f"{parts} blocks in reverse, such as heads"
-        if parts == 2 and np.array_equal(order, np.roll(blocks, 1, 0).reshape(-1)):
-            return "its two halves are swapped, such as gate and up"
+            return f"{parts} blocks in reverse, such as {'gate and up' if parts == 2 else 'heads'}"
         if np.array_equal(order, blocks.T.reshape(-1)):
             return f"{parts} blocks are interleaved, as where a fused matrix is cut by head and not in blocks"
         for inner in range(2, count // parts):
@@ -329,20 +328,16 @@ def _roundings(findings: list[ModelFinding]) -> list[ModelFinding]:
     """One finding for all tensors that are rounded to the same dtype."""
     kept, rounded = [], defaultdict(list)
     for each in findings:
-        _, found, dtype = each.mistake.partition(" rounded to ")
-        if found:
-            rounded[dtype].append(each)
+        if each.rounded:
+            rounded[each.rounded].append(each)
         else:
             kept.append(each)
     for dtype, same in rounded.items():
         if len(same) == 1:
             kept += same
             continue
-        sign = f"has {len(same)} tensors rounded to {dtype}"
-        kept.append(
-            ModelFinding(
-                same[0].place, sign, "copy the weights without a cast", _worst(same),
-                also=tuple(each.place for each in same[1:]),
-            )
-        )  # fmt: skip
+        sign = f"has {len(same)} tensors rounded to {dtype} on the way"
+        places = tuple(each.place for each in same[1:])
+        cure = f"copy the weights without a cast to {dtype}"
+        kept.append(ModelFinding(same[0].place, sign, cure, _worst(same), places, rounded=dtype))
     return kept
