@@ -10,6 +10,7 @@ import transformers
 
 from parity_tests.helpers.family_cases import added_cases
 from parity_tests.helpers.family_cases.case import LENGTH, NONE, SIZES, STACKS, VOCAB, Case
+from parity_tests.helpers.program import program
 
 BATCH, TARGET = 2, 5
 IMAGES = ("image", "pyramid")  # kinds whose input is an image
@@ -413,7 +414,7 @@ CALLS: dict[str, Callable[[Any, dict[str, Any]], dict[str, Any]]] = {
 
 def ours(case: Case, built: Any, array: Callable[[np.ndarray], Any]) -> dict[str, np.ndarray]:
     """The outputs of a mirror's model for the same inputs."""
-    return numpy_of(outputs(case, built, array))
+    return numpy_of(program(built, lambda built: outputs(case, built, array))())
 
 
 def outputs(case: Case, built: Any, array: Callable[[np.ndarray], Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ padding: padding must change nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from attention_bridge.weights import convert
 from attention_bridge.weights.names import pattern
 from parity_tests.helpers import families
 from parity_tests.helpers.family_cases.case import Case
+from parity_tests.helpers.program import program
 
 ARRAYS: dict[str, Callable[[Any], Any]] = {"torch": torch.as_tensor, "jax": jnp.asarray}
 IN_BFLOAT16: dict[str, Callable[[Any], Any]] = {
@@ -69,7 +70,7 @@ class Proof:
         """The deviations of a mirror's model in float32: outputs, hidden states, maps, cached generation."""
         with torch.no_grad():
             expected = float64(self.theirs(self.built))
-        found = float64(self.ours(load_pretrained(self.directory, framework), ARRAYS[framework]))
+        found = self.found(load_pretrained(self.directory, framework), ARRAYS[framework])
         for name, x in expected.items():
             yield self.compared(name, found[name], x)
 
@@ -81,7 +82,7 @@ class Proof:
         with torch.no_grad():
             expected, other = float64(self.theirs(wide)), float64(self.theirs(theirs))
         model = load_pretrained(self.directory, framework, dtype="bfloat16")
-        found = float64(self.ours(model, IN_BFLOAT16[framework]))
+        found = self.found(model, IN_BFLOAT16[framework])
         for name in self.outputs:
             worst = root_mean_square(found[name], expected[name])
             allowed = ALIKE * root_mean_square(other[name], expected[name])
@@ -112,13 +113,13 @@ class Proof:
 
         Where activations grow, such as squared ones, it may exceed the bound as far as `roundings` of transformers do.
         """
-        worst, allowed = deviation(found, expected), self.bound
-        if worst > allowed:
-            for each in roundings(self.built):
-                with torch.no_grad():
-                    rounded = float64(self.theirs(each))
-                allowed = max(allowed, ALIKE * deviation(rounded[name], expected))
-        return Deviation(name, worst, allowed)
+        worst = deviation(found, expected)
+        return Deviation(name, worst, limit(worst, expected, self.bound, self._rounded(name)))
+
+    def _rounded(self, name: str) -> Iterator[np.ndarray]:
+        for each in roundings(self.built):
+            with torch.no_grad():
+                yield float64(self.theirs(each))[name]
 
     def excess(self, name: str, found: np.ndarray, expected: np.ndarray) -> float:
         """The deviation of a result as a multiple of the largest allowed one."""
@@ -133,8 +134,12 @@ class Proof:
             model, {name: x.to(dtype) if x.is_floating_point() else x for name, x in given.items()}
         )
 
+    def found(self, model: Any, array: Callable[[Any], Any]) -> dict[str, np.ndarray]:
+        """The same results of a mirror's model, as float64 arrays."""
+        return float64(program(model, lambda model: self.ours(model, array))())
+
     def ours(self, model: Any, array: Callable[[Any], Any]) -> dict[str, Any]:
-        """The same results of a mirror's model."""
+        """The same results of a mirror's model, as arrays of its framework or None."""
         return families.outputs(self.case, model, array)
 
     def _their_gradients(self, model: Any, reading: Any) -> dict[str, np.ndarray]:
@@ -159,7 +164,7 @@ class Proof:
         if framework == "torch":
             self._loss(self.ours(model, array), array).backward()
             return {name: x.grad.numpy() for name, x in model.named_parameters() if x.grad is not None}
-        grads = nnx.grad(lambda model: self._loss(self.ours(model, array), array))(model)
+        grads = program(model, nnx.grad(lambda model: self._loss(self.ours(model, array), array)))()
         named = {".".join(map(str, path)): np.asarray(x[...]) for path, x in nnx.to_flat_state(grads)}
         return convert(named, "jax_attention", "torch_attention")[0]
 
@@ -171,6 +176,20 @@ class Proof:
             weights = array(rng.normal(size=tuple(x.shape)).astype(np.float32))
             total = total + (x * (weights.to(x.dtype) if isinstance(x, torch.Tensor) else weights)).sum()
         return total
+
+
+def limit(worst: float, expected: np.ndarray, bound: float, rounded: Iterable[np.ndarray]) -> float:
+    """The largest allowed deviation: the bound, or if `worst` exceeds it, what equal roundings give.
+
+    Args:
+        worst: deviation of a mirror's result.
+        expected: the result in float64.
+        bound: bound of the rounding errors.
+        rounded: the results of `roundings`, computed only if they are needed.
+    """
+    if worst <= bound:
+        return bound
+    return max(bound, *(ALIKE * deviation(each, expected) for each in rounded))
 
 
 def roundings(built: Any) -> Iterator[Any]:

@@ -16,6 +16,7 @@ import transformers
 from parity_tests.helpers import families
 from parity_tests.helpers.families import CASES, LENGTH, Case
 from parity_tests.helpers.family_cases import added
+from parity_tests.helpers.program import program
 
 # A case of each module of transformers, whose other classes have the same configuration.
 MODULES = {
@@ -220,6 +221,18 @@ def ours(
     name: str, built: Any, array: Callable[[np.ndarray], Any], wanted: set[str]
 ) -> dict[str, np.ndarray]:
     """The outputs of a mirror's model for the same inputs, at real tokens."""
+    given = families.inputs(WRITTEN[name].case)
+    found = program(built, lambda built: _named_outputs(name, built, array, wanted))()
+    there, results = given.get("there"), {}
+    for each, x in families.numpy_of(found).items():
+        masks = there is not None and x.ndim > 1 and x.shape[1] == LENGTH and each not in ("scores", "text")
+        results[each] = x * (there[..., None] if x.ndim == 3 else there) if masks else x
+    return results
+
+
+def _named_outputs(
+    name: str, built: Any, array: Callable[[np.ndarray], Any], wanted: set[str]
+) -> dict[str, Any]:
     given = {
         each: array(x.astype(np.float32) if x.dtype == np.float64 else x)
         for each, x in families.inputs(WRITTEN[name].case).items()
@@ -245,11 +258,6 @@ def ours(
         )  # tied embeddings give logits, which this class does not compute
     else:
         found = built(given["tokens"], there)
-    results = {}
-    for each in wanted:
-        x = found.last_hidden_state[:, 0] if each == "first" else getattr(found, each)
-        x = families.numpy_of({each: x})[each]
-        masks = there is not None and x.ndim > 1 and x.shape[1] == LENGTH and each not in ("scores", "text")
-        mask = families.inputs(WRITTEN[name].case).get("there")
-        results[each] = x * (mask[..., None] if x.ndim == 3 else mask) if masks else x
-    return results
+    return {
+        each: found.last_hidden_state[:, 0] if each == "first" else getattr(found, each) for each in wanted
+    }

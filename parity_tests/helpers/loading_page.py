@@ -24,7 +24,7 @@ from attention_bridge.pretrained import load_pretrained, save_pretrained
 from parity_tests.helpers import families, heads
 from parity_tests.helpers.family_cases.case import Case
 from parity_tests.helpers.family_draws import groups
-from parity_tests.helpers.family_proof import ALIKE, deviation, roundings
+from parity_tests.helpers.family_proof import deviation, limit, roundings
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 THETA = {"rope_theta": 100.0}
@@ -146,9 +146,7 @@ def rope_cell(case: str, kind: str) -> str:
         found = families.ours(written, ours, torch.from_numpy)["output"]
     expected, bound = families.reference(written, model)["output"], families.bound(model)
     error = deviation(found, expected)
-    if error > bound:
-        others = (logits(written, each) for each in roundings(model))
-        bound = max(bound, *(ALIKE * deviation(each, expected) for each in others))
+    bound = limit(error, expected, bound, (logits(written, each) for each in roundings(model)))
     return "yes" if error <= bound else f"differs by {error:.1e}"
 
 

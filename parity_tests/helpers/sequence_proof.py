@@ -11,6 +11,7 @@ import torch
 from attention_bridge.pretrained import load_pretrained
 from parity_tests.helpers import families
 from parity_tests.helpers.family_proof import ARRAYS, Deviation, Proof, float64
+from parity_tests.helpers.program import program
 
 PREFILL = 2  # target tokens that a cached generation reads at once
 
@@ -25,7 +26,7 @@ class SequenceProof(Proof):
             given = self._given(side)
             with torch.no_grad():
                 expected = float64(self._theirs(given))
-            found = float64(self._ours(model, array, given))
+            found = float64(program(model, lambda model, given=given: self._ours(model, array, given))())
             assert found.keys() >= expected.keys(), (sorted(found), sorted(expected))  # T5 gives no maps
             for name, x in expected.items():
                 yield self.compared(name, found[name], x)._replace(name=f"{side} padding, {name}")
@@ -59,14 +60,22 @@ class SequenceProof(Proof):
     def _stepwise(self, model: Any, array: Callable[[Any], Any], given: dict[str, np.ndarray]) -> Any:
         """Logits of a cached generation: some tokens at once, then one by one."""
         target, there = given["target"], array(given["there"])
-        memory = model.encode(array(given["tokens"]), there).output
+        memory = program(model, _encode)(array(given["tokens"]), there)
         length = target.shape[1]
-        caches, parts = model.start(length), []
+        caches, parts, step = model.start(length), [], program(model, _step)
         for start, stop in [(0, PREFILL), *((n, n + 1) for n in range(PREFILL, length))]:
-            step = model.decode(array(target[:, start:stop]), memory, source_mask=there, caches=caches)
-            caches = step.caches
-            parts.append(float64({"x": step.logits})["x"])
+            logits, caches = step(array(target[:, start:stop]), memory, there, caches)
+            parts.append(float64({"x": logits})["x"])
         return np.concatenate(parts, 1)
+
+
+def _encode(model: Any, tokens: Any, there: Any) -> Any:
+    return model.encode(tokens, there).output
+
+
+def _step(model: Any, target: Any, memory: Any, there: Any, caches: Any) -> tuple[Any, Any]:
+    step = model.decode(target, memory, source_mask=there, caches=caches)
+    return step.logits, step.caches
 
 
 def _results(logits: Any, *maps: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights import convert
 from parity_tests.helpers import families, heads
 from parity_tests.helpers.family_draws import share
-from parity_tests.helpers.family_proof import ALIKE, deviation, roundings
+from parity_tests.helpers.family_proof import deviation, limit, roundings
 
 ARRAYS = {"torch": torch.from_numpy, "jax": jnp.asarray}
 QUICK = {
@@ -89,10 +89,9 @@ def test_checkpoint_of_each_class_comes_in_and_goes_out_whole(tmp_path, name, fr
     expected = heads.reference(name, reference.double())
     found = heads.ours(name, model, ARRAYS[framework], set(expected))
     for part, x in expected.items():
-        worst, allowed = deviation(found[part], x), bound
-        if worst > allowed:
-            rounded = (heads.reference(name, each)[part] for each in roundings(reference))
-            allowed = max(allowed, *(ALIKE * deviation(each, x) for each in rounded))
+        worst = deviation(found[part], x)
+        rounded = (heads.reference(name, each)[part] for each in roundings(reference))
+        allowed = limit(worst, x, bound, rounded)
         assert worst <= allowed, part
 
 
