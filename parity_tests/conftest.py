@@ -26,8 +26,8 @@ import pytest
 from attention_bridge.parity.comparison import pinned_precision
 from attention_bridge.parity.proof import forget_compiled
 
-GROUPS_AT_ONCE = 8
-_groups: set[tuple[str, ...]] = set()
+TESTS_AT_ONCE = 64
+_since_cleared = 0
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -45,12 +45,12 @@ def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
         pytest.exit(f"pytest {pytest.__version__} and this pytest-xdist do not group tests", returncode=4)
 
 
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Drop compiled code when a worker has run several groups and moves to the next one."""
-    groups = [each.get_closest_marker("xdist_group").args for each in (item, nextitem) if each is not None]
-    _groups.update(groups)
-    if len(_groups) > GROUPS_AT_ONCE and len(set(groups)) > 1:
-        _groups.clear()
+def pytest_runtest_teardown() -> None:
+    """Drop compiled code after some tests: kept programs take memory, and slow each further compilation down."""
+    global _since_cleared
+    _since_cleared += 1
+    if _since_cleared == TESTS_AT_ONCE:
+        _since_cleared = 0
         forget_compiled()
 
 

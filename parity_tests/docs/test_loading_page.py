@@ -6,8 +6,8 @@ import pytest
 
 from attention_bridge.pages.markdown import table
 from parity_tests.helpers import heads
-from parity_tests.helpers.family_draws import share
 from parity_tests.helpers.loading_page import INTRODUCTION, ROPES, class_rows, rope_rows, rotary
+from parity_tests.helpers.share import share
 
 PAGE = Path(__file__).parents[2] / "docs" / "loading.md"
 

@@ -7,11 +7,6 @@ scalings, layer types, special tokens. Each draw must be refused by name, or giv
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import subprocess
-from collections.abc import Iterable
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +14,7 @@ import numpy as np
 from parity_tests.helpers.families import CASES
 from parity_tests.helpers.family_cases import added_cases
 from parity_tests.helpers.family_cases.case import Case
+from parity_tests.helpers.share import one_of
 
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "relu2", "silu", "tanh", "mish")
 PARTS = ("text_config", "vision_config")  # configurations of the parts of a model
@@ -54,22 +50,7 @@ def groups() -> dict[str, tuple[str, ...]]:
 
 def drawn_cases() -> list[str]:
     """One case of each family, chosen by the commit; without a repository, by the word `none`."""
-    return [names[_number(f"{commit()} {family}") % len(names)] for family, names in groups().items()]
-
-
-def share(names: Iterable[str], of: int) -> frozenset[str]:
-    """About one in `of` names, chosen by the commit, so that later runs try the others."""
-    return frozenset(name for name in names if _number(f"{commit()} {name} of {of}") % of == 0)
-
-
-@cache
-def commit() -> str:
-    """The commit of the repository; without one, the word `none`."""
-    place = Path(__file__).parent
-    head = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=place, capture_output=True, text=True, check=False
-    )
-    return head.stdout.strip() or "none"
+    return [one_of(family, names) for family, names in groups().items()]
 
 
 def drawn(case: Case, rng: np.random.Generator) -> dict[str, Any]:
@@ -117,7 +98,3 @@ def _changed(name: str, value: Any, kind: str, rng: np.random.Generator) -> Any:
     if value is None and "float" in kind:
         return float(rng.choice([0.5, 1.0, 2.0]))
     return ...
-
-
-def _number(text: str) -> int:
-    return int(hashlib.sha256(text.encode()).hexdigest(), 16)

@@ -25,6 +25,7 @@ from attention_bridge.parity.instances import (
 from attention_bridge.parity.proof import prove, prove_case
 from attention_bridge.parity.run import Arrays, is_float, named_outputs, on_platform, run_jax, run_torch
 from attention_bridge.weights import transfer
+from parity_tests.helpers.share import share
 
 each_mechanism = pytest.mark.parametrize("mechanism", CATALOGUE, ids=lambda mechanism: mechanism.name)
 
@@ -124,12 +125,21 @@ def test_masked_rows_and_keys_have_weights_of_exactly_zero(mechanism: Mechanism)
             assert np.isfinite(found[name]).all()
 
 
-@pytest.mark.slow
-@each_mechanism
-def test_compiled_equals_eager(mechanism: Mechanism, as_shipped: None) -> None:
-    case = "batch heads query key"
-    given = in_float32(mechanism, case if case in cases(mechanism, "float32") else "none")
-    module = torch_module(mechanism, "float32")
+# PyTorch's compiler takes up to half a minute for each: the commit chooses those outside the survey.
+COMPILED = share([mechanism.name for mechanism in CATALOGUE], 4)
+
+
+@pytest.mark.parametrize(
+    "mechanism",
+    [
+        pytest.param(
+            each, id=each.name, marks=pytest.mark.slow if each.name in COMPILED else pytest.mark.survey
+        )
+        for each in CATALOGUE
+    ],
+)
+def test_compiled_equals_eager_in_torch(mechanism: Mechanism, as_shipped: None) -> None:
+    given, module = of_every_mask(mechanism), torch_module(mechanism, "float32")
     for need_weights in (True, False):
         compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
         ours = named_outputs(compiled(**torch_inputs(given), **mechanism.options(need_weights)))
@@ -139,12 +149,22 @@ def test_compiled_equals_eager(mechanism: Mechanism, as_shipped: None) -> None:
             assert error(ours[name].detach().numpy(), x.detach().numpy()) < 1e-6, name
         torch.compiler.reset()
 
-    options = mechanism.options(True)
+
+@pytest.mark.slow
+@each_mechanism
+def test_compiled_equals_eager_in_jax(mechanism: Mechanism, as_shipped: None) -> None:
+    given, options = of_every_mask(mechanism), mechanism.options(True)
     eager = named_outputs(jax_module(mechanism, "float32")(**jax_inputs(given), **options))
     graphdef, state = nnx.split(jax_module(mechanism, "float32"))
     run = jax.jit(lambda state, given: named_outputs(nnx.merge(graphdef, state)(**given, **options)))
     for name, x in run(state, jax_inputs(given)).items():
         assert error(np.asarray(x), np.asarray(eager[name])) < 2e-6, name
+
+
+def of_every_mask(mechanism: Mechanism) -> Arrays:
+    """Inputs with a mask of all axes, if the mechanism takes one."""
+    case = "batch heads query key"
+    return in_float32(mechanism, case if case in cases(mechanism, "float32") else "none")
 
 
 @each_mechanism

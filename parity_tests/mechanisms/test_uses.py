@@ -29,12 +29,12 @@ SAMPLE = (
     "ScaledDotProductAttention",
     "GatedLinearAttention",
 )
-# Inductor takes minutes for all of these: two recurrent classes are slow tests.
+# Inductor takes minutes for all of these: one recurrent class is a slow test.
 INDUCTOR = [
     pytest.param(
         x,
         id=x.name,
-        marks=pytest.mark.slow if x.name in ("LinearAttention", "Mamba2") else pytest.mark.survey,
+        marks=pytest.mark.slow if x.name == "LinearAttention" else pytest.mark.survey,
     )
     for x in CATALOGUE
     if x.name in SAMPLE or x.decoding == "state"

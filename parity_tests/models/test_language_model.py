@@ -25,6 +25,7 @@ from attention_bridge.weights import transfer
 from attention_bridge.weights.containers import open_container
 from parity_tests.helpers.built import MIRRORS, each_mirror, each_mirror_slow_in_jax
 from parity_tests.helpers.hybrids import ENCODER, HYBRIDS
+from parity_tests.helpers.program import program
 
 VOCAB = 17
 MODELS = {"torch": torch_attention.models, "jax": jax_attention.models}
@@ -150,13 +151,18 @@ def in_an_encoder(mechanism):
 
 def read_on(model, array, tokens, mask, cuts, caches):
     """The logits of a text that is passed in chunks with caches."""
-    found, start = [], 0
+    found, start, step = [], 0, program(model, read_with)
     for end in (*cuts, tokens.shape[1]):
         part = None if mask is None else array(mask[..., start:end])
-        read = model(array(tokens[:, start:end]), part, caches=caches)
-        caches, start = read.caches, end
-        found.append(numpy(read.output))
+        logits, caches = step(array(tokens[:, start:end]), part, caches)
+        found.append(numpy(logits))
+        start = end
     return np.concatenate(found, axis=1)
+
+
+def read_with(model, tokens, mask=None, caches=None):
+    read = model(tokens, mask, caches=caches)
+    return read.output, read.caches
 
 
 @pytest.mark.parametrize("capacity", [None, 9])
@@ -179,7 +185,7 @@ def hybrids_read_on(model, array, hidden, capacity, rng):
     if hidden:
         mask = np.ones((2, 1, 1, tokens.shape[1]), bool)
         mask[1, ..., :hidden] = False
-    whole = numpy(model(array(tokens), None if mask is None else array(mask)).output)
+    whole = numpy(program(model, read_with)(array(tokens), None if mask is None else array(mask))[0])
     found = read_on(model, array, tokens, mask, (3, 5, 6), model.start(capacity))
     there = np.ones(tokens.shape, bool) if mask is None else mask[:, 0, 0]
     assert difference(found[there], whole[there]) < 1e-5
@@ -314,7 +320,7 @@ def test_every_decoding_mixer_works_in_a_model_in_jax(mechanism, rng):
     model = build(as_mixer(mechanism), "jax_attention", {"rngs": nnx.Rngs(0)})
     model.eval()
     tokens = tokens_of(rng)
-    whole = model(jnp.asarray(tokens)).output
+    whole, _ = program(model, read_with)(jnp.asarray(tokens))
     assert difference(read_on(model, jnp.asarray, tokens, None, (3, 6), model.start(9)), whole) < 2e-5
 
 

@@ -18,7 +18,7 @@ from attention_bridge.pretrained.config_files import read_json
 from attention_bridge.pretrained.families import declarations, read_config
 from attention_bridge.pretrained.families.fields import GENERATION
 from parity_tests.helpers import families, fuzz_samples
-from parity_tests.helpers.family_draws import share
+from parity_tests.helpers.share import share
 
 NOT_FINITE = (math.nan, math.inf, -math.inf, 10**400)
 BAD = (

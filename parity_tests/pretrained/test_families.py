@@ -26,8 +26,9 @@ from attention_bridge.weights import convert, stream, transfer
 from attention_bridge.weights.leaves import Spec
 from parity_tests.helpers import families, heads, meta_llama
 from parity_tests.helpers.families import CASES, SHORT, SHORT_IN_JAX
-from parity_tests.helpers.family_draws import drawn_cases, share
+from parity_tests.helpers.family_draws import drawn_cases
 from parity_tests.helpers.family_proof import limit, roundings
+from parity_tests.helpers.share import share
 
 ARRAYS = {"torch": torch.from_numpy, "jax": jnp.asarray}
 

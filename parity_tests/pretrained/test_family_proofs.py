@@ -9,8 +9,9 @@ from safetensors.numpy import load_file, save_file
 
 from attention_bridge.pretrained.families.fields import Fields
 from parity_tests.helpers.families import CASES, marks
-from parity_tests.helpers.family_draws import drawn_cases, share
+from parity_tests.helpers.family_draws import drawn_cases
 from parity_tests.helpers.prove_families import draws
+from parity_tests.helpers.share import share
 from parity_tests.helpers.text_proof import proof
 
 DRAWN = drawn_cases()

@@ -15,8 +15,8 @@ from attention_bridge.pretrained.families import read_config
 from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights import convert
 from parity_tests.helpers import families, heads
-from parity_tests.helpers.family_draws import share
 from parity_tests.helpers.family_proof import deviation, limit, roundings
+from parity_tests.helpers.share import share
 
 ARRAYS = {"torch": torch.from_numpy, "jax": jnp.asarray}
 QUICK = {

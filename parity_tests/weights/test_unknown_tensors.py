@@ -14,7 +14,7 @@ from attention_bridge.weights.layouts import LAYOUTS
 from attention_bridge.weights.placeholders import ghost
 from attention_bridge.weights.unknown import unknown
 from parity_tests.helpers import families
-from parity_tests.helpers.family_draws import share
+from parity_tests.helpers.share import share
 
 RUNNER = CliRunner()
 MIRRORS = ("torch_attention", "jax_attention", "linen")
