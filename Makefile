@@ -93,8 +93,9 @@ test-floors:  ## Test with the lowest versions that pyproject.toml allows, on Py
 test-all: test test-shapes test-slow test-floors test-newest  ## Run all tests except `survey`
 
 DRAWS ?= 200
-prove-families: $(TESTED)  ## Prove all odd configurations and 200 random draws of every family: docs/families.md
+prove-families: $(TESTED)  ## Prove all odd configurations and 200 random draws of every family: docs/families.md; save every class again
 	$(BIN)/python -m parity_tests.helpers.prove_families --draws $(DRAWS)
+	$(BIN)/python -m parity_tests.helpers.saved_classes
 
 SEED     ?= $(shell date +%s)
 COUNT    ?= 100000

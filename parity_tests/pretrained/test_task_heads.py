@@ -14,8 +14,9 @@ from attention_bridge.pretrained import load_pretrained, save_pretrained
 from attention_bridge.pretrained.families import read_config
 from attention_bridge.pretrained.families.tensors import Tensors
 from attention_bridge.weights import convert
-from parity_tests.helpers import families, heads
+from parity_tests.helpers import families, heads, saved_classes
 from parity_tests.helpers.family_proof import deviation, limit, roundings
+from parity_tests.helpers.saved_classes import changed_files
 from parity_tests.helpers.share import share
 
 ARRAYS = {"torch": torch.from_numpy, "jax": jnp.asarray}
@@ -93,6 +94,21 @@ def test_checkpoint_of_each_class_comes_in_and_goes_out_whole(tmp_path, name, fr
         rounded = (heads.reference(name, each)[part] for each in roundings(reference))
         allowed = limit(worst, x, bound, rounded)
         assert worst <= allowed, part
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*save_pretrained writes them again")
+@pytest.mark.parametrize("name", sorted(share(heads.WRITTEN, 4)))
+def test_files_of_a_class_in_bfloat16_are_the_same(name):
+    """The commit chooses the classes; `make prove-families` tries all of them."""
+    assert not [*changed_files(name, torch.bfloat16, ("torch", "jax"))]
+
+
+def test_changed_file_is_found(monkeypatch):
+    save = save_pretrained
+    monkeypatch.setattr(saved_classes, "save_pretrained", lambda model, place: save(model.half(), place))
+    found = [*changed_files("BertModel", torch.float32, ("torch",))]
+    assert "torch model.safetensors" in found
 
 
 @pytest.mark.filterwarnings("ignore:.*save_pretrained writes them again")
