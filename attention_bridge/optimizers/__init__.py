@@ -6,6 +6,18 @@
 | `optimizer_state_to_optax` | its state, with the moments of the torch optimizer               |
 | `optimizer_state_to_torch` | the torch optimizer, with the moments of an optax state          |
 
+| optimizer in PyTorch                                  | its transformation                                     |
+|-------------------------------------------------------|--------------------------------------------------------|
+| `torch.optim.SGD`, `Adam`, `AdamW`, `RMSprop`         | the same steps, with PyTorch's bias correction and eps |
+| `Lion`, as `lion-pytorch` writes it                   | the same steps, with a schedule of the first beta      |
+| `torch.optim.Adafactor`, `transformers.Adafactor`     | the same steps; the torch matrices are factored        |
+| `torch.optim.Muon` (PyTorch 2.9)                      | the same steps, rounded to bfloat16 as in PyTorch      |
+| a list, e.g. Muon for matrices, AdamW for the rest    | one transformation of all parameters                   |
+| `torch.optim.swa_utils.AveragedModel`                 | `update(params, state)` returns the averaged weights   |
+
+Any scheduler of `torch.optim.lr_scheduler` that depends on the step count alone is converted too, also `LambdaLR` and
+chains of schedulers.
+
 To continue a PyTorch run in JAX (`params` is `nnx.state(jax_model, nnx.Param)`):
 
 >>> transformation = optimizer_like(optimizer, model=model, scheduler=scheduler, steps=1000, max_norm=1.0)

@@ -42,7 +42,8 @@ class GroupRates(NamedTuple):
 
     Attributes:
         lr: learning rates.
-        momentum: values of SGD's momentum or of Adam's first beta; None if the scheduler does not change it.
+        momentum: values of the momentum, or of the first beta of Adam and Lion; None if the scheduler changes
+            neither.
     """
 
     lr: Lookup
@@ -117,6 +118,19 @@ def position(scheduler: Any) -> int:
     return int(scheduler.last_epoch)
 
 
+def common_position(schedulers: Any) -> int | None:
+    """The number of steps that all schedulers of an argument have taken, or None if there is no scheduler.
+
+    Raises:
+        InputError: the schedulers have taken different numbers of steps.
+    """
+    each = schedulers if isinstance(schedulers, (list, tuple)) else (schedulers,)
+    positions = sorted({position(scheduler) for scheduler in each if scheduler is not None})
+    if len(positions) > 1:
+        raise InputError(f"all schedulers have taken the same number of steps, but got {positions}")
+    return positions[0] if positions else None
+
+
 def advance(scheduler: Any, count: int) -> None:
     """Step `scheduler` until it has taken `count` steps."""
     while position(scheduler) < count:
@@ -131,5 +145,5 @@ def _step(scheduler: Any) -> None:
 
 
 def _rates(group: dict[str, Any]) -> tuple[float, float]:
-    momentum = group["betas"][0] if "betas" in group else group["momentum"]
+    momentum = group["betas"][0] if "betas" in group else group.get("momentum", 0.0)  # Adafactor has none
     return float(group["lr"]), float(momentum)

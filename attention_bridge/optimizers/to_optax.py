@@ -8,17 +8,24 @@ from typing import Any
 import jax
 import optax
 import torch
+from torch.optim.swa_utils import AveragedModel
 
 from attention_bridge.errors import InputError
+from attention_bridge.optimizers.averages import averaging_like
+from attention_bridge.optimizers.matrices import Matrices, matrices_of
 from attention_bridge.optimizers.names import Route, leaf_name, spread
-from attention_bridge.optimizers.options import check_model, check_optimizer
-from attention_bridge.optimizers.schedules import GroupRates, look_ahead
-from attention_bridge.optimizers.steps import (
-    Rate,
-    clip_by_torch_norm,
-    scale_by_torch_adam,
-    trace_from_first,
+from attention_bridge.optimizers.options import (
+    WHOLE,
+    Optimizers,
+    check_model,
+    check_optimizer,
+    check_whole,
+    groups_of,
+    pairs_of,
 )
+from attention_bridge.optimizers.rules import step_of
+from attention_bridge.optimizers.schedules import GroupRates, look_ahead
+from attention_bridge.optimizers.steps import clip_by_torch_norm
 from attention_bridge.weights import Layout
 from attention_bridge.weights.containers import open_container
 
@@ -26,7 +33,7 @@ FROZEN = -1
 
 
 def optimizer_like(
-    torch_optimizer: torch.optim.Optimizer,
+    torch_optimizer: Optimizers | AveragedModel,
     *,
     model: torch.nn.Module | None = None,
     scheduler: Any = None,
@@ -42,11 +49,13 @@ def optimizer_like(
     Parameters of `model` that the optimizer does not have, or that need no gradient, are not updated.
 
     Args:
-        torch_optimizer: `SGD`, `Adam` or `AdamW`, with one or more parameter groups; it is not changed.
+        torch_optimizer: an optimizer of the table in `attention_bridge.optimizers`, with one or more parameter groups,
+            or a list of optimizers that train one model together; it is not changed. For an `AveragedModel`, the
+            transformation averages weights: `update(params, state)` returns the averages.
         model: model that the optimizer trains; its parameter names identify the parameter groups. None is allowed if
-            all parameters are in one group.
+            all parameters are in one group of an optimizer other than Adafactor and Muon.
         scheduler: scheduler of `torch.optim.lr_scheduler`, stepped after each step of the optimizer; None for constant
-            learning rates.
+            learning rates. For a list of optimizers, a list with a scheduler or None for each.
         steps: number of future steps to tabulate the scheduler's rates for; after them the rates are NaN. None
             without a scheduler.
         max_norm: largest norm of all gradients together, as in `torch.nn.utils.clip_grad_norm_`; None for no clipping.
@@ -60,19 +69,21 @@ def optimizer_like(
         InputError: optax has no equivalent of this optimizer, or arguments are inconsistent.
         ConversionError: the parameters of `model` do not fit the layouts.
     """
+    if isinstance(torch_optimizer, AveragedModel):
+        _check_alone({"scheduler": scheduler, "steps": steps, "max_norm": max_norm, "max_value": max_value})
+        return averaging_like(torch_optimizer)
     check_optimizer(torch_optimizer)
     _check_clipping(max_norm, max_value)
-    groups = torch_optimizer.param_groups
-    if scheduler is not None:
-        rates: list[GroupRates | None] = [*look_ahead(scheduler, torch_optimizer, steps)]
-    elif steps is not None:
-        raise InputError(f"steps goes with a scheduler, but got steps={steps!r} without one")
-    elif any("initial_lr" in group for group in groups):
-        raise InputError("torch_optimizer has a scheduler of its learning rate: give it as scheduler")
-    else:
-        rates = [None] * len(groups)
-    labels = _labels(torch_optimizer, model, source_layout, target_layout, axes)
-    parts = [_step_of(group, rate) for group, rate in zip(groups, rates, strict=True)]
+    groups = groups_of(torch_optimizer, scheduler)
+    for group in groups:
+        check_whole(group)
+    rates = _rates(torch_optimizer, scheduler, steps)
+    route = (
+        None if model is None else Route(source_layout or open_container(model).layout, target_layout, axes)
+    )
+    labels = _labels(torch_optimizer, model, route)
+    matrices = _matrices(torch_optimizer, model, route)
+    parts = [step_of(group, rate, matrices) for group, rate in zip(groups, rates, strict=True)]
 
     def label_tree(tree: optax.Params) -> Any:
         return jax.tree_util.tree_map_with_path(lambda path, _: _label(leaf_name(path), labels), tree)
@@ -91,6 +102,12 @@ def optimizer_like(
     return optax.chain(still, *clipping, stepping)
 
 
+def _check_alone(given: Mapping[str, Any]) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise InputError(f"{name} is for optimizers, but got {value!r} with an AveragedModel")
+
+
 def _check_clipping(max_norm: float | None, max_value: float | None) -> None:
     if max_norm is not None and max_value is not None:
         raise InputError("max_norm and max_value are two ways of clipping: give one of them")
@@ -99,32 +116,65 @@ def _check_clipping(max_norm: float | None, max_value: float | None) -> None:
             raise InputError(f"{name} is greater than 0, but got {value!r}")
 
 
-def _labels(
-    optimizer: torch.optim.Optimizer,
-    model: torch.nn.Module | None,
-    source_layout: Layout | str | None,
-    target_layout: Layout | str,
-    axes: Mapping[str, int] | None,
-) -> dict[str, int]:
+def _rates(optimizers: Optimizers, schedulers: Any, steps: int | None) -> list[GroupRates | None]:
+    """The scheduled settings of each parameter group; None for constant ones."""
+    if schedulers is None and steps is not None:
+        raise InputError(f"steps goes with a scheduler, but got steps={steps!r} without one")
+    rates: list[GroupRates | None] = []
+    for optimizer, scheduler in pairs_of(optimizers, schedulers):
+        if scheduler is not None:
+            rates += look_ahead(scheduler, optimizer, steps)
+            continue
+        if any("initial_lr" in group for group in optimizer.param_groups):
+            raise InputError("torch_optimizer has a scheduler of its learning rate: give it as scheduler")
+        rates += [None] * len(optimizer.param_groups)
+    return rates
+
+
+def _labels(optimizers: Optimizers, model: torch.nn.Module | None, route: Route | None) -> dict[str, int]:
     """The parameter group of each leaf, by name in JAX, or `FROZEN`; empty if all parameters are in one group."""
+    groups = groups_of(optimizers)
     group_of = {
         id(parameter): index if parameter.requires_grad else FROZEN
-        for index, group in enumerate(optimizer.param_groups)
-        for parameter in group["params"]
+        for index, group in enumerate(groups)
+        for parameter in group.settings["params"]
     }
-    if model is None:
+    if model is None or route is None:
         if set(group_of.values()) == {0}:
             return {}
         raise InputError(
-            f"model is needed to match {len(optimizer.param_groups)} parameter groups, or frozen parameters, by name"
+            f"model is needed to match {len(groups)} parameter groups, or frozen parameters, by name"
         )
-    check_model(optimizer, model)
+    check_model(optimizers, model)
     parameters = dict(model.named_parameters())
     return spread(
         {name: group_of.get(id(parameter), FROZEN) for name, parameter in parameters.items()},
         {name: tuple(parameter.shape) for name, parameter in parameters.items()},
-        Route(source_layout or open_container(model).layout, target_layout, axes),
+        route,
         f"parameter group ({FROZEN} means none)",
+    )
+
+
+def _matrices(optimizers: Optimizers, model: torch.nn.Module | None, route: Route | None) -> Matrices:
+    """The rows and columns of each leaf that an update rule treats as a whole; empty if no rule does."""
+    rules = {
+        id(parameter): group.rule
+        for group in groups_of(optimizers)
+        if group.rule in WHOLE
+        for parameter in group.settings["params"]
+        if parameter.requires_grad
+    }
+    if not rules:
+        return {}
+    if model is None or route is None:
+        raise InputError(
+            f"model is needed to match the rows and columns of {next(iter(rules.values()))}'s matrices"
+        )
+    parameters = dict(model.named_parameters())
+    return matrices_of(
+        {name: tuple(parameter.shape) for name, parameter in parameters.items()},
+        {name: rules[id(parameter)] for name, parameter in parameters.items() if id(parameter) in rules},
+        route,
     )
 
 
@@ -132,31 +182,3 @@ def _label(name: str, labels: Mapping[str, int]) -> str:
     if name not in labels:
         raise InputError(f"{name} is among the parameters in JAX, but no parameter of model becomes it")
     return str(labels[name])
-
-
-def _step_of(group: dict[str, Any], rates: GroupRates | None) -> optax.GradientTransformation:
-    """The transformation of the gradients of one parameter group."""
-    lr: Rate = float(group["lr"]) if rates is None else rates.lr
-    scheduled = None if rates is None else rates.momentum
-    decay = float(group["weight_decay"])
-    decoupled = group.get("decoupled_weight_decay", False)
-    parts = [optax.scale(-1.0)] if group["maximize"] else []
-    if decay and not decoupled:
-        parts.append(optax.add_decayed_weights(decay))
-    if "betas" in group:
-        b1, b2 = map(float, group["betas"])
-        adam = scale_by_torch_adam(scheduled or b1, b2, float(group["eps"]), amsgrad=group["amsgrad"])
-        parts.append(adam)
-    elif group["momentum"]:
-        parts.append(_momentum(group, scheduled))
-    if decay and decoupled:
-        # p - lr * wd * p may come before the step or in it: both use the old p.
-        parts.append(optax.add_decayed_weights(decay))
-    return optax.chain(*parts, optax.scale_by_learning_rate(lr))
-
-
-def _momentum(group: dict[str, Any], scheduled: Rate | None) -> optax.GradientTransformation:
-    decay, dampening, nesterov = float(group["momentum"]), float(group["dampening"]), group["nesterov"]
-    if dampening or scheduled:
-        return trace_from_first(scheduled or decay, dampening=dampening, nesterov=nesterov)
-    return optax.trace(decay, nesterov)

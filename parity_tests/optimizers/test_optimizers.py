@@ -801,8 +801,8 @@ FALLING = optax.adam(lambda count: 0.1 / (1 + count))
 REFUSALS = (
     Refusal(
         "class",
-        lambda m: optimizer_like(of(m, torch.optim.RMSprop)),
-        "SGD, torch.optim.Adam or torch.optim.AdamW, but got RMSprop",
+        lambda m: optimizer_like(of(m, torch.optim.Adagrad)),
+        "torch.optim.Muon, transformers.Adafactor or Lion, but got Adagrad",
     ),
     Refusal("heir", lambda m: optimizer_like(inherited(m)), "but got MyAdam"),
     Refusal("no optimizer", lambda m: optimizer_like(optax.adam(1.0)), "but got GradientTransformation"),
