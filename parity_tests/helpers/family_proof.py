@@ -179,7 +179,7 @@ class Proof:
 
 
 def limit(worst: float, expected: np.ndarray, bound: float, rounded: Iterable[np.ndarray]) -> float:
-    """The largest allowed deviation: the bound, or if `worst` exceeds it, what equal roundings give.
+    """The largest allowed deviation: the bound, or if `worst` exceeds it, the deviation of equal roundings.
 
     Args:
         worst: deviation of a mirror's result.

@@ -1,4 +1,4 @@
-"""What a run tries of many things, chosen by the commit, so that later runs try the others."""
+"""Names that a run tries, chosen by the commit, so that later runs try the others."""
 
 import hashlib
 import subprocess
