@@ -14,7 +14,9 @@ from attention_bridge.pretrained.certification.recipe import Recipe
 
 SCHEMA = "schema"
 REPETITION = "repetition"
-NEEDS_MODELS = "its models are in Python: give a function that returns certify(...) of them, with --models FILE.py:FUNCTION"
+NEEDS_MODELS = (
+    "its models are in Python: --models FILE.py:FUNCTION gives a function that returns certify(...) of them"
+)
 
 
 def check_certificate(
