@@ -30,7 +30,7 @@ OF_MODELS = (
 
 @dataclass(frozen=True)
 class Bound:
-    """The largest errors that rounding explains, and what they follow from.
+    """The largest errors that rounding explains, and the figures that they follow from.
 
     Attributes:
         dtype: name of the coarsest floating-point dtype of weights and inputs.

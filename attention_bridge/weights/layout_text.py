@@ -39,7 +39,7 @@ def toml_of(layout: Layout) -> str:
 
 
 def _fields(entry: Any) -> list[str]:
-    """The constructor arguments of an entry, without those that have their default."""
+    """The constructor arguments of an entry that differ from their defaults."""
     required = {x.name for x in dataclasses.fields(entry) if x.init and x.default is dataclasses.MISSING}
     names = [x.name for x in dataclasses.fields(entry) if x.init]
     return [
@@ -56,7 +56,7 @@ def _is_set(entry: Any, name: str) -> bool:
 
 
 def _value(value: Any) -> str:
-    """A value in TOML, whose basic strings are those of JSON."""
+    """A value in TOML, which writes strings as JSON does."""
     if isinstance(value, tuple):
         return f"[{', '.join(map(_value, value))}]"
     return json.dumps(value, ensure_ascii=False)

@@ -304,5 +304,5 @@ def test_every_layout_that_toml_can_hold_is_equal_after_toml() -> None:
 
 
 def test_layout_with_functions_has_no_toml() -> None:
-    with pytest.raises(InputError, match="the layout hf.gpt2 cannot be written as TOML: it has constants"):
+    with pytest.raises(InputError, match=r"the layout hf\.gpt2 cannot be written as TOML: it has constants"):
         toml_of(LAYOUTS["hf.gpt2"])

@@ -46,11 +46,11 @@ class Certificate:
 
         Args:
             kind: one of `schema.KINDS`.
-            subject: what was compared.
+            subject: models, files or mechanisms that were compared.
             weights: SHA-256 of the tensors of each side.
             runs: figures of each comparison.
             of_jax: platform that JAX runs on; None if no model ran.
-            faults: what is not equal besides the figures, one sentence each.
+            faults: differences besides the figures, one sentence each.
         """
         content = {
             "schema": schema.SCHEMA,

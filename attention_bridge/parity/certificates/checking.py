@@ -1,4 +1,4 @@
-"""What holds of a certificate: its own consistency, its files, and the figures of a repeated comparison."""
+"""Checks of a certificate: its own consistency, its files, and the figures of a repeated comparison."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Finding(NamedTuple):
     """One statement about a certificate.
 
     Attributes:
-        subject: what was checked, such as a file.
+        subject: the part that was checked, such as a file.
         ok: whether it holds.
-        reason: what was found, in words.
+        reason: the evidence, in words.
     """
 
     subject: str
@@ -72,7 +72,7 @@ def compared(given: Certificate, again: Certificate) -> list[Finding]:
     """Compare a certificate with a repetition of its comparison.
 
     In an equal environment with both frameworks on the CPU every figure must be equal to the bit. In another one
-    that holds for what is exact: subject, hashes of weights and inputs, seeds, terms and derivation of each bound;
+    that holds for the exact parts: subject, hashes of weights and inputs, seeds, terms and derivation of each bound;
     and the errors, recorded and repeated, must be within the repeated bound.
 
     Args:
@@ -96,7 +96,7 @@ def _equal(name: str, recorded: Any, found: Any) -> Finding:
     if not unequal:
         return Finding(name, True, "equal to the repeated comparison, to the bit")
     more = f" and {len(unequal) - SHOWN} more" if len(unequal) > SHOWN else ""
-    return Finding(name, False, f"not those of the repeated comparison: {'; '.join(unequal[:SHOWN])}{more}")
+    return Finding(name, False, f"not equal to the repeated comparison: {'; '.join(unequal[:SHOWN])}{more}")
 
 
 def _differing(recorded: Any, found: Any, where: str) -> Iterator[str]:
@@ -133,6 +133,6 @@ def _bounded(given: Certificate, again: Certificate) -> Finding:
         for run, repeated in zip(given.content["runs"], again.content["runs"], strict=True)
         if within(run) != within(repeated) or within({**run, "bound": repeated["bound"]}) != within(repeated)
     ]
-    reason = f"not those of the repeated comparison: {', '.join(unequal[:SHOWN])}"
+    reason = f"not equal to the repeated comparison: {', '.join(unequal[:SHOWN])}"
     said = "recorded and repeated errors are within the repeated bounds"
     return Finding("figures", not unequal, f"{reason if unequal else said}; another environment: {where}")

@@ -23,7 +23,7 @@ def figures(
     """The figures of one comparison.
 
     Args:
-        name: what was compared, such as the dtype and the kind of mask.
+        name: name of the comparison, with the dtype and the kind of mask.
         measured: the runs.
         inputs: inputs of the runs; only arrays have a hash.
         seeds: seeds of the random numbers by their use; None for numbers that were given.

@@ -30,7 +30,7 @@ class Each:
 
 @dataclass(frozen=True)
 class Is:
-    """A single value: a test, and the words for what passes it."""
+    """A single value: a test, and the words for values that pass it."""
 
     words: str
     test: Callable[[Any], bool]

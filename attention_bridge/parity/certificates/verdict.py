@@ -54,7 +54,7 @@ def contradictions(content: Mapping[str, Any]) -> list[str]:
     for run in content["runs"]:
         given = run["bound"]
         if given["unit_roundoff"] != UNIT_ROUNDOFF.get(run["dtype"]):
-            found.append(f"the unit roundoff of {run['name']} is not that of {run['dtype']}")
+            found.append(f"the unit roundoff of {run['name']} is not {run['dtype']}'s")
             continue
         bound = Bound(run["dtype"], given["terms"], given["reference_errors"])
         if given["derivation"] != bound.derivation or any(

@@ -1,4 +1,4 @@
-"""The check of a certificate, without a network: what holds, and what does not."""
+"""The check of a certificate, without a network: one finding for each part."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def check_certificate(
         models: for a certificate of two modules, a function that returns `certify(...)` of them; None for none.
 
     Returns:
-        What was checked, and whether it holds.
+        One finding for each part that was checked.
 
     Raises:
         InputError: there is no such file, or it is no certificate of this schema; `models` is given for another kind.

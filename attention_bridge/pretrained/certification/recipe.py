@@ -1,4 +1,4 @@
-"""What a conversion was asked for, as a part of its certificate."""
+"""The arguments of a conversion, as a part of its certificate."""
 
 from __future__ import annotations
 

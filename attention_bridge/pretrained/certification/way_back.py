@@ -25,7 +25,7 @@ class WayBack:
         source: SHA-256 of the tensors of the source that are converted.
         back: SHA-256 of the same tensors from the target.
         not_converted: names of other tensors of the source, with the reason.
-        faults: what differs, one sentence each.
+        faults: differences, one sentence each.
     """
 
     source: str
