@@ -141,6 +141,7 @@ def convert(
     from attention_bridge import weights
     from attention_bridge.cli import weight_tables
     from attention_bridge.pretrained import conversion
+    from attention_bridge.pretrained.config_files import CONFIGS
     from attention_bridge.pretrained.source import Source
     from attention_bridge.weights.engine import find_layout
     from attention_bridge.weights.layouts import LAYOUTS
@@ -195,9 +196,11 @@ def convert(
         lines = weight_tables.conversion_lines(done, dry_run, verified)
         lines += weights.explain(done.report).split("\n") if explain else []
         typer.echo("\n".join(map(printable, lines)))
-    is_certified = certify is None or _write_certificate(
-        replace(recipe, target=done.target), certify, as_json
-    )
+    is_certified = True
+    if certify is not None:
+        written = done.target.parent / CONFIGS[0] if CONFIGS[0] in done.beside else None
+        recipe = replace(recipe, target=done.target, target_config=written)
+        is_certified = _write_certificate(recipe, certify, as_json)
     if not is_certified or (verified is not None and not verified.ok):
         raise typer.Exit(1)
 

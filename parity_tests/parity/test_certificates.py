@@ -3,6 +3,7 @@
 import copy
 import json
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,15 @@ def pair() -> tuple[InTorch, InJAX]:
     rng, ours, theirs = np.random.default_rng(1), InTorch(), InJAX()
     weight, bias = (rng.normal(size=shape).astype(np.float32) for shape in ((7, 5), (7,)))
     ours.load_state_dict({"proj.weight": torch.from_numpy(weight), "proj.bias": torch.from_numpy(bias)})
-    theirs.proj.kernel[...], theirs.proj.bias[...] = jnp.asarray(weight.T), jnp.asarray(bias)
+    theirs.proj.kernel[...] = jnp.asarray(weight.T)
+    change_bias(theirs, lambda _: jnp.asarray(bias))
     return ours, theirs
+
+
+def change_bias(module: InJAX, change: Callable[[jax.Array], jax.Array]) -> None:
+    bias = module.proj.bias
+    assert bias is not None
+    bias[...] = change(bias[...])
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +133,7 @@ class TestModules:
 
     def test_wrong_model_has_a_verdict_that_is_not_ok(self) -> None:
         ours, theirs = pair()
-        theirs.proj.bias[...] = 1.001 * theirs.proj.bias[...]
+        change_bias(theirs, lambda bias: 1.001 * bias)
         certificate = certify(ours, theirs, X)
         assert not certificate.ok
         assert failing(consistency(certificate)) == ["verdict"]
@@ -134,7 +142,7 @@ class TestModules:
 
     def test_infinite_error_survives_the_file(self, tmp_path: Path) -> None:
         ours, theirs = pair()
-        theirs.proj.bias[...] = theirs.proj.bias[...].at[0].set(jnp.nan)
+        change_bias(theirs, lambda bias: bias.at[0].set(jnp.nan))
         certificate = certify(ours, theirs, X)
         certificate.save(tmp_path / "cert.json")
         assert "Infinity" not in certificate.text
@@ -291,7 +299,13 @@ def test_top1_counts_positions_with_the_same_largest_logit() -> None:
 def test_hash_depends_on_dtype_shape_name_and_each_bit() -> None:
     changed = X.copy()
     changed[1, 2, 4] = np.nextafter(changed[1, 2, 4], np.float32(9))
-    arrays = [{"x": X}, {"y": X}, {"x": X.reshape(3, 2, 5)}, {"x": X.view(np.int32)}, {"x": changed}]
+    arrays: list[dict[str, np.ndarray]] = [
+        {"x": X},
+        {"y": X},
+        {"x": X.reshape(3, 2, 5)},
+        {"x": X.view(np.int32)},
+        {"x": changed},
+    ]
     assert len({hashes.of_arrays(each) for each in arrays}) == len(arrays)
     assert hashes.of_arrays({"x": X, "y": X}) == hashes.of_arrays({"y": X, "x": X.copy(order="F")})
 

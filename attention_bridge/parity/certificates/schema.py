@@ -96,6 +96,7 @@ SUBJECTS: Mapping[str, Any] = {
         "ignore": [TEXT],
         "axes": Each(COUNT),
         "places": Each(TEXT),
+        "target_config": Maybe(TEXT),
         "not_converted": Each(TEXT),
         "model": Maybe(TEXT),
         "no_model": Maybe(TEXT),
@@ -110,6 +111,16 @@ SUBJECTS: Mapping[str, Any] = {
         "outputs": Maybe(TEXT),
         "arguments": Each(OPTION),
     },
+}
+WHOLE = {
+    "schema": TEXT,
+    "kind": TEXT,
+    "subject": SUBJECTS,
+    "weights": Each(SHA256),
+    "environment": ENVIRONMENT,
+    "runs": [RUN],
+    "faults": [TEXT],
+    "verdict": {"ok": BOOLEAN, "sentence": TEXT},
 }
 
 
@@ -133,17 +144,7 @@ def check(content: Any, file: str) -> None:
         )
     if content.get("kind") not in KINDS:
         raise InputError(cut(f"{file} must have a kind of {', '.join(KINDS)}, got {content.get('kind')!r}"))
-    whole = {
-        "schema": TEXT,
-        "kind": TEXT,
-        "subject": SUBJECTS[content["kind"]],
-        "weights": Each(SHA256),
-        "environment": ENVIRONMENT,
-        "runs": [RUN],
-        "faults": [TEXT],
-        "verdict": {"ok": BOOLEAN, "sentence": TEXT},
-    }
-    _check(content, whole, "", file)
+    _check(content, {**WHOLE, "subject": SUBJECTS[content["kind"]]}, "", file)
 
 
 def _check(value: Any, form: Any, where: str, file: str) -> None:

@@ -55,9 +55,12 @@ def certify_conversion(recipe: Recipe, root: Path) -> Certificate:
         source_files = files_of(opened.found)
         if opened.config_file not in (None, *source_files) and opened.reading is not None:
             source_files.append(Path(str(opened.config_file)))
+        target_files = files_of(found)
+        if recipe.target_config is not None:
+            target_files.append(recipe.target_config)
         subject = {
             "source": _end(opened.path, opened.found.format, layouts[0], source_files, opened.reader, root),
-            "target": _end(found.path, found.format, layouts[1], files_of(found), target, root),
+            "target": _end(found.path, found.format, layouts[1], target_files, target, root),
             **recipe.options(root),
             "not_converted": back.not_converted,
             "model": None if no_model or opened.reading is None else opened.reading.model.name,

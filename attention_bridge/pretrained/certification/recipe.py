@@ -24,6 +24,7 @@ class Recipe:
         ignore: fields of the configuration that are not read.
         axes: sizes of axes that the shapes do not give.
         places: paths in the Keras model, as for `convert_checkpoint`.
+        target_config: configuration that the conversion has written beside the target; None for none.
     """
 
     source: Path
@@ -35,6 +36,7 @@ class Recipe:
     ignore: tuple[str, ...] = ()
     axes: Mapping[str, int] = field(default_factory=dict)
     places: Mapping[str, str] = field(default_factory=dict)
+    target_config: Path | None = None
 
     def options(self, root: Path) -> dict[str, Any]:
         """The options as a part of a certificate, with paths relative to `root`."""
@@ -44,6 +46,7 @@ class Recipe:
             "ignore": list(self.ignore),
             "axes": dict(self.axes),
             "places": dict(self.places),
+            "target_config": None if self.target_config is None else relative(self.target_config, root),
         }
 
     def layouts(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -66,6 +69,7 @@ class Recipe:
             InputError: a layout is unknown.
         """
         source, target, config = subject["source"], subject["target"], subject["config"]
+        written = subject["target_config"]
         return cls(
             root / source["path"],
             root / target["path"],
@@ -76,6 +80,7 @@ class Recipe:
             tuple(subject["ignore"]),
             subject["axes"],
             subject["places"],
+            None if written is None else root / written,
         )
 
 

@@ -39,7 +39,7 @@ def certified(tmp_path_factory):
     directory = tmp_path_factory.mktemp("certified")
     families.model(families.CASES["gpt2"]).save_pretrained(directory / "gpt2")
     done = run(
-        *("convert", directory / "gpt2", directory / "new.safetensors", "--to", "jax_attention"),
+        *("convert", directory / "gpt2", directory / "new", "--to", "jax_attention"),
         *("--certify", directory / "cert.json"),
     )
     assert done.exit_code == 0, done.output
@@ -85,6 +85,7 @@ class TestFamily:
         assert figures["errors"]["gradient"]["tensors"] > 10
         assert figures["top1"]["equal"] == figures["top1"]["positions"] > 0
         assert set(content["subject"]["source"]["files"]) == {"gpt2/model.safetensors", "gpt2/config.json"}
+        assert set(content["subject"]["target"]["files"]) == {"new/model.safetensors", "new/config.json"}
         assert str(certified) not in (certified / "cert.json").read_text()
 
     def test_check_repeats_the_comparison_at_another_place(self, certified, copied, tmp_path):
@@ -97,32 +98,36 @@ class TestFamily:
         assert "holds  figures: equal to the repeated comparison, to the bit" in done.stdout
 
     def test_weight_changed_by_one_ulp_is_found(self, copied):
-        tensors = {name: np.array(x) for name, x in checkpoints.read(copied / "new.safetensors").items()}
+        tensors = {
+            name: np.array(x) for name, x in checkpoints.read(copied / "new" / "model.safetensors").items()
+        }
         x = next(x for x in tensors.values() if x.ndim == 2)
         x[0, 1] = np.nextafter(x[0, 1], np.float32(np.inf))
-        checkpoints.write(copied / "new.safetensors", tensors)
+        checkpoints.write(copied / "new" / "model.safetensors", tensors)
         done = run("check", copied / "cert.json", "--quick")
         assert done.exit_code == 1
-        assert [line.partition(":")[0] for line in failing(done)] == ["target new.safetensors"]
+        assert [line.partition(":")[0] for line in failing(done)] == ["target new/model.safetensors"]
         assert [line.partition(":")[0] for line in failing(run("check", copied / "cert.json"))] == [
-            "target new.safetensors",
+            "target new/model.safetensors",
             "repetition",
         ]
 
     def test_weight_changed_with_its_hash_is_found_by_the_way_back(self, copied):
-        tensors = {name: np.array(x) for name, x in checkpoints.read(copied / "new.safetensors").items()}
+        tensors = {
+            name: np.array(x) for name, x in checkpoints.read(copied / "new" / "model.safetensors").items()
+        }
         x = next(x for x in tensors.values() if x.ndim == 2)
         x[0, 1] = np.nextafter(x[0, 1], np.float32(np.inf))
-        checkpoints.write(copied / "new.safetensors", tensors)
-        changed = hashes.of_file(copied / "new.safetensors")
-        edit(copied / "cert.json", changed, "subject", "target", "files", "new.safetensors")
+        checkpoints.write(copied / "new" / "model.safetensors", tensors)
+        changed = hashes.of_file(copied / "new" / "model.safetensors")
+        edit(copied / "cert.json", changed, "subject", "target", "files", "new/model.safetensors")
         assert run("check", copied / "cert.json", "--quick").exit_code == 0
         done = run("check", copied / "cert.json")
         assert done.exit_code == 1
         assert {"weights", "faults"} <= {line.partition(":")[0] for line in failing(done)}
 
     def test_swapped_files_are_found(self, copied):
-        source, target = copied / "gpt2" / "model.safetensors", copied / "new.safetensors"
+        source, target = copied / "gpt2" / "model.safetensors", copied / "new" / "model.safetensors"
         source.rename(copied / "x")
         target.rename(source)
         (copied / "x").rename(target)
@@ -147,7 +152,7 @@ class TestFamily:
 
     def test_json_has_one_object_per_finding(self, certified):
         rows = json.loads(run("check", certified / "cert.json", "--quick", "--json").stdout)
-        assert [row["ok"] for row in rows] == [True] * 6
+        assert [row["ok"] for row in rows] == [True] * 7
         assert rows[0]["subject"] == "schema"
 
 
