@@ -156,6 +156,29 @@ class TestModules:
         assert failing(check_certificate(tmp_path / "cert.json")) == ["repetition"]
         assert failing(check_certificate(tmp_path / "cert.json", quick=True)) == []
 
+    def test_command_runs_the_function_of_a_python_file(
+        self, of_modules: Certificate, tmp_path: Path
+    ) -> None:
+        of_modules.save(tmp_path / "cert.json")
+        (tmp_path / "port.py").write_text(
+            "from pathlib import Path\n"
+            "from attention_bridge.parity import Certificate\n"
+            "def again():\n    return Certificate.read(Path(__file__).with_name('cert.json'))\n"
+            "def other():\n    return 3\n"
+            "def broken():\n    raise ValueError('no weights')\n"
+            "number = 3\n"
+        )
+
+        def check(name: str) -> Any:
+            models = f"{tmp_path / 'port.py'}:{name}"
+            return CliRunner().invoke(app, ["check", str(tmp_path / "cert.json"), "--models", models])
+
+        assert check("again").exit_code == 0
+        assert "must return a Certificate, got int" in check("other").stdout
+        assert "broken in " in check("broken").stdout
+        assert "fails: ValueError: no weights" in check("broken").stdout
+        assert check("number").exit_code == 2
+
 
 class TestMechanisms:
     def test_check_repeats_the_proof(self, of_mechanism: Certificate, tmp_path: Path) -> None:
