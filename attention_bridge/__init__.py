@@ -11,6 +11,7 @@
 | `inspect(path)` | lists the contents of a checkpoint |
 | `compare(one, other, inputs)` | compares the outputs and gradients of two modules |
 | `assert_parity(one, other, inputs)` | raises unless outputs and gradients agree |
+| `certify(one, other, inputs)` | compares two modules and returns the figures as a certificate |
 | `diagnose(port, ...)` | finds the mistake in a port whose outputs differ |
 | `plot(weights, output)` | plots attention weights as a page or a picture |
 
@@ -26,6 +27,7 @@ from attention_bridge.weights.configured import read_with
 if TYPE_CHECKING:
     from attention_bridge.doctor import diagnose as diagnose
     from attention_bridge.parity import assert_parity as assert_parity
+    from attention_bridge.parity import certify as certify
     from attention_bridge.parity import compare as compare
     from attention_bridge.plots import plot as plot
     from attention_bridge.pretrained import inspect as inspect
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 # Module and name of each public name; the module is imported on first access.
 PUBLIC = {
     "assert_parity": ("attention_bridge.parity", "assert_parity"),
+    "certify": ("attention_bridge.parity", "certify"),
     "compare": ("attention_bridge.parity", "compare"),
     "convert": ("attention_bridge.pretrained.conversion", "convert_checkpoint"),
     "diagnose": ("attention_bridge.doctor", "diagnose"),
@@ -53,6 +56,7 @@ PUBLIC = {
 __all__ = [
     "__version__",
     "assert_parity",
+    "certify",
     "compare",
     "convert",
     "diagnose",

@@ -55,6 +55,15 @@ def open(path: Path) -> Reader:
         return Reader(path, "keras", specs, {}, fetch, stack.pop_all().close)
 
 
+def shards_of(path: Path) -> list[str]:
+    """The names of the files of an index.
+
+    Raises:
+        CheckpointError: the file is not an index.
+    """
+    return list(_parse(path)[0])
+
+
 def _counted(spec: Spec) -> float:
     """Size of a tensor as Keras counts it: a boolean is one bit."""
     return nbytes(spec) / (8 if spec.dtype == np.bool_ else 1)

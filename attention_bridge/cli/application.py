@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 import attention_bridge
 from attention_bridge.cli.catalogue import list_mechanisms, show
+from attention_bridge.cli.check import check
 from attention_bridge.cli.checkpoints import convert, inspect, layouts
 from attention_bridge.cli.choices import OptionError
 from attention_bridge.cli.classify import classify
@@ -72,7 +73,7 @@ def describe(
 
 
 app.command("list")(list_mechanisms)
-for command in (show, parity, demo, inspect, convert, layouts, doctor, plot, info):
+for command in (show, parity, demo, inspect, convert, check, layouts, doctor, plot, info):
     app.command()(command)
 for text_command in (generate, embed, classify):
     app.command()(text_command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ from attention_bridge.cli.progress import warn, watched
 from attention_bridge.errors import InputError, printable
 
 if TYPE_CHECKING:
+    from attention_bridge.pretrained.certification import Recipe
     from attention_bridge.pretrained.source import Source
 
 
@@ -121,6 +123,14 @@ def convert(
     verify: Annotated[
         bool, typer.Option("--verify", help="Run both models on random input and compare.")
     ] = False,
+    certify: Annotated[
+        Path | None,
+        typer.Option(
+            parser=a_path,
+            metavar="CERT.json",
+            help="File to write a certificate to: hashes, way back, and a comparison in both frameworks; see `check`.",
+        ),
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Print the conversion of each tensor.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -131,19 +141,23 @@ def convert(
     from attention_bridge import weights
     from attention_bridge.cli import weight_tables
     from attention_bridge.pretrained import conversion
+    from attention_bridge.pretrained.config_files import CONFIGS
     from attention_bridge.pretrained.source import Source
     from attention_bridge.weights.engine import find_layout
     from attention_bridge.weights.layouts import LAYOUTS
 
     if dry_run and verify:
         raise InputError("expected --dry-run or --verify, not both: a dry run writes no target to verify")
+    if dry_run and certify is not None:
+        raise InputError("expected --dry-run or --certify, not both: a dry run writes no target to certify")
     axes, places, verified = conversion.read_axes(axis or []), conversion.read_places(place or []), None
+    ignored = tuple(ignore or ())
     if str(target) in LAYOUTS:
         raise InputError(
             f"the target {target} is the name of a layout: give it with --to, and a file as target"
         )
     changes = None if model_type is None else {"model_type": model_type}
-    with Source.open(source, config, changes=changes, ignore=ignore or ()) as opened:
+    with Source.open(source, config, changes=changes, ignore=ignored) as opened:
         given_layout = source_layout or opened.layout()
         if config is not None:
             _check_config(opened, config, *(find_layout(x).name for x in (given_layout, target_layout)))
@@ -151,6 +165,13 @@ def convert(
             from attention_bridge.pretrained import verification
 
             verification.check(opened, given_layout, target_layout, axes=axes)
+        if certify is not None:
+            from attention_bridge.pretrained import certification
+
+            recipe = certification.Recipe(
+                opened.path, target, given_layout, target_layout, config, model_type, ignored, axes, places
+            )
+            certification.prepare(opened, recipe, certify)
         done = conversion.convert_checkpoint(
             opened,
             target,
@@ -175,8 +196,24 @@ def convert(
         lines = weight_tables.conversion_lines(done, dry_run, verified)
         lines += weights.explain(done.report).split("\n") if explain else []
         typer.echo("\n".join(map(printable, lines)))
-    if verified is not None and not verified.ok:
+    is_certified = True
+    if certify is not None:
+        written = done.target.parent / CONFIGS[0] if CONFIGS[0] in done.beside else None
+        recipe = replace(recipe, target=done.target, target_config=written)
+        is_certified = _write_certificate(recipe, certify, as_json)
+    if not is_certified or (verified is not None and not verified.ok):
         raise typer.Exit(1)
+
+
+def _write_certificate(recipe: Recipe, path: Path, quietly: bool) -> bool:
+    """Certify a conversion that was done; returns whether source and target are equal."""
+    from attention_bridge.pretrained import certification
+
+    certificate = certification.certify_conversion(recipe, path.absolute().parent)
+    certificate.save(path)
+    sentence = certificate.content["verdict"]["sentence"]
+    typer.echo(printable(f"wrote {path}: {sentence}"), err=quietly)
+    return certificate.ok
 
 
 def _check_config(opened: Source, config: Path, source_layout: str, target_layout: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from attention_bridge.cli.choices import DTYPES, PLATFORMS, choice, mechanisms
+from attention_bridge.cli.paths import path as a_path
 from attention_bridge.cli.progress import warn_of_miscompilation
 from attention_bridge.errors import InputError, require
 
@@ -36,6 +39,10 @@ def parity(
             help="Platform that JAX runs on.",
         ),
     ] = "cpu",
+    certify: Annotated[
+        Path | None,
+        typer.Option(parser=a_path, metavar="CERT.json", help="File to write a certificate to; see `check`."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
 ) -> None:
@@ -51,17 +58,25 @@ def parity(
     if bool(names) == everything:
         raise InputError("expected either names of mechanisms or --all")
     mechanisms = select(names or [])
+    if certify is not None:
+        from attention_bridge.parity.certificates.certificate import check_path
+
+        check_path(certify)
     require(("torch", "jax", "flax"), extra="torch,jax")
     from attention_bridge.parity import proof
 
     dtypes = proof.check_dtypes(dtype or proof.DTYPES)
     proofs = [(m, dtype) for m in mechanisms for dtype in dtypes if dtype in m.dtypes]
     warn_of_miscompilation(platform)
+    from attention_bridge.parity.certificates.mechanisms import Prover
+
+    prover = Prover(platform)
+    prove = partial(proof.prove, platform=platform) if certify is None else prover.prove
     verdicts = []
     for mechanism, each_dtype in track(
         proofs, description="prove", console=Console(stderr=True), transient=True
     ):
-        verdicts.append(proof.prove(mechanism, each_dtype, platform))
+        verdicts.append(prove(mechanism, each_dtype))
         proof.forget_compiled()
     if as_json:
         typer.echo(json.dumps(tables.verdict_rows(verdicts), indent=2))
@@ -71,6 +86,9 @@ def parity(
         typer.echo(verdict_page(verdicts))
     else:
         Console(highlight=False).print(tables.verdict_table(verdicts))
+    if certify is not None:
+        prover.certificate().save(certify)
+        typer.echo(f"wrote {certify}", err=True)
     for verdict in verdicts:
         for failure in verdict.failures:
             typer.echo(f"{verdict.name} {verdict.dtype}, {failure}", err=True)

@@ -4,6 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from attention_bridge.parity.certificates import Certificate as Certificate
+    from attention_bridge.parity.certificates.modules import certify as certify
     from attention_bridge.parity.comparison import Difference as Difference
     from attention_bridge.parity.comparison import assert_parity as assert_parity
     from attention_bridge.parity.comparison import compare as compare
@@ -14,8 +16,10 @@ if TYPE_CHECKING:
 
 # Public names and their modules; a module is imported when its name is first used.
 PUBLIC = {
+    "Certificate": "attention_bridge.parity.certificates",
     "Difference": "attention_bridge.parity.comparison",
     "assert_parity": "attention_bridge.parity.comparison",
+    "certify": "attention_bridge.parity.certificates.modules",
     "compare": "attention_bridge.parity.comparison",
     "differences": "attention_bridge.parity.comparison",
     "gradient_scales": "attention_bridge.parity.comparison",

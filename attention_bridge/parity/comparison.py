@@ -9,21 +9,25 @@ bound soon exceeds 1; there the bound is four times PyTorch's own error in the s
 and 0.2 for gradients.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import numpy as np
 import torch
 
+from attention_bridge.parity.bound import Bound
 from attention_bridge.parity.calls import Call, Calls, calls
 from attention_bridge.parity.couple import Couple
+from attention_bridge.parity.difference import Difference as Difference
+from attention_bridge.parity.difference import differences as differences
+from attention_bridge.parity.difference import gradient_scales as gradient_scales
+from attention_bridge.parity.difference import same_bits as same_bits
 from attention_bridge.parity.matching import Outputs
-from attention_bridge.parity.measure import COARSE, coarse_tolerance, own_tolerance
+from attention_bridge.parity.measure import COARSE
 from attention_bridge.parity.measure import CONSTANT as CONSTANT
 from attention_bridge.parity.measure import UNIT_ROUNDOFF as UNIT_ROUNDOFF
 from attention_bridge.parity.measure import error as error
@@ -33,8 +37,6 @@ from attention_bridge.parity.run import Run, is_float, on_platform
 from attention_bridge.parity.stages import first_diverging_stage
 from attention_bridge.weights.layout import Layout
 from attention_bridge.weights.leaves import to_numpy
-
-VANISHING = 1e-12
 
 
 @contextmanager
@@ -50,106 +52,6 @@ def pinned_precision() -> Iterator[None]:
             yield
     finally:
         torch.set_float32_matmul_precision(before)
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Errors of one tensor: each framework against the reference, and JAX against PyTorch.
-
-    Attributes:
-        name: name of the output, input or parameter.
-        kind: `output` or `gradient`.
-        torch_err: error of PyTorch against the reference.
-        jax_err: error of JAX against the reference.
-        diff: error of JAX against PyTorch.
-        tolerance: bound on `torch_err` and `jax_err`; `diff` may be twice as large.
-        elements: number of elements of the tensor.
-        same_bits: number of elements that, rounded to float32, have the same bits in both frameworks.
-        other_zeros: number of elements that are zeros of opposite sign.
-    """
-
-    name: str
-    kind: str
-    torch_err: float
-    jax_err: float
-    diff: float
-    tolerance: float
-    elements: int
-    same_bits: int
-    other_zeros: int
-
-    @property
-    def ok(self) -> bool:
-        """Whether rounding explains all three errors."""
-        return max(self.torch_err, self.jax_err, self.diff / 2) <= self.tolerance
-
-    def __str__(self) -> str:
-        verdict = "ok" if self.ok else "DIFFERS"
-        return (
-            f"{self.kind:>8} {self.name:<36} torch {self.torch_err:.1e}  jax {self.jax_err:.1e}  "
-            f"torch-jax {self.diff:.1e}  tolerance {self.tolerance:.1e}  {verdict}"
-        )
-
-
-def differences(
-    torch_run: Run, jax_run: Run, reference: Run, bounds: Mapping[str, float]
-) -> list[Difference]:
-    """Measure every output and gradient of two runs.
-
-    Args:
-        torch_run: outputs and gradients of PyTorch.
-        jax_run: outputs and gradients of JAX.
-        reference: outputs and gradients of the reference, in float64.
-        bounds: tolerances of `output` and `gradient`.
-
-    Raises:
-        ValueError: the runs have different tensors, or no output.
-    """
-    if not torch_run.outputs and not jax_run.outputs:
-        raise ValueError("both modules must return at least one array or number, got none")
-    scales = gradient_scales(reference.gradients)
-    found = []
-    for kind, ours, theirs, right in (
-        ("output", torch_run.outputs, jax_run.outputs, reference.outputs),
-        ("gradient", torch_run.gradients, jax_run.gradients, reference.gradients),
-    ):
-        if not ours.keys() == theirs.keys() == right.keys():
-            everywhere = ours.keys() & theirs.keys() & right.keys()
-            extra = ", ".join(sorted((ours.keys() | theirs.keys() | right.keys()) - everywhere))
-            raise ValueError(f"both modules must have the same {kind}s, but not both have {extra}")
-        for name, truth in right.items():
-            scale = scales[name] if kind == "gradient" else float(np.max(np.abs(truth), initial=0))
-            exact = not is_float(truth)  # integers and booleans are not rounded
-            far: Callable[..., float] = _unequal if exact else partial(error, scale=scale)
-            torch_err, jax_err = far(ours[name], truth), far(theirs[name], truth)
-            diff = far(theirs[name], ours[name] if exact else ours[name].astype(np.float64))
-            counted = truth.size, *same_bits(ours[name], theirs[name])
-            found.append(Difference(name, kind, torch_err, jax_err, diff, bounds[kind], *counted))
-    return found
-
-
-def _unequal(x: np.ndarray, reference: np.ndarray) -> float:
-    return 0.0 if np.array_equal(x, reference) else float("inf")
-
-
-def same_bits(ours: np.ndarray, theirs: np.ndarray) -> tuple[int, int]:
-    """Count the elements that have the same bits once rounded to float32, and the zeros of opposite sign."""
-    if ours.shape != theirs.shape:
-        return 0, 0
-    ours, theirs = (np.ascontiguousarray(x, np.float32) for x in (ours, theirs))
-    same = ours.view(np.uint32) == theirs.view(np.uint32)
-    return int(same.sum()), int((~same & (ours == theirs)).sum())
-
-
-def gradient_scales(gradients: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """The scale of each gradient's error: its largest magnitude.
-
-    A gradient that is zero but for rounding, such as the gradient of a key bias, which cancels in the softmax, has the
-    largest magnitude of all gradients as its scale.
-    """
-    scales = {name: float(np.max(np.abs(x), initial=0.0)) for name, x in gradients.items()}
-    largest = max(scales.values(), default=0.0)
-    return {name: largest if scale < VANISHING * largest else scale for name, scale in scales.items()}
 
 
 def compare(
@@ -248,6 +150,40 @@ def assert_parity(
 
 
 def _compare(couple: Couple, called: Calls, platform: str) -> list[Difference]:
+    return measure(couple, called, platform).differences()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The runs of a comparison and its bound.
+
+    Attributes:
+        torch_run: outputs and gradients of PyTorch.
+        jax_run: outputs and gradients of JAX, by the same names.
+        reference: outputs and gradients of the reference, in float64.
+        bound: the bound on errors against the reference.
+    """
+
+    torch_run: Run
+    jax_run: Run
+    reference: Run
+    bound: Bound
+
+    def differences(self) -> list[Difference]:
+        """The errors of every output, then of every gradient."""
+        return differences(self.torch_run, self.jax_run, self.reference, self.bound.tolerances())
+
+
+def measure(couple: Couple, called: Calls, platform: str, *, is_whole: bool = False) -> Measured:
+    """Run a pair of models and the reference, forward and backward.
+
+    Args:
+        couple: the models.
+        called: how they are called.
+        platform: platform that JAX runs on.
+        is_whole: whether these are whole models, in which later layers enlarge the rounding of earlier ones, so that
+            the error of PyTorch in the same dtype counts, too. Models that are not of the mirrors always are.
+    """
     module, parameters = couple.torch_module, _parameters(couple.torch_module)
     dtype = _dtype(module, called)
     exact = {name: x.astype(np.float64) if is_float(x) else x for name, x in called.inputs.items()}
@@ -262,17 +198,20 @@ def _compare(couple: Couple, called: Calls, platform: str) -> list[Difference]:
         Run(arrays, {name: x for name, x in run.gradients.items() if name not in absent})
         for arrays, run in ((ours, torch_run), (right, reference))
     )
-    bounds = tolerances(dtype, summed_terms(parameters, called.inputs))
-    if dtype in COARSE or couple.is_own:
-        own = differences(torch_run, torch_run, reference, bounds)
-        worst = {kind: max((d.torch_err for d in own if d.kind == kind), default=0.0) for kind in bounds}
-        bounds = {
-            kind: coarse_tolerance(dtype, worst[kind], kind)
-            if dtype in COARSE
-            else own_tolerance(bound, worst[kind], kind)
-            for kind, bound in bounds.items()
-        }
-    return differences(torch_run, jax_run, reference, bounds)
+    bound = Bound(dtype, summed_terms(parameters, called.inputs))
+    if dtype in COARSE or couple.is_own or is_whole:
+        own = differences(torch_run, torch_run, reference, bound.tolerances())
+        bound = replace(bound, reference_errors=largest_errors(own))
+    return Measured(torch_run, jax_run, reference, bound)
+
+
+def largest_errors(found: Iterable[Difference]) -> dict[str, float]:
+    """The largest error of PyTorch, for `output` and `gradient`."""
+    found = list(found)
+    return {
+        kind: max((d.torch_err for d in found if d.kind == kind), default=0.0)
+        for kind in ("output", "gradient")
+    }
 
 
 def _dtype(module: torch.nn.Module, called: Calls) -> str:

@@ -85,6 +85,20 @@ def own_tolerance(bound: float, reference_error: float, kind: str = "output") ->
     return CONSTANT * max(bound, min(MOST_OWN[kind] / CONSTANT, reference_error))
 
 
+def ulps(err: float, scale: float, dtype: str) -> float:
+    """An error relative to `scale` in units in the last place (ULP) of `scale` in a dtype.
+
+    Args:
+        err: relative error, from `error`.
+        scale: the magnitude to which the error is relative.
+        dtype: a key of `UNIT_ROUNDOFF`.
+    """
+    mantissa = float(
+        np.frexp(scale)[0]
+    )  # 1 ULP is twice the unit roundoff times the power of two below the scale
+    return err * mantissa / UNIT_ROUNDOFF[dtype] if err and np.isfinite(err) else err
+
+
 def summed_terms(parameters: Mapping[str, np.ndarray], inputs: Mapping[str, Any]) -> int:
     """Number of terms summed between the inputs and the outputs.
 

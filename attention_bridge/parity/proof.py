@@ -9,7 +9,6 @@ rounded to bfloat16; and at most 0.1 for outputs and 0.2 for gradients.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
@@ -22,16 +21,19 @@ from attention_bridge.catalogue import Mechanism
 from attention_bridge.errors import InputError
 from attention_bridge.oracles.gradient import slope
 from attention_bridge.parity import instances, natives
+from attention_bridge.parity.bound import Bound
 from attention_bridge.parity.comparison import (
     Difference,
+    Measured,
     differences,
     error,
     gradient_scales,
+    largest_errors,
     pinned_precision,
     summed_terms,
     tolerances,
 )
-from attention_bridge.parity.measure import COARSE, coarse_tolerance
+from attention_bridge.parity.measure import COARSE
 from attention_bridge.parity.rounded import Rounded
 from attention_bridge.parity.run import (
     Arrays,
@@ -44,52 +46,11 @@ from attention_bridge.parity.run import (
     run_torch,
     run_torch_function,
 )
+from attention_bridge.parity.verdict import Verdict as Verdict
+from attention_bridge.parity.verdict import judge as judge
 from attention_bridge.weights.leaves import to_torch
 
 DIRECTIONS = 2
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Result of the proof of one mechanism in one dtype; every figure is of the worst case.
-
-    Attributes:
-        name: name of the mechanism.
-        dtype: `float32`, `float64` or `bfloat16`.
-        platform: platform that JAX ran on.
-        torch_err: error of PyTorch's outputs against the oracle.
-        jax_err: error of JAX's outputs against the oracle.
-        diff: difference of JAX's outputs from PyTorch's.
-        gradient_diff: difference of JAX's gradients from PyTorch's.
-        tolerance: bound on `torch_err` and `jax_err`; `diff` may be twice as large.
-        torch_gradient_err: error of PyTorch's gradients against its gradients in float64, see `wrong_slopes`.
-        jax_gradient_err: error of JAX's gradients against PyTorch's in float64.
-        gradient_tolerance: bound on the two gradient errors; `gradient_diff` may be twice as large.
-        elements: number of elements of the outputs, over all cases.
-        same_bits: number of elements that, rounded to float32, have the same bits in both frameworks.
-        other_zeros: number of elements that are zeros of opposite sign.
-        by_case: largest output error and largest gradient error for each kind of mask, and for dropout.
-        ok: whether every error is within its bound, in every case.
-        failures: the errors that are not, one line each.
-    """
-
-    name: str
-    dtype: str
-    platform: str
-    torch_err: float
-    jax_err: float
-    diff: float
-    gradient_diff: float
-    tolerance: float
-    torch_gradient_err: float
-    jax_gradient_err: float
-    gradient_tolerance: float
-    elements: int
-    same_bits: int
-    other_zeros: int
-    by_case: dict[str, tuple[float, float]]
-    ok: bool
-    failures: tuple[str, ...]
 
 
 def check_dtypes(dtypes: Sequence[str]) -> Sequence[str]:
@@ -111,35 +72,7 @@ def prove(mechanism: Mechanism, dtype: str = "float32", platform: str = "cpu") -
         PlatformError: JAX has no such platform.
     """
     found = {case: prove_case(mechanism, case, dtype, platform) for case in instances.cases(mechanism, dtype)}
-    everything = [difference for case in found.values() for difference in case]
-    outputs, gradients = ([d for d in everything if d.kind == kind] for kind in ("output", "gradient"))
-    output, grad = _worst(outputs), _worst(gradients)
-    failures = (
-        *(f"{case}: {d}" for case, of_case in found.items() for d in of_case if not d.ok),
-        *wrong_slopes(mechanism),
-    )
-    return Verdict(
-        name=mechanism.name,
-        dtype=dtype,
-        platform=platform,
-        torch_err=output.torch_err,
-        jax_err=output.jax_err,
-        diff=output.diff,
-        gradient_diff=grad.diff,
-        tolerance=output.tolerance,
-        torch_gradient_err=grad.torch_err,
-        jax_gradient_err=grad.jax_err,
-        gradient_tolerance=grad.tolerance,
-        elements=sum(d.elements for d in outputs),
-        same_bits=sum(d.same_bits for d in outputs),
-        other_zeros=sum(d.other_zeros for d in outputs),
-        by_case={
-            case: (_largest(of_case, "output"), _largest(of_case, "gradient"))
-            for case, of_case in found.items()
-        },
-        ok=not failures,
-        failures=failures,
-    )
+    return judge(mechanism.name, dtype, platform, found, wrong_slopes(mechanism))
 
 
 def forget_compiled() -> None:
@@ -151,13 +84,17 @@ def prove_case(
     mechanism: Mechanism, case: str, dtype: str, platform: str = "cpu", *, need_weights: bool = True
 ) -> list[Difference]:
     """Measure one mechanism under one kind of mask, or with dropout."""
+    return measure_case(mechanism, case, dtype, platform, need_weights=need_weights).differences()
+
+
+def measure_case(
+    mechanism: Mechanism, case: str, dtype: str, platform: str = "cpu", *, need_weights: bool = True
+) -> Measured:
+    """Run one mechanism under one kind of mask, or with dropout, in both frameworks and in float64."""
     # In bfloat16 the native peer computes the output alone; without weights only the output has gradients.
     native = dtype == "bfloat16" and mechanism.native is not None
     loss_over = ("output",) if native or not need_weights else None
-    exact = instances.with_full_masks(
-        mechanism, instances.inputs(mechanism, case)
-    )  # one compilation serves all masks
-    given = {name: x.astype(instances.numpy_dtype(dtype)) if is_float(x) else x for name, x in exact.items()}
+    given = given_inputs(mechanism, case, dtype)
     with pinned_precision(), on_platform(platform, float64=dtype == "float64"):
         torch_run = run_torch(
             instances.torch_module(mechanism, dtype, platform),
@@ -170,29 +107,30 @@ def prove_case(
             loss_over,
         )
     reference = _only(reference_run(mechanism, case, loss_over), torch_run)
-    return differences(
-        torch_run, jax_run, reference, _bounds(mechanism, case, dtype, given, reference, need_weights)
-    )
+    bound = _bound(mechanism, case, dtype, given, reference, need_weights)
+    return Measured(torch_run, jax_run, reference, bound)
 
 
-def _bounds(
+def given_inputs(mechanism: Mechanism, case: str, dtype: str) -> Arrays:
+    """The inputs of a case in a dtype, masks with all axes: one compilation serves all masks."""
+    exact = instances.with_full_masks(mechanism, instances.inputs(mechanism, case))
+    return {name: x.astype(instances.numpy_dtype(dtype)) if is_float(x) else x for name, x in exact.items()}
+
+
+def _bound(
     mechanism: Mechanism, case: str, dtype: str, given: Arrays, reference: Run, need_weights: bool
-) -> dict[str, float]:
-    """The tolerances of outputs and gradients; in bfloat16 four times the error of the yardstick."""
+) -> Bound:
+    """The bound of outputs and gradients; in bfloat16 four times the error of the yardstick."""
+    terms = summed_terms(instances.parameters(mechanism), instances.inputs(mechanism, case))
     if dtype not in COARSE:
-        return tolerances(
-            dtype, summed_terms(instances.parameters(mechanism), instances.inputs(mechanism, case))
-        )
+        return Bound(dtype, terms)
     yardstick = (
         _rounded_run(mechanism, case, dtype, need_weights)
         if mechanism.native is None
         else _native_run(mechanism, dtype, given)
     )
     found = differences(yardstick, yardstick, _only(reference, yardstick), {"output": 1.0, "gradient": 1.0})
-    return {
-        kind: coarse_tolerance(dtype, max((d.torch_err for d in found if d.kind == kind), default=0.0), kind)
-        for kind in ("output", "gradient")
-    }
+    return Bound(dtype, terms, largest_errors(found))
 
 
 def _native_run(mechanism: Mechanism, dtype: str, given: Arrays) -> Run:
@@ -215,15 +153,6 @@ def _rounded_run(mechanism: Mechanism, case: str, dtype: str, need_weights: bool
 
 def _only(run: Run, like: Run) -> Run:
     return Run({name: run.outputs[name] for name in like.outputs}, run.gradients)
-
-
-def _largest(found: Sequence[Difference], kind: str) -> float:
-    """The largest error of one kind, `output` or `gradient`, in either framework."""
-    return max((max(d.torch_err, d.jax_err) for d in found if d.kind == kind), default=0.0)
-
-
-def _worst(found: Sequence[Difference]) -> Difference:
-    return max(found, key=lambda d: max(d.torch_err, d.jax_err, d.diff / 2) / d.tolerance)
 
 
 @cache

@@ -139,7 +139,7 @@ def convert_checkpoint(
             return array
 
         given = keras_files.open_source(reader, source)
-        sizes = {**_unless_given(given.axes, axes or {}), **(axes or {})}
+        sizes = axes_beside(given, axes or {})
         planned = stream(
             reader.specs, read, source, target, axes=sizes, config=opened.reading, allow_unknown=allow_unknown
         )
@@ -210,9 +210,10 @@ def _check_axes(axes: Mapping[str, int], *layouts: Layout | str) -> None:
             )
 
 
-def _unless_given(stored: Mapping[str, int], axes: Mapping[str, int]) -> dict[str, int]:
-    """The stored axis sizes, except axes whose size `axes` gives for all modules."""
-    return {name: size for name, size in stored.items() if name.rpartition(".")[2] not in axes}
+def axes_beside(given: keras_files.KerasSource, axes: Mapping[str, int]) -> dict[str, int]:
+    """The sizes of axes: those asked for, and the stored ones of other axes."""
+    stored = {name: size for name, size in given.axes.items() if name.rpartition(".")[2] not in axes}
+    return {**stored, **axes}
 
 
 def is_finite(array: np.ndarray, block: int = 2**20) -> bool:

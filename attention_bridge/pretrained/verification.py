@@ -18,6 +18,7 @@ from attention_bridge.weights import convert, stream, transfer
 from attention_bridge.weights.layout import Layout
 
 UNIT = 2.0**-24  # unit roundoff of float32
+SEED = 0  # of the inputs
 
 
 class Verified(NamedTuple):
@@ -44,7 +45,12 @@ class Verified(NamedTuple):
 
 
 def check(
-    opened: Source, source: Layout | str, target: Layout | str, *, axes: Mapping[str, int] | None = None
+    opened: Source,
+    source: Layout | str,
+    target: Layout | str,
+    *,
+    axes: Mapping[str, int] | None = None,
+    option: str = "--verify",
 ) -> None:
     """Check that `verify` can run, before a conversion writes anything.
 
@@ -53,6 +59,7 @@ def check(
         source: its layout, or the name.
         target: the target's layout, or the name.
         axes: sizes of axes that the shapes do not give; None for none.
+        option: option of the command that runs the model, for messages.
 
     Raises:
         ConversionError: the source does not fit its layout.
@@ -66,7 +73,7 @@ def check(
     for name, spec in canonical.items():
         if name not in wanted or tuple(wanted[name].shape) != spec.shape:
             raise InputError(
-                f"--verify cannot run: the configuration makes a {reading.model.name} without a tensor {name} of shape "
+                f"{option} cannot run: the configuration makes a {reading.model.name} without a tensor {name} of shape "
                 f"{spec.shape}, which {opened.path} has"
             )
 
@@ -108,19 +115,29 @@ def verify(
     part = reading.model
     given = inputs(part)
     with pinned_precision(), torch.no_grad():
-        model = build(part, "torch_attention", {"device": "meta"}).to_empty(device="cpu").eval()
+        model = torch_model(part)
         found, nearby = (
             transfer(weights, model)(*map(torch.from_numpy, given)) for weights in (first, _nudged(first))
         )
-        other_model = jax_shapes(part, {})
-        other_model.eval()
-        other = transfer(second, other_model)(*map(jnp.asarray, given))
+        other = transfer(second, jax_model(part))(*map(jnp.asarray, given))
     expected, near, output = (np.asarray(x[0], dtype=np.float64) for x in (found, nearby, other))
     finite = np.isfinite(expected) & np.isfinite(near)  # no bound holds after an overflow
     error, moved = (_distance(x[finite], expected[finite]) for x in (output, near))
     sums = sum(x.shape[-1] for name, x in first.items() if x.ndim >= 2 and "embedding" not in name)
     tolerance = 8 * max(UNIT * float(np.sqrt(sums)), moved)
     return Verified(part.name, error, tolerance, int(finite.sum()), differing)
+
+
+def torch_model(part: Part) -> Any:
+    """The PyTorch model in float32 and in evaluation mode, for weights that are yet to be transferred."""
+    return build(part, "torch_attention", {"device": "meta"}).to_empty(device="cpu").eval()
+
+
+def jax_model(part: Part) -> Any:
+    """The JAX model in float32 and in evaluation mode, for weights that are yet to be transferred."""
+    model = jax_shapes(part, {})
+    model.eval()
+    return model
 
 
 def _reading(opened: Source) -> Reading:
@@ -158,7 +175,7 @@ def _nudged(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def inputs(part: Part, length: int = 12) -> tuple[np.ndarray, ...]:
     """Random inputs for a model, in the order of its arguments."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(SEED)
     config = part.arguments["config"].arguments
     if part.name == "TaskModel":
         backbone = config["backbone"]

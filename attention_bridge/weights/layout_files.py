@@ -68,6 +68,27 @@ def read_layout(text: str) -> Layout:
 
 
 def _of_python(file: Path, name: str) -> Layout:
+    module = _run(file)
+    found = module.get(name)
+    if not isinstance(found, Layout):
+        known = [key for key, value in module.items() if isinstance(value, Layout)]
+        raise InputError(
+            f"{name} must be a Layout in {file}, got {type(found).__name__}; it has {', '.join(known) or 'none'}"
+        )
+    return found
+
+
+def constant(file: Path, name: str) -> Any:
+    """The value of a name in a Python file, whose code runs; None if it has no such name.
+
+    Raises:
+        InputError: there is no such file, or its code raises an error.
+    """
+    return _run(file).get(name)
+
+
+def _run(file: Path) -> dict[str, Any]:
+    """The names of a Python file, whose code runs."""
     spec = spec_from_file_location(f"_layout_{file.stem}", file) if file.is_file() else None
     if spec is None or spec.loader is None:
         raise InputError(f"{file} cannot be read: there is no such Python file")
@@ -76,13 +97,7 @@ def _of_python(file: Path, name: str) -> Layout:
         spec.loader.exec_module(module)
     except Exception as error:
         raise InputError(cut(f"{file} cannot be run: {type(error).__name__}: {error}")) from error
-    found = getattr(module, name, None)
-    if not isinstance(found, Layout):
-        known = [key for key, value in vars(module).items() if isinstance(value, Layout)]
-        raise InputError(
-            f"{name} must be a Layout in {file}, got {type(found).__name__}; it has {', '.join(known) or 'none'}"
-        )
-    return found
+    return vars(module)
 
 
 def _of_toml(file: Path) -> Layout:

@@ -149,6 +149,7 @@ VERBS = (
         "Run",
     ),
     "Show",
+    "Verify",
 )
 
 

@@ -40,7 +40,9 @@ class Bfloat16:
         exact = instances.with_full_masks(mechanism, instances.inputs(mechanism, case))
         self.given = {name: x.astype(ml_dtypes.bfloat16) if is_float(x) else x for name, x in exact.items()}
         self.weights = instances.cast_parameters(mechanism, "bfloat16")
-        self.bound = proof._bounds(mechanism, case, "bfloat16", self.given, self.reference, True)["output"]
+        self.bound = proof._bound(mechanism, case, "bfloat16", self.given, self.reference, True).tolerances()[
+            "output"
+        ]
 
     def error(self, weights: Arrays, given: Arrays | None = None) -> float:
         """The largest relative error over all outputs, with these weights and inputs."""
