@@ -16,6 +16,8 @@ from attention_bridge.weights.leaves import to_numpy, to_torch
 
 Stages = dict[tuple[str, str], np.ndarray]  # by path and field
 Watch = Callable[[str, tuple[Any, ...], dict[str, Any], Any], Any]
+Before = Callable[[str, tuple[Any, ...], dict[str, Any]], Any]
+CALL = object()  # a function of the kind `Before` returns it for a call that shall run
 
 
 def first_diverging_stage(
@@ -76,8 +78,18 @@ def jax_stages(module: nnx.Module, calls: Calls) -> Stages:
     return stages
 
 
+def submodules(module: nnx.Module) -> dict[str, nnx.Module]:
+    """The submodules of an NNX module by path; the module itself has the path `""`."""
+    return {".".join(map(str, path)): part for path, part in nnx.iter_modules(module)}
+
+
 @contextmanager
-def watched(module: nnx.Module, watch: Watch) -> Iterator[None]:
+def watched(
+    module: nnx.Module,
+    watch: Watch,
+    before: Before | None = None,
+    parts: Mapping[str, nnx.Module] | None = None,
+) -> Iterator[None]:
     """Watch the calls of all submodules of an NNX module while the context is active, since NNX has no hooks.
 
     A class that inherits its call, or calls the one of its base class, is watched once at each call.
@@ -85,8 +97,12 @@ def watched(module: nnx.Module, watch: Watch) -> Iterator[None]:
     Args:
         module: the module.
         watch: function of a submodule's path, its arguments and its result, which returns the result to be used.
+        before: function of a submodule's path and its arguments that is called first, and returns `CALL`, or a result
+            that replaces the call; None for none.
+        parts: the submodules by path; None lists them.
     """
-    paths = {id(part): ".".join(map(str, path)) for path, part in nnx.iter_modules(module)}
+    parts = submodules(module) if parts is None else parts
+    paths = {id(part): path for path, part in parts.items()}
     running: set[int] = set()
 
     def watching(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -94,6 +110,9 @@ def watched(module: nnx.Module, watch: Watch) -> Iterator[None]:
             path = paths.get(id(self))
             if not path or id(self) in running:
                 return call(self, *args, **kwargs)
+            given = CALL if before is None else before(path, args, kwargs)
+            if given is not CALL:
+                return given
             running.add(id(self))
             try:
                 result = call(self, *args, **kwargs)
@@ -104,7 +123,7 @@ def watched(module: nnx.Module, watch: Watch) -> Iterator[None]:
         return called
 
     with ExitStack() as patches:
-        classes = {type(part) for _, part in nnx.iter_modules(module)}
+        classes = {type(part) for part in parts.values()}
         defines = {cls: any("__call__" in vars(base) for base in cls.__mro__) for cls in classes}
         calls = {cls: cls.__call__ for cls in classes if defines[cls]}
         for cls, call in calls.items():

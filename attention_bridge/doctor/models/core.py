@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 Array = np.ndarray
+HIDDEN = -1e4  # an additive mask hides a key by this number, or by a lower one
+LOWEST = -1e30
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,12 @@ class Core:
         merge: `heads`, `raw`, or `reversed` for heads in reverse.
         swapped: whether batch and length are exchanged before.
         order: the roles that the results of the three projections play.
+        offset: number of keys of the cache before the first query, for the causal mask and ALiBi.
+        cached: cached keys as they are (`once`), turned by RoPE once more (`twice`), or not attended to (`lost`).
+        theta: angles of RoPE per position, one for each pair of features; None takes the angles of `base`.
+        amplitude: factor on cosine and sine, as in YaRN.
+        slopes: ALiBi's slope of each head; None takes the paper's.
+        bias: `given` if the bias among the inputs is added to the scores, `none` if not.
     """
 
     heads: int
@@ -61,16 +71,38 @@ class Core:
     merge: str = "heads"
     swapped: bool = False
     order: str = "qkv"
+    offset: int = 0
+    cached: str = "once"
+    theta: tuple[float, ...] | None = None
+    amplitude: float = 1.0
+    slopes: tuple[float, ...] | None = None
+    bias: str = "none"
 
 
-def attend(core: Core, query: Array, key: Array, value: Array, mask: Array | None = None) -> Array:
+class Given(NamedTuple):
+    """The inputs of an attention layer besides its queries, keys and values.
+
+    Attributes:
+        mask: True where a query may attend to a key, `(batch, 1, query|1, key)`, or an additive mask, which leaves the
+            weights of a fully masked row equal; None for none.
+        bias: added to the scores, `(batch|1, heads|1, query, key)`; None for none.
+        past: cached keys and values, `(batch, kv_heads, length, head_dim)`; None for none.
+    """
+
+    mask: Array | None = None
+    bias: Array | None = None
+    past: tuple[Array, Array] | None = None
+
+
+def attend(core: Core, query: Array, key: Array, value: Array, given: Given | None = None) -> Array:
     """Attention's output before the output projection, `(batch, query, features)`.
 
     Args:
         core: the computation.
         query, key, value: results of the projections, `(batch, length, features)`.
-        mask: boolean mask, True where a query may attend to a key, `(batch, 1, query|1, key)`; None for none.
+        given: the mask, the bias and the KV cache; None for none.
     """
+    mask, bias, past = given or Given()
     projected = {"q": query, "k": key, "v": value}
     query, key, value = (projected[role] for role in core.order)
     if core.swapped:
@@ -83,6 +115,9 @@ def attend(core: Core, query: Array, key: Array, value: Array, mask: Array | Non
             q = _rope(core, q, core.first)
         for _ in range(core.roped.count("k")):
             k = _rope(core, k, core.first_key)
+    if past is not None and core.cached != "lost":
+        before = _rope(core, past[0], 0) if core.cached == "twice" else past[0]
+        k, v = np.concatenate([before, k], 2), np.concatenate([past[1], v], 2)
     if core.kv_heads != core.heads:
         times = core.heads // core.kv_heads
         k, v = (
@@ -94,6 +129,13 @@ def attend(core: Core, query: Array, key: Array, value: Array, mask: Array | Non
         scores = core.softcap * np.tanh(scores / core.softcap)
     if core.alibi != "none":
         scores = scores + _alibi(core, length, k.shape[-2])
+    if bias is not None and core.bias == "given":
+        scores = scores + bias
+    if (
+        mask is not None and mask.dtype.kind == "f"
+    ):  # every score of a fully masked row becomes the same number
+        scores = np.where(_masked(core, mask > HIDDEN), scores, LOWEST)
+        mask = None
     seen = _seen(core, length, k.shape[-2], None if core.swapped else mask)
     scores = np.where(seen, scores, -np.inf)
     axis = -1 if core.softmax == "keys" else -2
@@ -120,7 +162,7 @@ def _split(core: Core, name: str, x: Array, heads: int) -> Array:
 
 def _rope(core: Core, x: Array, first: int) -> Array:
     dim = core.turned or x.shape[-1]
-    theta = core.base ** (-np.arange(0, dim, 2) / dim)
+    theta = core.base ** (-np.arange(0, dim, 2) / dim) if core.theta is None else np.asarray(core.theta)
     angle = core.sign * np.outer((np.arange(x.shape[-2]) + first) / core.stretch, theta)
     pairs = (
         (slice(0, dim, 2), slice(1, dim, 2))
@@ -128,9 +170,10 @@ def _rope(core: Core, x: Array, first: int) -> Array:
         else (slice(0, dim // 2), slice(dim // 2, dim))
     )
     a, b = (x[..., pair] for pair in pairs)
+    cos, sin = core.amplitude * np.cos(angle), core.amplitude * np.sin(angle)
     turned = x.copy()
-    turned[..., pairs[0]] = a * np.cos(angle) - b * np.sin(angle)
-    turned[..., pairs[1]] = b * np.cos(angle) + a * np.sin(angle)
+    turned[..., pairs[0]] = a * cos - b * sin
+    turned[..., pairs[1]] = b * cos + a * sin
     return turned
 
 
@@ -143,25 +186,29 @@ def slopes(heads: int) -> Array:
 
 
 def _alibi(core: Core, queries: int, keys: int) -> Array:
-    slope = slopes(core.heads)
+    slope = slopes(core.heads) if core.slopes is None else np.asarray(core.slopes)
     slope = slope[::-1] if core.alibi == "reversed" else slope
-    distance = np.abs(np.arange(queries)[:, None] - np.arange(keys))
+    distance = np.abs(np.arange(queries)[:, None] + core.offset - np.arange(keys))
     bias = -slope[:, None, None] * distance
     return -bias if core.alibi == "positive" else bias
 
 
 def _seen(core: Core, queries: int, keys: int, mask: Array | None) -> Array:
     seen = np.ones((1, 1, queries, keys), bool)
-    distance = np.arange(queries)[:, None] + core.late - np.arange(keys)
+    distance = np.arange(queries)[:, None] + core.offset + core.late - np.arange(keys)
     if core.causal:
         seen = seen & (distance >= 0)
     if core.window is not None:
         seen = seen & (distance < core.window) if core.causal else seen & (np.abs(distance) < core.window)
-    if mask is not None and core.mask != "none":
-        mask = {
-            "inverted": lambda: ~mask,
-            "queries": lambda: mask.swapaxes(-1, -2),
-            "other": lambda: np.roll(mask, 1, 0),
-        }.get(core.mask, lambda: mask)()
-        seen = seen & mask
-    return seen
+    return seen if mask is None else seen & _masked(core, mask)
+
+
+def _masked(core: Core, mask: Array) -> Array:
+    """The mask as the computation takes it."""
+    kinds: dict[str, Callable[[], Array]] = {
+        "none": lambda: np.ones_like(mask),
+        "inverted": lambda: ~mask,
+        "queries": lambda: mask.swapaxes(-1, -2),
+        "other": lambda: np.roll(mask, 1, 0),
+    }
+    return kinds.get(core.mask, lambda: mask)()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ def mistakes(core: Core, embed: int, length: int, masked: bool) -> Iterator[Mist
         length: number of queries.
         masked: whether there is a mask.
     """
-    for rows in (_heads, _scores, _positions, _visible):
+    for rows in (_heads, _scores, _positions, _visible, _cached):
         yield from rows(core, embed, length, masked)
 
 
@@ -114,15 +114,12 @@ def _positions(core: Core, embed: int, length: int, masked: bool) -> Iterator[Mi
             yield Mistake(sign, "apply RoPE once to queries and keys", replace(core, roped=roped))
         yield Mistake("rotates by the negative angle", "negate the angle", replace(core, sign=-core.sign))
         for field, of in (("first", "queries"), ("first_key", "keys")):
-            for step, late in ((1, "one place too late"), (-1, "one place too early")):
+            for step in (1, -1, 2, -2, 3, -3, 4, -4):
                 yield Mistake(
-                    f"turns the {of} as if they were {late}",
+                    f"turns the {of} as if they were {_places(step)}",
                     f"shift the positions of the {of} by {-step}",
                     replace(core, **{field: getattr(core, field) + step}),
                 )
-        if core.first:
-            yield Mistake("turns the queries as if they were at position 0", f"begin at {core.first}",
-                          replace(core, first=0))  # fmt: skip
         for factor in (2.0, 4.0, 8.0, 16.0, 32.0):
             yield Mistake(
                 f"divides positions by {factor:g}, a linear scaling of RoPE that the reference has not",
@@ -174,4 +171,36 @@ def _visible(core: Core, embed: int, length: int, masked: bool) -> Iterator[Mist
             yield Mistake(sign, "apply the mask to the keys of its own sample", replace(core, mask=kind))
 
 
-Apply = Callable[[Core], Iterator[Mistake]]
+def _places(step: int) -> str:
+    """A distance in positions in words."""
+    number = "one place" if abs(step) == 1 else f"{abs(step)} places"
+    return f"{number} too {'late' if step > 0 else 'early'}"
+
+
+def _cached(core: Core, embed: int, length: int, masked: bool) -> Iterator[Mistake]:
+    """Mistakes of a decode step with a KV cache, and of a bias that the layer is given."""
+    if core.bias == "given":
+        yield Mistake(
+            "does not add the bias that it is given", "add it to the scores", replace(core, bias="none")
+        )
+    if not core.offset:
+        return
+    begin = f"begin at {core.offset}, the number of cached keys"
+    if core.rope != "none":
+        yield Mistake("turns new queries and keys as if they were at position 0", begin,
+                      replace(core, first=0, first_key=0))  # fmt: skip
+        yield Mistake("turns new queries as if they were at position 0", begin, replace(core, first=0))
+        yield Mistake("turns new keys as if they were at position 0", begin, replace(core, first_key=0))
+        for step in (1, -1, 2, -2):
+            yield Mistake(
+                f"turns new queries and keys as if they were {_places(step)}",
+                begin,
+                replace(core, first=core.first + step, first_key=core.first_key + step),
+            )
+        yield Mistake("turns cached keys twice", "cache keys after RoPE and turn only new ones",
+                      replace(core, cached="twice"))  # fmt: skip
+    yield Mistake(
+        "does not attend to the KV cache", "attend to cached and new keys", replace(core, cached="lost")
+    )
+    yield Mistake("counts distances and the causal mask from position 0 in a decode step", begin,
+                  replace(core, offset=0))  # fmt: skip

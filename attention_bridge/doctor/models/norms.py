@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from attention_bridge.doctor.models.relations import Relation
+from attention_bridge.doctor.models.counts import Relation
 from attention_bridge.parity.measure import error
 
 Array = np.ndarray

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
 
 import numpy as np
 
+from attention_bridge.doctor.models.counts import Relation, bucketed, padded
 from attention_bridge.parity.measure import error
 
 Array = np.ndarray
-
-
-class Relation(NamedTuple):
-    """A relation in words: the mistake as the end of "the port ...", and its cure."""
-
-    mistake: str
-    cure: str
 
 
 def _erf(x: Array) -> Array:
@@ -207,6 +200,8 @@ def _counted(port: Array, right: Array) -> Relation | None:
             f"gives numbers that are too {word} by {abs(step)}",
             f"{'subtract' if step > 0 else 'add'} {abs(step)}",
         )
+    if (said := bucketed(port, right)) or (said := padded(port, right)):
+        return said
     return Relation(
         "gives other numbers, which differ by " + ", ".join(map(str, steps[:5].tolist())),
         "count as the reference does",

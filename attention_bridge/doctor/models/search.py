@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from flax import nnx
 
-from attention_bridge.doctor.models.attention import Case, attention_mistake, option
+from attention_bridge.doctor.models.attention_layers import by_attention
 from attention_bridge.doctor.models.attributes import options, set_to
+from attention_bridge.doctor.models.counts import Relation
 from attention_bridge.doctor.models.finding import ModelDiagnosis, ModelFinding
 from attention_bridge.doctor.models.norms import norm_mistake
-from attention_bridge.doctor.models.recording import submodule
-from attention_bridge.doctor.models.relations import Relation, relation
+from attention_bridge.doctor.models.relations import relation
 from attention_bridge.doctor.models.single import in_float32, is_coarse
-from attention_bridge.doctor.models.stages import Stages, floats, tolerance
+from attention_bridge.doctor.models.stages import INSIDE, Stages, floats, tolerance
 from attention_bridge.doctor.models.values import names_by_values
 from attention_bridge.doctor.models.weight_faults import merged, weight_findings
 from attention_bridge.doctor.models.weights import repaired, weights
@@ -27,7 +27,6 @@ from attention_bridge.parity.comparison import pinned_precision
 from attention_bridge.parity.couple import Couple
 from attention_bridge.parity.matching import Outputs
 from attention_bridge.parity.measure import error
-from attention_bridge.weights.twins.naming import meaning
 
 
 def diagnose_models(
@@ -73,14 +72,18 @@ def diagnose_models(
         if held and far <= bound and _agree(couple, called, coarse):
             # other weights that compute the same, such as a scale that is folded into them, are no mistake
             held = [each for each in held if each.rounded]
-        findings = [*_random(stages), *held]
+        random = _random(stages)
+        findings = [*random, *held]
         if findings or coarse or far > bound:
             stages = _with_weights(*(in_float32(couple, called) if coarse else (couple, called)))
-        wrong = stages.wrong() if stages.jax_module is not jax_model else {}
-        named = _named(stages, wrong)
+        is_examined = stages.jax_module is not jax_model
+        named = _named(stages, stages.wrong() if is_examined else {})
+        named = _of_turns(stages, named) if is_examined else named
         if coarse and far <= bound:  # equal in 16 bits: only mistakes with a name count
             named = [each for each in named if each.is_explained]
-        findings += named
+        # a random submodule makes the submodules around it differ
+        noisy = {place for each in random for place in _around(each.place)}
+        findings += [each for each in named if each.is_explained or each.place not in noisy]
         left, _ = stages.outputs()
     if not findings:
         return ModelDiagnosis("healthy" if far <= bound else "unexplained", far, bound, (), left)
@@ -148,12 +151,14 @@ def _random(stages: Stages) -> list[ModelFinding]:
         ("port", stages.ours, Stages(stages.couple, stages.calls, stages.jax_module).ours),
         ("reference", stages.theirs, Stages(stages.couple, stages.calls, stages.jax_module).theirs),
     ):
+        places = {other: path for path, other in stages.paths.items()} if what == "port" else {}
         for path in first:
             one, other = first[path].outputs, again.get(path, first[path]).outputs
-            if path and any(name in other and not np.array_equal(x, other[name]) for name, x in one.items()):
+            if path and any(name in other and _differ(x, other[name]) for name, x in one.items()):
+                place = next((places[each] for each in _around(path) if each in places), path)
                 return [
                     ModelFinding(
-                        path,
+                        place,
                         "gives other outputs each time: dropout is on"
                         if what == "port"
                         else "cannot be compared: the reference gives other outputs each time, its dropout is on",
@@ -164,6 +169,13 @@ def _random(stages: Stages) -> list[ModelFinding]:
     return []
 
 
+def _differ(x: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two arrays differ where one of them is a number."""
+    if x.dtype.kind in "biu":
+        return not np.array_equal(x, other)
+    return not np.array_equal(x.astype(np.float64), other.astype(np.float64), equal_nan=True)
+
+
 def _quiet_options(stages: Stages) -> list[ModelFinding]:
     """Options of layers that differ although the outputs agree, such as an eps of a norm."""
     found = []
@@ -171,10 +183,24 @@ def _quiet_options(stages: Stages) -> list[ModelFinding]:
         reference = stages.couple.torch_module.get_submodule(path)
         if [*reference.children()]:
             continue
-        for each in options(reference, submodule(stages.jax_module, other)):
+        for each in options(reference, stages.parts[other]):
             if each.path in ("eps", "epsilon", "variance_epsilon"):
                 found.append(ModelFinding(path, each.mistake, each.cure))
     return found
+
+
+def _of_turns(stages: Stages, found: list[ModelFinding]) -> list[ModelFinding]:
+    """The mistakes of the first calls of the submodules, and of later calls, such as decode steps.
+
+    A place has one finding: of its first call, or of a later one if only that has a name.
+    """
+    made = {each.place: each for each in found}
+    for turn in stages.later_turns():
+        later = replace(stages, turn=turn, free={})
+        for each in _named(later, later.wrong()):
+            if each.place not in made or (each.is_explained and not made[each.place].is_explained):
+                made[each.place] = each
+    return [*made.values()]
 
 
 def _named(stages: Stages, wrong: Mapping[str, float]) -> list[ModelFinding]:
@@ -189,12 +215,12 @@ def _mistake(stages: Stages, path: str) -> ModelFinding:
     place = path or "the model"
     reference = stages.couple.torch_module.get_submodule(path)
     other = stages.paths.get(path, "")
-    port = submodule(stages.jax_module, other)
+    port = stages.parts[other]
     for found in (
         _by_options(stages, path, reference, port),
         _by_norm(stages, path, reference),
         _by_flow(stages, path),
-        _by_attention(stages, path, reference),
+        by_attention(stages, path, reference),
     ):
         if found:
             return ModelFinding(place, *found)
@@ -208,8 +234,10 @@ def _by_options(stages: Stages, path: str, reference: Any, port: Any) -> Relatio
         return None
 
     def is_right(trial: list[Any]) -> bool:
+        stages.forget()
         with set_to(trial):
             found = stages.deviation(path)
+        stages.forget()
         return found is not None and found[0] <= found[1]
 
     for each in chosen:
@@ -238,6 +266,8 @@ def _by_flow(stages: Stages, path: str) -> Relation | None:
             found = relation(each.port, each.right, each.bound, others)
             if found is None:
                 return None
+            if each.right.dtype.kind in "biu":
+                return Relation(f"{found.mistake} before `{name}`", found.cure)
             late = found.mistake.startswith("adds ") and "norm" in name
             late = late and _comes_later(stages, path, each.path, found.mistake)
             after = ": the norm is after the residual" if late else ""
@@ -249,8 +279,32 @@ def _by_flow(stages: Stages, path: str) -> Relation | None:
         bound = tolerance(found_pair.own[name], array)
         if error(found_pair.port[name].astype(np.float64), array) > bound:
             found = relation(found_pair.port[name], array, bound, known)
+            if found is None:
+                found = _other_matrix(stages, path, found_pair.port[name], bound, known)
             if found is not None:
                 return Relation(f"{found.mistake} at the end", found.cure) if stages.inside(path) else found
+    return None
+
+
+def _other_matrix(
+    stages: Stages, path: str, port: np.ndarray, bound: float, known: Mapping[str, np.ndarray]
+) -> Relation | None:
+    """A matrix of another submodule in the place of the right one, such as the embeddings in the place of a head."""
+    matrices = {
+        name.removesuffix(".weight"): x.detach().cpu().numpy()
+        for name, x in stages.exact.get_submodule(path).named_parameters()
+        if x.ndim == 2 and name.endswith(".weight") and len(x) == port.shape[-1]
+    }
+    for said, x in sorted(known.items(), key=lambda each: not each[0].startswith("the input of `")):
+        for name, matrix in matrices.items():
+            if x.shape[:-1] != port.shape[:-1] or x.shape[-1] != matrix.shape[1]:
+                continue
+            if error(port.astype(np.float64), x.astype(np.float64) @ matrix.T) <= INSIDE * bound:
+                wanted = said.removeprefix("the input of ")
+                of = f"instead of the matrix of {wanted}" if wanted != said else f"and {said}"
+                return Relation(
+                    f"multiplies by the matrix of `{name}` {of}", "use the reference's own matrix"
+                )
     return None
 
 
@@ -280,119 +334,6 @@ def _known(stages: Stages, path: str, prefix: str) -> dict[str, np.ndarray]:
         for array in floats(each.arrays())[:1]:
             known[f"the input of `{short}`"] = array
     return known
-
-
-def _by_attention(stages: Stages, path: str, reference: Any) -> Relation | None:
-    """The mistake of an attention layer, by a fit of the computation between its projections."""
-    if isinstance(reference, torch.nn.MultiheadAttention):
-        return _by_torch_attention(stages, path, reference)
-    made = stages.alone(path) if path else None
-    roles = {
-        meaning(each.rpartition(".")[2]) or "": each
-        for each in stages.inside(path)
-        if each.startswith(f"{path}.")
-    }
-    if "out" not in roles and (last := _last(stages, path, roles)) is not None:
-        roles["out"] = last
-    if made is None or "out" not in roles:
-        return None
-    theirs = made[1].get(stages.paths[roles["out"]])
-    right = stages.theirs[roles["out"]].arrays()
-    if theirs is None or not right or right[0].ndim != 3 or not theirs.arrays():
-        return None
-    port = theirs.arrays()[0]
-    given = floats(stages.theirs[path].arrays())
-    masks = tuple(_masks(stages, path, right[0].shape[:2]))
-    embed = given[0].shape[-1] if given else right[0].shape[-1]
-    cuts = [
-        Case(*projected, right[0].astype(np.float64), port.astype(np.float64), masks, embed)
-        for projected in _projected(stages, path, roles, reference)
-    ]
-    bound = tolerance(right[0], right[0].astype(np.float64))
-    for number, case in enumerate(cuts):
-        if (
-            found := attention_mistake(reference, case, bound, [*cuts[:number], *cuts[number + 1 :]])
-        ) is not None:
-            return found
-    return None
-
-
-def _last(stages: Stages, path: str, roles: Mapping[str, str]) -> str | None:
-    """The last matrix that a layer applies, which is its output projection under any name."""
-    if "fused" not in roles and not {"query", "key", "value"} <= roles.keys():
-        return None
-    known = {roles[role] for role in ("fused", "query", "key", "value") if role in roles}
-    inside = {*stages.inside(path)} - known
-    order = [each for each in stages.theirs if each in inside]
-    weight = getattr(stages.couple.torch_module.get_submodule(order[-1]), "weight", None) if order else None
-    return order[-1] if weight is not None and weight.ndim == 2 else None
-
-
-def _by_torch_attention(stages: Stages, path: str, reference: torch.nn.MultiheadAttention) -> Relation | None:
-    """The mistake of a layer whose reference is PyTorch's own, with all projections inside."""
-    found = stages.pair(path)
-    inputs = floats(stages.theirs[path].arrays())[:3]
-    if found is None or len(inputs) < 3 or inputs[0].ndim != 3 or not reference.batch_first:
-        return None
-    own = {
-        name: x.detach().double().cpu().numpy() for name, x in reference.named_parameters() if x is not None
-    }
-    if "in_proj_weight" not in own:
-        return None
-    size = reference.embed_dim
-    biases = np.split(own.get("in_proj_bias", np.zeros(3 * size)), 3)
-    parts = [
-        x.astype(np.float64) @ weight.T + bias
-        for x, weight, bias in zip(inputs, np.split(own["in_proj_weight"], 3), biases, strict=True)
-    ]
-    name = next(iter(found.right))
-    bias = own.get("out_proj.bias", np.zeros(size))
-    query, key, value = parts
-    case = Case(
-        query,
-        key,
-        value,
-        found.right[name],
-        found.port[name].astype(np.float64),
-        tuple(_masks(stages, path, inputs[0].shape[:2])),
-        size,
-        lambda x: x @ own["out_proj.weight"].T + bias,
-    )
-    return attention_mistake(reference, case, tolerance(found.own[name], found.right[name]))
-
-
-def _projected(
-    stages: Stages, path: str, roles: Mapping[str, str], reference: Any
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """The reference's queries, keys and values, `(batch, length, features)`; a fused result is cut in each order."""
-
-    def output(role: str) -> np.ndarray:
-        array = stages.theirs[roles[role]].output
-        assert array is not None  # as every submodule of `inside`
-        return array.astype(np.float64)
-
-    if {"query", "key", "value"} <= roles.keys():
-        yield output("query"), output("key"), output("value")
-    elif "fused" in roles and output("fused").shape[-1] % 3 == 0:
-        whole = output("fused")
-        yield tuple(np.split(whole, 3, -1))  # type: ignore[misc]
-        for heads in (option(reference, "num_heads"),):
-            if heads and whole.shape[-1] % (3 * int(heads)) == 0:
-                parts = whole.reshape(*whole.shape[:-1], int(heads), 3, -1)
-                yield tuple(parts[..., n, :].reshape(*whole.shape[:-1], -1) for n in range(3))  # type: ignore[misc]
-
-
-def _masks(stages: Stages, path: str, sizes: tuple[int, ...]) -> Iterator[np.ndarray]:
-    """The masks among the inputs of the layer and of the model, as masks of the scores."""
-    batch, length = sizes
-    for x in (*stages.theirs[path].arrays(), *stages.calls.inputs.values()):
-        if not isinstance(x, np.ndarray):
-            continue
-        if x.dtype == bool or (x.dtype.kind in "iu" and {*np.unique(x).tolist()} <= {0, 1}):
-            if x.shape == (batch, length):
-                yield x.astype(bool)[:, None, None, :]
-            elif x.ndim == 4 and x.shape[-1] == length:
-                yield x.astype(bool)
 
 
 def _by_norm(stages: Stages, path: str, reference: Any) -> Relation | None:

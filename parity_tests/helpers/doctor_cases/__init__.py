@@ -1,0 +1,1 @@
+"""Sixty variants for the doctor of whole models: small references, and ports with one mistake each."""
