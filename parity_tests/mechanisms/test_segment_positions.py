@@ -12,6 +12,7 @@ from attention_bridge.catalogue import Part
 from attention_bridge.parity.comparison import error
 from parity_tests.helpers.built import each_mirror, module, weights_for
 from parity_tests.helpers.families import numpy_of
+from parity_tests.helpers.program import program
 
 BATCH, HEADS, DIM, WIDTH = 2, 3, 4, 12
 QUERIES, KEYS = 5, 7
@@ -53,7 +54,8 @@ def scores(given, query, key, query_at, key_at):
 
 def ours(position, mirror, query, key, *places):
     """The scores of queries and keys with their positional encoding."""
-    placed = position(*(None if x is None else mirror.array(x) for x in (query, key, *places)))
+    given = (None if x is None else mirror.array(x) for x in (query, key, *places))
+    placed = program(position, lambda position, *arrays: position(*arrays))(*given)
     found = numpy_of({"query": placed.query, "key": placed.key, "bias": placed.bias})
     return found["query"] @ found["key"].swapaxes(-1, -2) / math.sqrt(DIM) + found["bias"]
 
@@ -119,10 +121,11 @@ def test_weights_with_segments_are_those_of_transformers(mirror, rng):
         "position": Part("XLNetEmbedding", SIZES),
     }
     attention = module(mirror, "MultiHeadSelfAttention", given, **options)
+    run = program(attention, lambda attention, x, places=None: attention(x, positions=places).weights)
     places = mirror.array(coordinates(np.arange(KEYS)))
-    found = numpy_of({"weights": attention(mirror.array(x), positions=places).weights})["weights"]
+    found = numpy_of({"weights": run(mirror.array(x), places)})["weights"]
     assert error(found, weights.permute(2, 3, 0, 1).numpy()) <= BOUND
-    without = numpy_of({"weights": attention(mirror.array(x)).weights})["weights"]
+    without = numpy_of({"weights": run(mirror.array(x))})["weights"]
     assert error(without, weights.permute(2, 3, 0, 1).numpy()) > 1000 * BOUND
 
 

@@ -11,6 +11,7 @@ import jax_attention.models as jax_models
 import torch_attention.models as torch_models
 from attention_bridge.weights import transfer
 from parity_tests.helpers.built import MIRRORS
+from parity_tests.helpers.program import program
 
 DIM, HEADS, VOCAB, PAD, FIRST = 8, 2, 11, 0, 2
 SOURCE, TARGET = np.array([[0, 4, 5, 0, 6], [7, 8, 0, 0, 9]]), np.array([[1, 4, 0, 5], [2, 6, 7, 8]])
@@ -137,16 +138,22 @@ def test_logits_equal_the_reference_at_once_and_step_by_step(case, mirror):
     there = np.ones_like(SOURCE, bool)
     there[0, 3:] = False
     expected = Reference(weights, given).logits(SOURCE, TARGET, there)
-    found = np.array(model(array(SOURCE), array(TARGET), array(there)).logits.tolist())
+    whole = program(model, lambda model, *given: model(*given).logits)
+    found = np.array(whole(array(SOURCE), array(TARGET), array(there)).tolist())
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
     if "uncounted_token" in given:  # a step counts every token of the cache, as M2M-100 does
         return
-    memory, caches = model.encode(array(SOURCE), array(there)).output, model.start(TARGET.shape[1])
+    memory = program(model, lambda model, *given: model.encode(*given).output)(array(SOURCE), array(there))
+    caches, step = model.start(TARGET.shape[1]), program(model, write_with)
     for n in range(TARGET.shape[1]):
-        step = model.decode(array(TARGET[:, n : n + 1]), memory, source_mask=array(there), caches=caches)
-        caches = step.caches
-        found = np.array(step.logits.tolist())[:, 0]
+        logits, caches = step(array(TARGET[:, n : n + 1]), memory, array(there), caches)
+        found = np.array(logits.tolist())[:, 0]
         np.testing.assert_allclose(found, expected[:, n], atol=1e-5 * np.abs(expected).max())
+
+
+def write_with(model, target, memory, there, caches):
+    step = model.decode(target, memory, source_mask=there, caches=caches)
+    return step.logits, step.caches
 
 
 @pytest.mark.parametrize("models", [torch_models, jax_models], ids=["torch", "jax"])

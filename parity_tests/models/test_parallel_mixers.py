@@ -7,6 +7,7 @@ from flax import nnx
 import jax_attention.models as jax_models
 import torch_attention.models as torch_models
 from parity_tests.helpers.built import each_mirror
+from parity_tests.helpers.program import program
 
 
 def parts(mirror, embed_dim=6, other_dim=6):
@@ -38,16 +39,22 @@ def test_output_is_the_sum_of_both_outputs(mirror, rng):
     assert found.state is None
 
 
+def read_with(layer, x, state=None):
+    found = layer(x, state=state)
+    return found.output, found.state
+
+
 @each_mirror
 @pytest.mark.parametrize("capacity", [None, 7])
 def test_decoding_in_parts_equals_the_whole_sequence(mirror, capacity, rng):
     layer = mixers(mirror)
     x = mirror.array(rng.standard_normal((2, 5, 6)).astype(np.float32))
-    first = layer(x[:, :3], state=layer.start(capacity))
-    second = layer(x[:, 3:4], state=first.state)
-    third = layer(x[:, 4:], state=second.state)
-    joined = np.concatenate([numpy(each.output) for each in (first, second, third)], 1)
-    np.testing.assert_allclose(joined, numpy(layer(x).output), atol=1e-5)
+    run = program(layer, read_with)
+    first, state = run(x[:, :3], layer.start(capacity))
+    second, state = run(x[:, 3:4], state)
+    third, _ = run(x[:, 4:], state)
+    joined = np.concatenate([numpy(each) for each in (first, second, third)], 1)
+    np.testing.assert_allclose(joined, numpy(run(x)[0]), atol=1e-5)
 
 
 @each_mirror
@@ -55,8 +62,9 @@ def test_padding_changes_no_later_output(mirror, rng):
     layer = mixers(mirror)
     x = rng.standard_normal((2, 5, 6)).astype(np.float32)
     mask = mirror.array(np.array([[True] * 5, [False, False, True, True, True]])[:, None, None])
-    padded, alone = layer(mirror.array(x), mask), layer(mirror.array(x[1:, 2:]))
-    np.testing.assert_allclose(numpy(padded.output)[1, 2:], numpy(alone.output)[0], atol=1e-5)
+    padded = program(layer, lambda layer, x, mask: layer(x, mask).output)(mirror.array(x), mask)
+    alone, _ = program(layer, read_with)(mirror.array(x[1:, 2:]))
+    np.testing.assert_allclose(numpy(padded)[1, 2:], numpy(alone)[0], atol=1e-5)
 
 
 @each_mirror
