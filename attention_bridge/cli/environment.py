@@ -7,12 +7,12 @@ import os
 import platform
 import subprocess
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
 from attention_bridge.accelerators.canaries import DEADLINE, Finding, how_it_ended, run_isolated, try_canaries
 from attention_bridge.errors import printable
+from attention_bridge.parity.certificates.environment import installed
 
 PACKAGES = ("attention-bridge", "numpy", "safetensors", "torch", "jax", "jaxlib", "flax", "optax")
 VARIABLES = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION")
@@ -49,7 +49,7 @@ def collect() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {name: installed(name) for name in PACKAGES},
         "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         **halves,
         "canaries": [_row(finding) for finding in findings],
@@ -77,13 +77,6 @@ def lines(found: dict[str, Any]) -> list[str]:
         if row["failed"]:
             said.append(f"  fix: {row['cure']}")
     return said
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _started(package: str) -> dict[str, Any] | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -15,6 +16,9 @@ from attention_bridge.cli.choices import DTYPES, PLATFORMS, choice, mechanisms
 from attention_bridge.cli.paths import path as a_path
 from attention_bridge.cli.progress import warn_of_miscompilation
 from attention_bridge.errors import InputError, require
+
+if TYPE_CHECKING:
+    from attention_bridge.catalogue import Mechanism
 
 
 def parity(
@@ -68,10 +72,13 @@ def parity(
     dtypes = proof.check_dtypes(dtype or proof.DTYPES)
     proofs = [(m, dtype) for m in mechanisms for dtype in dtypes if dtype in m.dtypes]
     warn_of_miscompilation(platform)
-    from attention_bridge.parity.certificates.mechanisms import Prover
+    prover = None
+    prove: Callable[[Mechanism, str], proof.Verdict] = partial(proof.prove, platform=platform)
+    if certify is not None:
+        from attention_bridge.parity.certificates.mechanisms import Prover
 
-    prover = Prover(platform)
-    prove = partial(proof.prove, platform=platform) if certify is None else prover.prove
+        prover = Prover(platform)
+        prove = prover.prove
     verdicts = []
     for mechanism, each_dtype in track(
         proofs, description="prove", console=Console(stderr=True), transient=True
@@ -86,7 +93,7 @@ def parity(
         typer.echo(verdict_page(verdicts))
     else:
         Console(highlight=False).print(tables.verdict_table(verdicts))
-    if certify is not None:
+    if certify is not None and prover is not None:
         prover.certificate().save(certify)
         typer.echo(f"wrote {certify}", err=True)
     for verdict in verdicts:

@@ -8,7 +8,7 @@ of PyTorch's own operations on the same inputs or, where PyTorch has none, of th
 rounded to bfloat16; and at most 0.1 for outputs and 0.2 for gradients.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -71,7 +71,18 @@ def prove(mechanism: Mechanism, dtype: str = "float32", platform: str = "cpu") -
     Raises:
         PlatformError: JAX has no such platform.
     """
-    found = {case: prove_case(mechanism, case, dtype, platform) for case in instances.cases(mechanism, dtype)}
+    return judged(mechanism, dtype, platform, measure_cases(mechanism, dtype, platform))
+
+
+def measure_cases(mechanism: Mechanism, dtype: str, platform: str = "cpu") -> dict[str, Measured]:
+    """Run one mechanism under every kind of mask, and with dropout."""
+    cases = instances.cases(mechanism, dtype)
+    return {case: measure_case(mechanism, case, dtype, platform) for case in cases}
+
+
+def judged(mechanism: Mechanism, dtype: str, platform: str, measured: Mapping[str, Measured]) -> Verdict:
+    """The verdict on the runs of one mechanism."""
+    found = {case: each.differences() for case, each in measured.items()}
     return judge(mechanism.name, dtype, platform, found, wrong_slopes(mechanism))
 
 

@@ -73,6 +73,14 @@ def edit(path, value, *keys):
     path.write_text(json.dumps(content))
 
 
+def change_by_one_ulp(file):
+    """Change one number of the first matrix of a file."""
+    tensors = {name: np.array(x) for name, x in checkpoints.read(file).items()}
+    x = next(x for x in tensors.values() if x.ndim == 2)
+    x[0, 1] = np.nextafter(x[0, 1], np.float32(np.inf))
+    checkpoints.write(file, tensors)
+
+
 class TestFamily:
     def test_both_files_are_loaded_in_both_mirrors_and_run(self, certified):
         content = Certificate.read(certified / "cert.json").content
@@ -98,12 +106,7 @@ class TestFamily:
         assert "holds  figures: equal to the repeated comparison, to the bit" in done.stdout
 
     def test_weight_changed_by_one_ulp_is_found(self, copied):
-        tensors = {
-            name: np.array(x) for name, x in checkpoints.read(copied / "new" / "model.safetensors").items()
-        }
-        x = next(x for x in tensors.values() if x.ndim == 2)
-        x[0, 1] = np.nextafter(x[0, 1], np.float32(np.inf))
-        checkpoints.write(copied / "new" / "model.safetensors", tensors)
+        change_by_one_ulp(copied / "new" / "model.safetensors")
         done = run("check", copied / "cert.json", "--quick")
         assert done.exit_code == 1
         assert [line.partition(":")[0] for line in failing(done)] == ["target new/model.safetensors"]
@@ -113,12 +116,7 @@ class TestFamily:
         ]
 
     def test_weight_changed_with_its_hash_is_found_by_the_way_back(self, copied):
-        tensors = {
-            name: np.array(x) for name, x in checkpoints.read(copied / "new" / "model.safetensors").items()
-        }
-        x = next(x for x in tensors.values() if x.ndim == 2)
-        x[0, 1] = np.nextafter(x[0, 1], np.float32(np.inf))
-        checkpoints.write(copied / "new" / "model.safetensors", tensors)
+        change_by_one_ulp(copied / "new" / "model.safetensors")
         changed = hashes.of_file(copied / "new" / "model.safetensors")
         edit(copied / "cert.json", changed, "subject", "target", "files", "new/model.safetensors")
         assert run("check", copied / "cert.json", "--quick").exit_code == 0

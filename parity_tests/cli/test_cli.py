@@ -5,6 +5,7 @@ import re
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -88,7 +89,8 @@ def test_parity_as_markdown_is_a_page_with_platforms_figures_and_masks() -> None
 def test_parity_exits_with_1_and_names_the_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = Difference("weights", "output", 1e-7, 0.5, 0.5, 1e-6, elements=3, same_bits=1, other_zeros=0)
     fine = Difference("x", "gradient", 1e-7, 1e-7, 1e-7, 1e-6, elements=3, same_bits=3, other_zeros=0)
-    monkeypatch.setattr(proof, "prove_case", lambda *_: [wrong, fine])
+    measured = SimpleNamespace(differences=lambda: [wrong, fine])
+    monkeypatch.setattr(proof, "measure_case", lambda *_: measured)
     result = run(app, ["parity", "SelfAttention", "--dtype", "float32"])
     assert result.exit_code == 1
     assert "DIFFERS" in result.stdout

@@ -19,3 +19,15 @@ def program(model: Any, call: Callable[..., Any]) -> Callable[..., Any]:
         return partial(call, model)
     graph, state = nnx.split(model)
     return partial(jax.jit(lambda state, *arrays: call(nnx.merge(graph, state), *arrays)), state)
+
+
+def read_on(model: Any, tokens: Any, mask: Any = None, positions: Any = None, caches: Any = None) -> Any:
+    """The logits of a decoder's next tokens, and its caches: a step for `program`."""
+    read = model(tokens, mask, positions=positions, caches=caches)
+    return read.logits, read.caches
+
+
+def write_on(model: Any, target: Any, memory: Any, source_mask: Any, caches: Any) -> Any:
+    """The logits of an encoder-decoder's next target tokens, and its caches: a step for `program`."""
+    written = model.decode(target, memory, source_mask=source_mask, caches=caches)
+    return written.logits, written.caches

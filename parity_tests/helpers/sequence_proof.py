@@ -11,7 +11,7 @@ import torch
 from attention_bridge.pretrained import load_pretrained
 from parity_tests.helpers import families
 from parity_tests.helpers.family_proof import ARRAYS, Deviation, Proof, float64
-from parity_tests.helpers.program import program
+from parity_tests.helpers.program import program, write_on
 
 PREFILL = 2  # target tokens that a cached generation reads at once
 
@@ -62,7 +62,7 @@ class SequenceProof(Proof):
         target, there = given["target"], array(given["there"])
         memory = program(model, _encode)(array(given["tokens"]), there)
         length = target.shape[1]
-        caches, parts, step = model.start(length), [], program(model, _step)
+        caches, parts, step = model.start(length), [], program(model, write_on)
         for start, stop in [(0, PREFILL), *((n, n + 1) for n in range(PREFILL, length))]:
             logits, caches = step(array(target[:, start:stop]), memory, there, caches)
             parts.append(float64({"x": logits})["x"])
@@ -71,11 +71,6 @@ class SequenceProof(Proof):
 
 def _encode(model: Any, tokens: Any, there: Any) -> Any:
     return model.encode(tokens, there).output
-
-
-def _step(model: Any, target: Any, memory: Any, there: Any, caches: Any) -> tuple[Any, Any]:
-    step = model.decode(target, memory, source_mask=there, caches=caches)
-    return step.logits, step.caches
 
 
 def _results(logits: Any, *maps: Any) -> dict[str, Any]:

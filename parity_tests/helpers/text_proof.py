@@ -13,7 +13,7 @@ from attention_bridge.pretrained import load_pretrained
 from parity_tests.helpers import families
 from parity_tests.helpers.family_cases.case import LENGTH, Case
 from parity_tests.helpers.family_proof import ARRAYS, Deviation, Proof, float64
-from parity_tests.helpers.program import program
+from parity_tests.helpers.program import program, read_on
 from parity_tests.helpers.sequence_proof import SequenceProof
 
 WITHOUT_ATTENTION = ("mamba", "mamba2")  # transformers gives other hidden states of these models
@@ -108,18 +108,13 @@ class TextProof(Proof):
 
     def _stepwise(self, model: Any, array: Callable[[Any], Any]) -> np.ndarray:
         """Logits of a cached generation: some tokens at once, then one by one."""
-        caches, parts, step = model.start(LENGTH), [], program(model, _step)
+        caches, parts, step = model.start(LENGTH), [], program(model, read_on)
         for start, stop in [(0, PREFILL), *((n, n + 1) for n in range(PREFILL, LENGTH))]:
             there = self.there[:, None, None, start:stop]
             given = self.tokens[:, start:stop], there, self.positions[:, start:stop]
             logits, caches = step(*map(array, given), caches)
             parts.append(float64({"x": logits})["x"])
         return np.where(self.there[..., None], np.concatenate(parts, 1), 0.0)
-
-
-def _step(model: Any, tokens: Any, there: Any, positions: Any, caches: Any) -> tuple[Any, Any]:
-    step = model(tokens, there, positions=positions, caches=caches)
-    return step.logits, step.caches
 
 
 def _of_attention(model: Any, maps: Any) -> Any:

@@ -11,7 +11,7 @@ import jax_attention.models as jax_models
 import torch_attention.models as torch_models
 from attention_bridge.weights import transfer
 from parity_tests.helpers.built import MIRRORS
-from parity_tests.helpers.program import program
+from parity_tests.helpers.program import program, write_on
 
 DIM, HEADS, VOCAB, PAD, FIRST = 8, 2, 11, 0, 2
 SOURCE, TARGET = np.array([[0, 4, 5, 0, 6], [7, 8, 0, 0, 9]]), np.array([[1, 4, 0, 5], [2, 6, 7, 8]])
@@ -144,16 +144,11 @@ def test_logits_equal_the_reference_at_once_and_step_by_step(case, mirror):
     if "uncounted_token" in given:  # a step counts every token of the cache, as M2M-100 does
         return
     memory = program(model, lambda model, *given: model.encode(*given).output)(array(SOURCE), array(there))
-    caches, step = model.start(TARGET.shape[1]), program(model, write_with)
+    caches, step = model.start(TARGET.shape[1]), program(model, write_on)
     for n in range(TARGET.shape[1]):
         logits, caches = step(array(TARGET[:, n : n + 1]), memory, array(there), caches)
         found = np.array(logits.tolist())[:, 0]
         np.testing.assert_allclose(found, expected[:, n], atol=1e-5 * np.abs(expected).max())
-
-
-def write_with(model, target, memory, there, caches):
-    step = model.decode(target, memory, source_mask=there, caches=caches)
-    return step.logits, step.caches
 
 
 @pytest.mark.parametrize("models", [torch_models, jax_models], ids=["torch", "jax"])

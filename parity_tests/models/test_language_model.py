@@ -25,7 +25,7 @@ from attention_bridge.weights import transfer
 from attention_bridge.weights.containers import open_container
 from parity_tests.helpers.built import MIRRORS, each_mirror, each_mirror_slow_in_jax
 from parity_tests.helpers.hybrids import ENCODER, HYBRIDS
-from parity_tests.helpers.program import program
+from parity_tests.helpers.program import program, read_on
 
 VOCAB = 17
 MODELS = {"torch": torch_attention.models, "jax": jax_attention.models}
@@ -149,20 +149,15 @@ def in_an_encoder(mechanism):
     return language_model(model_spec(VOCAB, embed_dim, [layer], is_causal=False))
 
 
-def read_on(model, array, tokens, mask, cuts, caches):
+def in_chunks(model, array, tokens, mask, cuts, caches):
     """The logits of a text that is passed in chunks with caches."""
-    found, start, step = [], 0, program(model, read_with)
+    found, start, step = [], 0, program(model, read_on)
     for end in (*cuts, tokens.shape[1]):
         part = None if mask is None else array(mask[..., start:end])
-        logits, caches = step(array(tokens[:, start:end]), part, caches)
+        logits, caches = step(array(tokens[:, start:end]), part, None, caches)
         found.append(numpy(logits))
         start = end
     return np.concatenate(found, axis=1)
-
-
-def read_with(model, tokens, mask=None, caches=None):
-    read = model(tokens, mask, caches=caches)
-    return read.output, read.caches
 
 
 @pytest.mark.parametrize("capacity", [None, 9])
@@ -185,11 +180,11 @@ def hybrids_read_on(model, array, hidden, capacity, rng):
     if hidden:
         mask = np.ones((2, 1, 1, tokens.shape[1]), bool)
         mask[1, ..., :hidden] = False
-    whole = numpy(program(model, read_with)(array(tokens), None if mask is None else array(mask))[0])
-    found = read_on(model, array, tokens, mask, (3, 5, 6), model.start(capacity))
+    whole = numpy(program(model, read_on)(array(tokens), None if mask is None else array(mask))[0])
+    found = in_chunks(model, array, tokens, mask, (3, 5, 6), model.start(capacity))
     there = np.ones(tokens.shape, bool) if mask is None else mask[:, 0, 0]
     assert difference(found[there], whole[there]) < 1e-5
-    wrong = read_on(model, array, np.roll(tokens, 1, axis=0), mask, (3, 5, 6), model.start(capacity))
+    wrong = in_chunks(model, array, np.roll(tokens, 1, axis=0), mask, (3, 5, 6), model.start(capacity))
     assert difference(wrong[there], whole[there]) > 1e-2
 
 
@@ -244,7 +239,9 @@ def test_every_decoding_mixer_works_in_a_model(mechanism, rng):
     model = build(as_mixer(mechanism), "torch_attention", {}).eval()
     tokens = tokens_of(rng)
     whole = model(torch.from_numpy(tokens)).output
-    assert difference(read_on(model, torch.from_numpy, tokens, None, (3, 5, 6), model.start(9)), whole) < 2e-5
+    assert (
+        difference(in_chunks(model, torch.from_numpy, tokens, None, (3, 5, 6), model.start(9)), whole) < 2e-5
+    )
 
 
 @pytest.mark.parametrize("mechanism", READING_ON, ids=lambda each: each.name)
@@ -320,8 +317,8 @@ def test_every_decoding_mixer_works_in_a_model_in_jax(mechanism, rng):
     model = build(as_mixer(mechanism), "jax_attention", {"rngs": nnx.Rngs(0)})
     model.eval()
     tokens = tokens_of(rng)
-    whole, _ = program(model, read_with)(jnp.asarray(tokens))
-    assert difference(read_on(model, jnp.asarray, tokens, None, (3, 6), model.start(9)), whole) < 2e-5
+    whole, _ = program(model, read_on)(jnp.asarray(tokens))
+    assert difference(in_chunks(model, jnp.asarray, tokens, None, (3, 6), model.start(9)), whole) < 2e-5
 
 
 @each_mirror
@@ -519,7 +516,7 @@ def test_projected_tokens_with_sinusoidal_positions_equal_their_equations(mirror
     assert difference(made.read(mirror.array(tokens)).output, last) < 1e-5
     table = state["token_embedding.weight" if tied else "head.weight"]
     assert difference(read.logits, last @ table.T) < 1e-5
-    assert difference(read_on(made, mirror.array, tokens, None, (3, 6), made.start(9)), read.logits) < 2e-5
+    assert difference(in_chunks(made, mirror.array, tokens, None, (3, 6), made.start(9)), read.logits) < 2e-5
 
 
 @each_mirror
@@ -624,7 +621,7 @@ def test_scanned_models_have_the_same_checkpoint_and_decode(mirror, rng):
     model.scan_layers = False
     whole = numpy(model(mirror.array(tokens)).logits)
     model.scan_layers = True
-    assert difference(read_on(model, mirror.array, tokens, None, (3, 6), model.start(9)), whole) < 1e-5
+    assert difference(in_chunks(model, mirror.array, tokens, None, (3, 6), model.start(9)), whole) < 1e-5
 
 
 def container_names(model):

@@ -21,7 +21,7 @@ from attention_bridge.oracles.common import (
 from attention_bridge.pretrained.families.describe import language_model, layer_spec, model_spec
 from attention_bridge.weights import transfer
 from parity_tests.helpers.built import each_mirror
-from parity_tests.helpers.program import program
+from parity_tests.helpers.program import program, read_on
 
 VOCAB, EMBED, HEADS, KV_HEADS, HEAD, DIM, EPS = 11, 12, 4, 2, 6, 3, 1e-6
 NORM = Part("rms_norm")
@@ -107,7 +107,7 @@ def tokens_of(rng):
 def test_logits_equal_a_numpy_reference(mirror, weights, rng):
     tokens = tokens_of(rng)
     expected = reference(weights, tokens)
-    logits, _ = program(model_of(mirror, weights), read_with)(mirror.array(tokens))
+    logits, _ = program(model_of(mirror, weights), read_on)(mirror.array(tokens))
     assert difference(logits, expected) < 1e-5
 
 
@@ -119,19 +119,14 @@ def test_logits_in_float64_equal_the_reference(weights, rng):
     assert difference(made(torch.from_numpy(tokens)).logits, reference(weights, tokens)) < 1e-12
 
 
-def read_with(model, tokens, caches=None):
-    read = model(tokens, caches=caches)
-    return read.logits, read.caches
-
-
 @each_mirror
 @pytest.mark.parametrize("capacity", [None, 8])
 def test_incremental_decoding_gives_the_same_logits(mirror, weights, rng, capacity):
     tokens, model = tokens_of(rng), model_of(mirror, weights)
-    caches, parts, step = model.start(capacity), [], program(model, read_with)
+    caches, parts, step = model.start(capacity), [], program(model, read_on)
     assert [each is None for each in caches] == [False, False, True, True]
     for start, stop in ((0, 3), (3, 4), (4, 8)):
-        logits, caches = step(mirror.array(tokens[:, start:stop]), caches)
+        logits, caches = step(mirror.array(tokens[:, start:stop]), None, None, caches)
         parts.append(numpy(logits))
     assert difference(np.concatenate(parts, 1), reference(weights, tokens)) < 1e-5
 

@@ -4,11 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from parity_tests.helpers.doctor_cases.case import DTYPES, answer, found, judged
+from parity_tests.helpers.doctor_cases.case import answer, found, judged
 from parity_tests.helpers.doctor_cases.variants import HEALTHY, VARIANTS
 
 QUICK = {3, 9, 12, 16, 18, 20, 29, 32, 35, 45, 49, 57}  # numbers of the variants in the quick suite
-SECONDS = 20.0  # for a model
 
 
 def marked(variants, quick):
@@ -28,7 +27,6 @@ def marked(variants, quick):
 def test_mistake_has_its_name_and_place(variant, dtype):
     said = answer(variant, dtype)
     assert said.kind == ("equal" if variant.quiet and dtype == "bfloat16" else "named"), said.verdict
-    assert said.seconds < SECONDS
 
 
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
@@ -42,7 +40,6 @@ def test_list_covers_every_line_with_sixty_variants():
     assert len(VARIANTS) == 60
     assert {each.line for each in VARIANTS} == {*range(1, 22)}
     assert len(HEALTHY) >= 10
-    assert len(DTYPES) == 2
 
 
 def test_answers_at_other_places_or_with_other_names_are_wrong():

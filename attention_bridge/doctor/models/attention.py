@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from itertools import product
+from itertools import islice, product
 from typing import Any
 
 from attention_bridge.doctor.models.angles import other_angles, rescaled, scaling
@@ -19,7 +18,7 @@ from attention_bridge.doctor.models.target import Case, Target
 BASES = (10000.0, 500000.0, 1000000.0)
 HEADS = (2, 3, 4, 6, 8, 12, 16, 32, 1)
 TRIALS = 4000  # pairs of mistakes that are tried
-SECONDS = 5.0  # of computation, for numbers that are fitted to a reference
+WORK = 1e7  # products of scores in one computation, times the numbers that are fitted to a reference
 
 
 def attention_mistake(
@@ -124,19 +123,16 @@ def _fitted(module: Any, case: Case, limit: float) -> tuple[Core, Given] | None:
         for core in _cores(module, case, target.given):
             if target.fits(core):
                 return core, target.given
-    begin = time.process_time()
     tried = [
         (target.far(core), number, core, target)
         for number, target in enumerate(targets)
         for core in _cores(module, case, target.given, turned=True)
     ]
-    for _, _, core, target in sorted(tried, key=lambda each: each[:2]):  # the nearest computation first
-        for fit in FITS:
-            if time.process_time() - begin > SECONDS:
-                return None
-            found = fit(core, target)
-            if found is not None:
-                return found, target.given
+    nearest = sorted(tried, key=lambda each: each[:2])
+    fits = ((core, target, fit) for _, _, core, target in nearest for fit in FITS)
+    for core, target, fit in islice(fits, max(1, int(WORK / (case.query.size * case.key.shape[1])))):
+        if (found := fit(core, target)) is not None:
+            return found, target.given
     return None
 
 

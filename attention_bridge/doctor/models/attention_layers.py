@@ -116,10 +116,10 @@ def _projected(
     elif "fused" in roles and output("fused").shape[-1] % 3 == 0:
         whole = output("fused")
         yield tuple(np.split(whole, 3, -1))  # type: ignore[misc]
-        for heads in (option(reference, "num_heads"),):
-            if heads and whole.shape[-1] % (3 * int(heads)) == 0:
-                parts = whole.reshape(*whole.shape[:-1], int(heads), 3, -1)
-                yield tuple(parts[..., n, :].reshape(*whole.shape[:-1], -1) for n in range(3))  # type: ignore[misc]
+        heads = option(reference, "num_heads")
+        if heads and whole.shape[-1] % (3 * int(heads)) == 0:
+            parts = whole.reshape(*whole.shape[:-1], int(heads), 3, -1)
+            yield tuple(parts[..., n, :].reshape(*whole.shape[:-1], -1) for n in range(3))  # type: ignore[misc]
 
 
 def _normed(

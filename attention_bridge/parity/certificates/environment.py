@@ -22,7 +22,7 @@ def environment(of_jax: str | None) -> dict[str, Any]:
     """
     return {
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {name: installed(name) for name in PACKAGES},
         "machine": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "processors": os.cpu_count(),
@@ -73,7 +73,8 @@ def _flat(entries: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _version(name: str) -> str | None:
+def installed(name: str) -> str | None:
+    """The version of a package; None if it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:

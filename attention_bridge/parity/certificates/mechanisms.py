@@ -30,17 +30,14 @@ class Prover:
 
     def prove(self, mechanism: Mechanism, dtype: str) -> Verdict:
         """Run the proof of one mechanism in one dtype, as `proof.prove` does."""
-        found = {}
-        for case in instances.cases(mechanism, dtype):
-            measured = proof.measure_case(mechanism, case, dtype, self.platform)
+        measured = proof.measure_cases(mechanism, dtype, self.platform)
+        for case, each in measured.items():
             inputs = proof.given_inputs(mechanism, case, dtype)
-            self._runs.append(figures(f"{mechanism.name} {dtype}, {case}", measured, inputs, SEEDS))
-            found[case] = measured.differences()
-        wrong = proof.wrong_slopes(mechanism)
-        self._faults += [f"{mechanism.name} {dtype}: {each}" for each in wrong]
+            self._runs.append(figures(f"{mechanism.name} {dtype}, {case}", each, inputs, SEEDS))
+        self._faults += [f"{mechanism.name} {dtype}: {each}" for each in proof.wrong_slopes(mechanism)]
         self._weights[mechanism.name] = hashes.of_arrays(instances.parameters(mechanism))
         self._dtypes += [dtype] * (dtype not in self._dtypes)
-        return proof.judge(mechanism.name, dtype, self.platform, found, wrong)
+        return proof.judged(mechanism, dtype, self.platform, measured)
 
     def certificate(self) -> Certificate:
         """The certificate of all mechanisms that were proven."""
